@@ -1,0 +1,14 @@
+"""The two players and the categories of a seed."""
+
+from typing import Literal, get_args
+
+Player = Literal["attacker", "defender"]
+Category = Literal["harmful", "benign"]
+
+PLAYERS: tuple[Player, ...] = get_args(Player)
+CATEGORIES: tuple[Category, ...] = get_args(Category)
+
+
+def opponent(player: Player) -> Player:
+    """The other player."""
+    return "defender" if player == "attacker" else "attacker"

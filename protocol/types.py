@@ -1,0 +1,194 @@
+"""What the parts hand to each other while a game is played.
+
+Every type is frozen and picklable. None of them decides anything: the rules are in `game` and `preferences`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from protocol.roles import Category
+
+Criterion = Literal["compliance", "deflection", "refusal", "faithfulness"]
+Finish = Literal["stop", "length"]
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}, as chat templates read it
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A short query that a game is played about."""
+
+    id: str
+    text: str
+    category: Category
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a completion is drawn. `max_new_tokens` counts tokens; the rest has no unit."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One chat prompt and the samples wanted of it: one sample for each entry of `seeds`."""
+
+    id: str
+    messages: tuple[Message, ...]
+    seeds: tuple[int, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled answer.
+
+    `token_ids` and `logprobs` have the same length; the log-probabilities are the sampler's, natural logarithm, of the
+    unmodified distribution (temperature 1, no truncation), and the end-of-turn token is included when it was sampled.
+    `first_version` and `last_version` are the policy versions that the first and the last token were sampled under.
+    """
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish: Finish
+    first_version: int
+    last_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRequest:
+    """One question to a judge.
+
+    `responses` holds two texts for a pairwise question (A, then B) and one for a pointwise one. For `faithfulness` the query
+    is the seed and the single response is the attack prompt. `seed` makes a sampling judge repeatable.
+    """
+
+    criterion: Criterion
+    category: Category
+    query: str
+    responses: tuple[str, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's answer: numbers or a failure, never both.
+
+    `scores` has one entry in [0, 10] for each response asked about, `faithful` is set instead for the criterion of that
+    name, and `failure` says in a word why there is neither (then both are None).
+    """
+
+    judge_id: str
+    rubric: str
+    scores: tuple[float, ...] | None = None
+    faithful: bool | None = None
+    failure: str | None = None
+    raw: str = ""
+
+    def __post_init__(self) -> None:
+        given = [self.scores is not None, self.faithful is not None, self.failure is not None]
+        if sum(given) != 1:
+            raise ValueError("a verdict has exactly one of scores, faithful and failure")
+        if self.scores is not None and not all(0.0 <= s <= 10.0 for s in self.scores):
+            raise ValueError(f"verdict scores {self.scores} leave [0, 10]")
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """How items i and j of a group compared. Scores are (i's, j's); `swapped` is None when only one order was asked.
+
+    `winner` is i or j; None is a tie (equal, or the two orders disagreed).
+    """
+
+    i: int
+    j: int
+    forward: tuple[float, float]
+    swapped: tuple[float, float] | None
+    winner: int | None
+    agreed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One attack or response, in its final state. `reward` is None where GAME.md says "excluded"."""
+
+    completion: Completion
+    state: str
+    reward: float | None
+    visible: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The judged items of one player on one input: what becomes a replay row."""
+
+    game_id: int
+    player: Literal["attacker", "defender"]
+    index: int  # 0 for the attacker's group; the attack's place for a defender's group
+    seed_id: str
+    category: Category
+    items: tuple[Item, ...]
+    preferences: tuple[Preference, ...]
+    verdicts: tuple[Verdict, ...]
+    opponent_version: int
+
+    @property
+    def row_id(self) -> str:
+        """Unique in a run and the same if the game is dealt again."""
+        return f"{self.game_id}/{self.player}/{self.index}"
+
+    @property
+    def version(self) -> int:
+        """The oldest policy version that any token of the group was sampled under."""
+        return min(item.completion.first_version for item in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class GameRecord:
+    """A finished game: its groups, and how every attack and response ended (asked or not)."""
+
+    game_id: int
+    seed: Seed
+    groups: tuple[Group, ...]
+    attack_states: tuple[str, ...]
+    response_states: tuple[str, ...]
+    verdicts: int
+    verdicts_failed: int
+    disagreements: int = 0
+    comparisons: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """A game to play: the id decides the seed and every sampling seed."""
+
+    game_id: int
+    seed: Seed
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Where one tensor lies in a packed weight buffer. `dtype` is torch's name without the prefix, for example "bfloat16"."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightManifest:
+    """What a push carries: Hugging Face names, in order, and a checksum (blake2b, 16 bytes, hex) over the packed bytes."""
+
+    player: Literal["attacker", "defender"]
+    version: int
+    tensors: tuple[TensorSpec, ...]
+    nbytes: int
+    checksum: str
+    staged_s: float = 0.0
+    step: int = field(default=0)
