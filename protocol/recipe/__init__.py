@@ -1,6 +1,6 @@
-"""The recipe: everything a run can be told, as strict pydantic models, and how a YAML file becomes one."""
+"""The recipe: everything a run can be told, as strict pydantic models."""
 
-from protocol.recipe.load import load_recipe, parse_recipe
+from protocol.recipe.parse import parse_recipe
 from protocol.recipe.schema import (
     GameConfig,
     GenerationConfig,
@@ -25,6 +25,5 @@ __all__ = [
     "ReplayConfig",
     "RunConfig",
     "SamplingConfig",
-    "load_recipe",
     "parse_recipe",
 ]

@@ -24,7 +24,9 @@ class RunConfig(_Section):
     dir: str = "runs"
     seed: Annotated[int, Field(ge=0)] = 0
     steps: Positive = 1000  # optimizer steps of each learner; the paper's number
-    stall_s: Seconds = 300.0  # nothing learned, judged or generated for this long ends the run with the blocked edge's name
+    stall_s: Seconds = (
+        300.0  # nothing learned, judged or generated for this long ends the run with the blocked edge's name
+    )
 
 
 class ModelConfig(_Section):

@@ -1,0 +1,72 @@
+"""Recipe files: YAML and `key=value` overrides in, a checked `Recipe` out, and back to YAML for the run directory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from protocol.errors import UserError
+from protocol.recipe import Recipe, parse_recipe
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe file and applies overrides of the form `learners.defender.lr=1e-5`, the last one winning.
+
+    Raises:
+        UserError: the file is missing, is no YAML mapping, or a value does not fit the schema.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"recipe: {path} cannot be read ({type(e).__name__}); give the path of a YAML file") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        at = f" line {mark.line + 1}" if mark is not None else ""
+        raise UserError(f"recipe: {path}{at} is no YAML ({getattr(e, 'problem', 'unreadable')}); mend it") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise UserError(
+            f"recipe: {path} holds a {type(values).__name__}, not a mapping of sections; see deploy/recipes"
+        )
+    for override in overrides:
+        _apply(values, override)
+    return parse_recipe(values)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {override}: no key=value; write it as learners.defender.lr=1e-5")
+    *parents, last = key.strip().split(".")
+    at = values
+    for parent in parents:
+        below = at.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise UserError(
+                f"--set {override}: {parent} is a value, not a section; check the key against deploy/recipes"
+            )
+        at = below
+    try:
+        at[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: {text!r} is no YAML value; quote it") from None
+    if isinstance(at[last], str):
+        at[last] = _number(at[last])
+
+
+def _number(text: str) -> str | float:
+    """YAML 1.1 reads 1e-5 (without a dot) as text; people write it, so it is a number here."""
+    try:
+        return float(text) if "e" in text.lower() and text[:1] in "+-.0123456789" else text
+    except ValueError:
+        return text
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML: what `runs/NAME/recipe.yaml` holds and `--resume` reads."""
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return text
