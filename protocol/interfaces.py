@@ -30,6 +30,10 @@ class GameSource(Protocol):
         """Up to `limit` games that admission allows now; waits at most `wait_s` seconds for the first one."""
         ...
 
+    async def abandon(self, worker: str, game_id: int, reason: str) -> None:
+        """A game that cannot be finished: final, counted by its reason (one word)."""
+        ...
+
     async def finish(self, worker: str, records: Sequence[GameRecord]) -> None:
         """Stores finished games. Idempotent for each game id."""
         ...
@@ -46,8 +50,16 @@ class WeightSink(Protocol):
 class BatchSource(Protocol):
     """Where learner ranks get rows. The same (player, step) always yields the same batch to every rank."""
 
-    def lease(self, player: Player, step: int, version: int, rows: int, timeout_s: float) -> Any:
-        """An Arrow table of `protocol.rows.SCHEMA`, at most `rows` long, or None at the deadline."""
+    def lease(self, player: Player, step: int, version: int, games: int, timeout_s: float) -> Any:
+        """The usable rows of the next `games` finished games, or None at the deadline.
+
+        An Arrow table of `protocol.rows.SCHEMA`. It is empty when none of those games gave this player a row to learn from
+        (all tied, failed or never answered): the step is taken all the same, with zero-weight rows.
+        """
+        ...
+
+    def finished(self, player: Player) -> None:
+        """This learner has taken its last step: its table no longer bounds admission."""
         ...
 
     def acknowledge(self, player: Player, step: int) -> None:

@@ -20,7 +20,9 @@ class _Section(BaseModel):
 class RunConfig(_Section):
     """Where the run lies and what it derives its randomness from."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = (
+        None  # null: the recipe's file name and the time
+    )
     dir: str = "runs"
     seed: Annotated[int, Field(ge=0)] = 0
     steps: Positive = 1000  # optimizer steps of each learner; the paper's number
@@ -117,7 +119,7 @@ class LearnerConfig(_Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
     clip: Annotated[float, Field(gt=0.0)] = 1.0
     ema_decay: Fraction = 0.95
-    batch_rows: Positive = 64  # rows leased for a step, over all ranks
+    batch_games: Positive = 64  # finished games whose rows make a step, over all ranks; the paper: 32 of each category
     max_tokens: Positive = 16_384  # padded tokens in one forward of one rank
     ranks: Positive = 2
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of compute; optimizer, gradients sums and EMA are fp32

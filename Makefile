@@ -1,0 +1,39 @@
+# The commands that people use. Everything runs in .venv, which `setup` makes from pinned files.
+.PHONY: setup demo test test-unit test-all lint types check real-input clean
+VENV := .venv/bin
+ARGS ?=
+export PYTHONUNBUFFERED := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+setup:
+	@requirements/install.sh
+
+## The whole game on this machine: sandbox models, local Ray, the real loop, a table of what was learned.
+demo: setup
+	@exec $(VENV)/python -m cluster train deploy/recipes/sandbox.yaml $(ARGS)
+
+## Unit tests, then those that start Ray, vLLM and DeepSpeed.
+test: setup
+	@$(VENV)/python -m pytest tests/unit -q -p no:cacheprovider
+	@$(VENV)/python -m pytest tests/integration tests/e2e -q -p no:cacheprovider
+
+test-unit: setup
+	@$(VENV)/python -m pytest tests/unit -q
+
+lint: setup
+	@$(VENV)/ruff format --check .
+	@$(VENV)/ruff check .
+	@$(VENV)/lint-imports
+
+types: setup
+	@$(VENV)/mypy
+
+check: lint types
+
+## Three steps on real seeds with a random model of 10-20 M parameters: nothing sensible comes out, everything is counted.
+## SEEDS=a.jsonl: any file of {"prompt", "category"} lines.
+real-input: setup
+	@exec $(VENV)/python -m cluster train deploy/recipes/random-15m.yaml --set seeds.train=$(SEEDS) $(ARGS)
+
+clean:
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
