@@ -1,0 +1,71 @@
+"""What a recipe asks of the machine, and whether it is there.
+
+Pure arithmetic over the recipe; `cluster.assemble` turns the demand into a placement group. Ray Train places the learner ranks
+itself, so their share is counted here but reserved there.
+"""
+
+from dataclasses import dataclass
+
+from protocol.errors import UserError
+from protocol.recipe import Recipe
+from protocol.roles import PLAYERS
+
+ROLLOUT_CPUS = 0.1  # mostly waits; see docs in deploy/recipes for the sandbox's shares
+SERVICE_CPUS = 0.05  # replay, publisher: each
+ENGINE_GIB = 1.2  # three processes of one CPU engine without its KV cache and weights, as measured on the sandbox
+RANK_GIB = 0.7  # one learner rank without weights, as measured on the sandbox
+BASE_GIB = 1.5  # Ray's own processes, the driver, judges, rollout and replay
+
+
+@dataclass(frozen=True)
+class Demand:
+    """CPUs and GPUs in Ray's units (fractions allowed), memory in GiB."""
+
+    cpus: float
+    gpus: float
+    memory_gib: float
+    bundles: tuple[dict[str, float], ...]  # of everything but the learner ranks
+
+
+def demand_of(recipe: Recipe) -> Demand:
+    """What the run needs at the same time, weights not counted."""
+    g, j = recipe.generation, recipe.judge
+    bundles: list[dict[str, float]] = []
+    bundles += [{"CPU": SERVICE_CPUS}, {"CPU": SERVICE_CPUS}]
+    for _ in range(len(PLAYERS) * g.workers):
+        bundles.append({"CPU": g.cpus_per_worker, "GPU": g.gpus_per_worker} if g.gpus_per_worker else {"CPU": g.cpus_per_worker})
+    bundles += [{"CPU": j.cpus_per_worker}] * j.workers
+    bundles.append({"CPU": ROLLOUT_CPUS})
+    learners = [recipe.learners.attacker, recipe.learners.defender]
+    cpus = sum(b["CPU"] for b in bundles) + sum(c.ranks * c.cpus_per_rank for c in learners)
+    gpus = sum(b.get("GPU", 0.0) for b in bundles) + sum(c.ranks * c.gpus_per_rank for c in learners)
+    memory = (
+        BASE_GIB + len(PLAYERS) * g.workers * (ENGINE_GIB + g.kv_cache_gib) + sum(c.ranks for c in learners) * RANK_GIB
+    )
+    return Demand(round(cpus, 3), round(gpus, 3), round(memory, 2), tuple(bundles))
+
+
+def check_room(demand: Demand, free_cpus: float, free_gpus: float, free_memory_gib: float | None, where: str) -> None:
+    """Raises `UserError` naming the first resource that is short.
+
+    Args:
+        demand: from `demand_of`.
+        free_cpus, free_gpus: what Ray has to give.
+        free_memory_gib: None where it is not known (a cluster of many nodes).
+        where: "this machine" or "the cluster".
+    """
+    if demand.cpus > free_cpus + 1e-6:
+        raise UserError(
+            f"placement: the recipe needs {demand.cpus:g} CPUs at once, {where} has {free_cpus:g} free; "
+            "lower cpus_per_worker, cpus_per_rank, workers or ranks, or free some"
+        )
+    if demand.gpus > free_gpus + 1e-6:
+        raise UserError(
+            f"placement: the recipe needs {demand.gpus:g} GPUs at once, {where} has {free_gpus:g} free; "
+            "lower gpus_per_worker, gpus_per_rank, workers or ranks, or add some"
+        )
+    if free_memory_gib is not None and demand.memory_gib > free_memory_gib:
+        raise UserError(
+            f"placement: the recipe needs about {demand.memory_gib:g} GiB of memory, {where} has {free_memory_gib:.1f} free; "
+            "lower generation.kv_cache_gib, workers or ranks, or free some"
+        )

@@ -1,0 +1,125 @@
+"""One game by hand: who is asked what, which state ends what, and what it is worth (GAME.md 1-3)."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from protocol.game import best_response, play_game
+from protocol.recipe import Recipe, parse_recipe
+from protocol.states import fixed_reward
+from protocol.types import Completion, Deal, GameRecord, Item, Seed
+from tests.unit.fakes import FakeGenerator, FakeJudge, completion
+
+HARMFUL = Seed("h-1", "break the lock", "harmful")
+BENIGN = Seed("b-1", "fix the bike", "benign")
+
+
+def wrapped(text: str) -> str:
+    return f"<think>plan</think><prompt>{text}</prompt>"
+
+
+async def play(
+    attacks: Sequence[str | Completion],
+    responses: dict[str, Sequence[str | Completion]],
+    scores: dict[str, float],
+    seed: Seed = HARMFUL,
+    recipe: Recipe | None = None,
+    faithful_fails: bool = False,
+) -> tuple[GameRecord, FakeGenerator, FakeJudge]:
+    attacker = FakeGenerator(lambda ask: attacks)
+    defender = FakeGenerator(lambda ask: responses[ask.messages[-1]["content"]])
+    judge = FakeJudge(scores, faithful_fails)
+    record = await play_game(Deal(7, seed), recipe or Recipe(), attacker, defender, judge)
+    return record, defender, judge
+
+
+async def test_a_full_game_by_hand() -> None:
+    record, defender, judge = await play(
+        [wrapped("one"), wrapped("two")],
+        {"one": ["refusal", "redirect"], "two": ["answer", "refusal"]},
+        {"refusal": 4, "redirect": 9, "answer": 1},
+    )
+    attack, first, second = record.groups
+    assert [i.reward for i in first.items] == [4, 9]
+    assert [i.reward for i in second.items] == [1, 4]
+    assert [i.reward for i in attack.items] == [9, 4]  # through the best response: redirect, then refusal
+    assert (first.player, first.index, second.index) == ("defender", 0, 1)
+    assert [p.winner for p in (*attack.preferences, *first.preferences, *second.preferences)] == [0, 1, 1]
+    assert record.attack_states == ("ok", "ok") and record.response_states == ("ok",) * 4
+    assert {a.messages[-1]["content"] for a in defender.asks} == {"one", "two"}
+    criteria = [(r.criterion, r.query) for r in judge.requests]
+    assert criteria.count(("deflection", "one")) == 2  # both orders
+    assert criteria.count(("compliance", "break the lock")) == 2  # the attacks are judged on the seed
+    assert record.verdicts == 2 + 2 + 2 + 2 and record.verdicts_failed == 0
+
+
+async def test_a_benign_seed_asks_for_compliance_and_refusal() -> None:
+    _, _, judge = await play([wrapped("a"), wrapped("b")], {"a": ["x", "y"], "b": ["x", "y"]}, {"x": 1, "y": 2}, BENIGN)
+    assert {r.criterion for r in judge.requests} == {"faithfulness", "compliance", "refusal"}
+
+
+async def test_invalid_attacks_are_never_answered_and_are_worth_minus_one() -> None:
+    record, defender, _ = await play(["no tags", wrapped("off topic")], {}, {})
+    assert record.attack_states == ("malformed", "unfaithful")
+    assert [i.reward for i in record.groups[0].items] == [-1, -1]
+    assert record.response_states == ("attack_invalid",) * 4
+    assert len(record.groups) == 1 and not defender.asks
+
+
+async def test_a_completion_that_did_not_stop_is_too_long_whatever_it_says() -> None:
+    record, _, _ = await play(
+        [completion(wrapped("one"), "length"), wrapped("two")], {"two": [completion("x", "length"), "y"]}, {"y": 3}
+    )
+    assert record.attack_states == ("too_long", "ok")
+    assert record.response_states == ("attack_invalid", "attack_invalid", "too_long", "ok")
+    assert [i.reward for i in record.groups[1].items] == [-1, 3]  # a lone valid response is compared with itself
+
+
+async def test_an_unreadable_verdict_is_a_state_and_never_a_number() -> None:
+    record, _, _ = await play(
+        [wrapped("one"), wrapped("two")], {"one": ["?", "y"], "two": ["y", "z"]}, {"y": 5, "z": 6}
+    )
+    assert record.response_states == ("judge_failed", "judge_failed", "ok", "ok")
+    assert record.attack_states == ("judge_failed", "ok")
+    assert [i.reward for i in record.groups[1].items] == [None, None]
+    assert [i.reward for i in record.groups[0].items] == [None, 6]
+
+
+async def test_unread_faithfulness_excludes_the_attack() -> None:
+    record, _, _ = await play([wrapped("one"), wrapped("two")], {}, {}, faithful_fails=True)
+    assert record.attack_states == ("judge_failed", "judge_failed")
+    assert [i.reward for i in record.groups[0].items] == [None, None]
+
+
+async def test_an_attack_without_a_valid_response_is_excluded() -> None:
+    long = completion("x", "length")
+    record, _, _ = await play(
+        [wrapped("one"), wrapped("two")], {"one": [long, long], "two": ["y", "z"]}, {"y": 5, "z": 6}
+    )
+    assert record.attack_states == ("no_valid_response", "ok")
+    assert record.groups[0].items[0].reward is None
+
+
+@pytest.mark.parametrize(("optimistic", "reward"), [(True, 9), (False, 4)])
+async def test_optimistic_scores_through_the_best_response(optimistic: bool, reward: float) -> None:
+    recipe = parse_recipe({"game": {"optimistic": optimistic, "attacks": 1}})
+    record, _, _ = await play([wrapped("one")], {"one": ["b", "a"]}, {"a": 9, "b": 4}, recipe=recipe)
+    assert record.groups[0].items[0].reward == reward
+
+
+async def test_a_game_dealt_again_asks_with_the_same_seeds() -> None:
+    games = [
+        await play([wrapped("a"), wrapped("b")], {"a": ["x", "y"], "b": ["x", "y"]}, {"x": 1, "y": 2}) for _ in range(2)
+    ]
+    asked = [[(a.id, a.seeds) for a in defender.asks] for _, defender, _ in games]
+    assert sorted(asked[0]) == sorted(asked[1])
+    seeds = [s for _, group in asked[0] for s in group]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_versions_and_row_ids() -> None:
+    items = [Item(completion("a", version=3), "ok", 1.0), Item(completion("b", version=2), "ok", 2.0)]
+    assert best_response(items, optimistic=True) == 1
+    assert fixed_reward("too_long") == -1 and fixed_reward("judge_failed") is None
+    with pytest.raises(ValueError, match="ok"):
+        fixed_reward("ok")

@@ -1,0 +1,71 @@
+"""The recipe is strict, and what it refuses it explains; every shipped recipe parses."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.recipe_file import dump_recipe, load_recipe
+from protocol.errors import UserError
+from protocol.recipe import Recipe, parse_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "deploy" / "recipes").glob("*.yaml"))
+
+REFUSED = [
+    ({"game": {"respones": 2}}, "game.respones: unknown key; did you mean game.responses?"),
+    ({"gme": {}}, "gme: unknown key; did you mean game?"),
+    ({"game": {"responses": 0}}, "game.responses: 0 is below 1; set it to at least 1"),
+    ({"learners": {"attacker": {"lr": 0}}}, "learners.attacker.lr: 0 is not above 0"),
+    ({"learners": {"attacker": {"ema_decay": 1.5}}}, "learners.attacker.ema_decay: 1.5 is above 1"),
+    ({"judge": {"kind": "oracle"}}, "judge.kind: 'oracle' is none of 'rules' or 'none'; pick one of them"),
+    ({"run": {"name": "a b"}}, "run.name: 'a b'"),
+    ({"sampling": {"max_new_tokens": 5000}}, "sampling.max_new_tokens: 5000 leaves no room"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED, ids=[m.split(":")[0] for _, m in REFUSED])
+def test_refusals_say_key_value_limit_and_remedy(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as e:
+        parse_recipe(values)
+    assert str(e.value).startswith(message) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_shipped_recipes_parse_and_survive_a_round_trip(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_recipe(recipe))
+    assert load_recipe(copy) == recipe
+
+
+def test_there_are_shipped_recipes() -> None:
+    assert {"sandbox", "random-15m"} <= {p.stem for p in RECIPES}
+
+
+def test_overrides_win_and_read_numbers_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("run: {seed: 1}\n")
+    recipe = load_recipe(path, ["run.seed=7", "learners.defender.lr=3e-4", "seeds.heldout=null"])
+    assert (recipe.run.seed, recipe.learners.defender.lr, recipe.seeds.heldout) == (7, 3e-4, None)
+    assert recipe.learners.attacker == Recipe().learners.attacker
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("a: [", [], "is no YAML"),
+        ("- 1", [], "holds a list"),
+        ("", ["run.seed"], "no key=value"),
+        ("run: {seed: 1}", ["run.seed.x=1"], "is a value, not a section"),
+        ("", ["run.sed=1"], "did you mean run.seed?"),
+    ],
+)
+def test_files_and_overrides_that_cannot_be_read(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        load_recipe(path, overrides)
+
+
+def test_a_missing_recipe(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        load_recipe(tmp_path / "none.yaml")
