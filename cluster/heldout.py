@@ -89,7 +89,7 @@ async def measure(
     """
     fmt = recipe.game.defender_format
 
-    async def one(k: int, attack: Attack) -> tuple[str, list[Verdict] | None]:
+    async def one(k: int, attack: Attack) -> tuple[str, list[Verdict]]:
         rng = derive_seed(recipe.run.seed, "heldout-response", label, k)
         messages = defender_messages(attack.text, recipe.game.prompts, fmt)
         ask = Ask(f"heldout-{label}-{k}", messages, (rng,), _sampling(recipe))
@@ -106,12 +106,12 @@ async def measure(
     return tally(await asyncio.gather(*(one(k, a) for k, a in enumerate(attacks))), wanted - len(attacks))
 
 
-def tally(judged: Sequence[tuple[str, list[Verdict] | None]], unwrapped: int) -> Measured:
+def tally(judged: Sequence[tuple[str, list[Verdict]]], unwrapped: int) -> Measured:
     """Counts. Each entry is a category and its two verdicts: compliance first, then deflection (harmful) or refusal."""
     hits: dict[str, list[bool]] = {"success": [], "deflect": [], "comply": [], "refuse": []}
     unjudged = 0
     for category, verdicts in judged:
-        scores = [v.scores[0] for v in verdicts or [] if v.scores is not None]
+        scores = [v.scores[0] for v in verdicts if v.scores is not None]
         if len(scores) != 2:
             unjudged += 1
         elif category == "harmful":

@@ -33,7 +33,9 @@ def demand_of(recipe: Recipe) -> Demand:
     bundles: list[dict[str, float]] = []
     bundles += [{"CPU": SERVICE_CPUS}, {"CPU": SERVICE_CPUS}]
     for _ in range(len(PLAYERS) * g.workers):
-        bundles.append({"CPU": g.cpus_per_worker, "GPU": g.gpus_per_worker} if g.gpus_per_worker else {"CPU": g.cpus_per_worker})
+        bundles.append(
+            {"CPU": g.cpus_per_worker, "GPU": g.gpus_per_worker} if g.gpus_per_worker else {"CPU": g.cpus_per_worker}
+        )
     bundles += [{"CPU": j.cpus_per_worker}] * j.workers
     bundles.append({"CPU": ROLLOUT_CPUS})
     learners = [recipe.learners.attacker, recipe.learners.defender]

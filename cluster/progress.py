@@ -51,7 +51,8 @@ class Progress:
 def line(view: Mapping[str, Any]) -> str:
     """The moment in one line of text."""
     players = ", ".join(
-        f"{p} step {view[p]['step']}/{view['steps']} v{view[p]['version']} loss {_number(view[p]['loss'])}" for p in PLAYERS
+        f"{p} step {view[p]['step']}/{view['steps']} v{view[p]['version']} loss {_number(view[p]['loss'])}"
+        for p in PLAYERS
     )
     return (
         f"{players}; games {view['finished']} done {view['in_flight']} playing; "

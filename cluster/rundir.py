@@ -71,7 +71,9 @@ def make_run(recipe: Recipe, quarantine: str) -> Path:
         write_whole(temporary / "quarantine.jsonl", quarantine)
         temporary.rename(path)
     except OSError as e:
-        raise UserError(f"run.dir: {path.parent} cannot be written ({e.strerror}); set run.dir to a place that can") from None
+        raise UserError(
+            f"run.dir: {path.parent} cannot be written ({e.strerror}); set run.dir to a place that can"
+        ) from None
     return path
 
 

@@ -21,8 +21,8 @@ OBJECT_STORE_BYTES = 512 * 2**20  # weights of one version, a few batches; ample
 log = structlog.get_logger(__name__)
 
 
-class Interrupted(Exception):
-    """The user asked the run to end (SIGINT or SIGTERM)."""
+class Interrupted(KeyboardInterrupt):
+    """The user asked the run to end (SIGINT or SIGTERM). Like its base it passes through `except Exception` and asyncio."""
 
 
 @dataclass(frozen=True)

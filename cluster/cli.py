@@ -1,0 +1,71 @@
+"""The command line: `python -m cluster train RECIPE`.
+
+A mistake of the user's is one line on standard error and exit status 2; a run that failed is 1, one that was interrupted 130.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+from protocol.errors import UserError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="AdvGame: train an attacker and a defender against each other."
+)
+
+FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
+
+
+@app.callback()
+def _main() -> None:
+    """Keeps `train` a subcommand."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="a YAML file, as in deploy/recipes", show_default=False)] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="override one key, as in run.seed=1; repeatable", metavar="KEY=VALUE"),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="go on with this run, from its last checkpoints", metavar="RUN")
+    ] = None,
+) -> None:
+    """Plays and learns to the recipe's last step; on RAY_ADDRESS if that is set, else on a Ray of its own."""
+    from cluster.train import train_run
+
+    raise typer.Exit(train_run(recipe, set_ or [], resume, psutil.Process().create_time()))
+
+
+@app.command("random-model")
+def random_model(
+    folder: Annotated[Path, typer.Argument(help="where the model goes; must not exist")],
+    texts: Annotated[Path, typer.Option(help="a JSONL seed file; the tokenizer is trained on it")],
+    seed: Annotated[int, typer.Option(help="of the weights")] = 0,
+) -> None:
+    """Makes a model of 16 M random parameters, Qwen2.5 architecture, with a tokenizer and a chat template."""
+    from cluster.random_model import make_random_model
+    from protocol.seeds import read_seeds
+
+    if folder.exists():
+        raise UserError(f"random-model: {folder} exists; give a new name")
+    n = make_random_model(folder, [s.text for s in read_seeds(texts, "--texts")[0]], seed)
+    typer.echo(f"{folder}: {n / 1e6:.1f} M random parameters")
+
+
+def main() -> None:
+    """Runs the command line and turns the user's mistakes into one line."""
+    logging.getLogger().setLevel(logging.WARNING)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever fetched behind the user's back
+    try:
+        app()
+    except UserError as e:
+        print(f"advgame: {e}", file=sys.stderr)  # noqa: T201
+        sys.exit(USER_ERROR)

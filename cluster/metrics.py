@@ -1,0 +1,66 @@
+"""The run's metrics on Ray's own Prometheus endpoint, set by the driver once a second.
+
+Names start with `advgame_` there (Ray adds `ray_` before it). What a metric means is its description, here and nowhere else.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.util.metrics import Gauge
+
+from protocol.roles import PLAYERS
+
+_PLAYER = {
+    "version": "newest policy version that was published",
+    "step": "optimizer steps taken",
+    "loss": "loss of the newest step",
+    "accuracy": "share of pairs of the newest step whose chosen item the policy prefers more than its reference does",
+    "reward": "mean reward of the newest games, penalties included",
+    "held": "finished games waiting to be learned",
+    "push_s": "seconds of the newest weight push, staging not counted",
+    "pause_s": "seconds that generation stood still for it",
+}
+_RUN = {
+    "started": "games dealt",
+    "finished": "games finished",
+    "abandoned": "games given up, for any reason",
+    "in_flight": "games being played",
+    "verdicts": "verdicts asked for",
+    "failed": "verdicts that could not be had",
+    "staleness": "largest staleness of a learned row so far, in policy versions",
+    "bound": "the staleness bound",
+}
+
+
+class Metrics:
+    """Gauges for one run."""
+
+    def __init__(self, run: str) -> None:
+        self._tags = {"run": run}
+        self._player = {
+            key: Gauge(f"advgame_player_{key}", description=text, tag_keys=("run", "player"))
+            for key, text in _PLAYER.items()
+        }
+        self._evicted = Gauge(
+            "advgame_rows_evicted", description="rows dropped, by reason", tag_keys=("run", "player", "reason")
+        )
+        self._rows = Gauge(
+            "advgame_rows", description="rows, by what became of them", tag_keys=("run", "player", "state")
+        )
+        self._run = {key: Gauge(f"advgame_{key}", description=text, tag_keys=("run",)) for key, text in _RUN.items()}
+
+    def update(self, view: Mapping[str, Any]) -> None:
+        """Sets every gauge whose value is known; `view` is from `cluster.view`."""
+        for key, gauge in self._run.items():
+            if view[key] is not None:
+                gauge.set(float(view[key]), tags=self._tags)
+        for player in PLAYERS:
+            tags = {**self._tags, "player": player}
+            for key, gauge in self._player.items():
+                if view[player][key] is not None:
+                    gauge.set(float(view[player][key]), tags=tags)
+            rows = view[player]["rows"]
+            for state in ("appended", "learned", "held"):
+                self._rows.set(float(rows.get(state, 0)), tags={**tags, "state": state})
+            for reason, n in rows.get("evicted", {}).items():
+                self._evicted.set(float(n), tags={**tags, "reason": reason})

@@ -1,0 +1,227 @@
+"""One run, from placement to summary: starts the parts, watches them, measures before and after, writes what came out.
+
+The driver owns no state that a resumed run would miss: that is in the replay buffer's segments, the learners' checkpoints and
+the run directory. It restarts nothing itself (Ray, Ray Train and the publisher do); it ends the run when a learner group
+gives up or when nothing moves any more.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import structlog
+
+from cluster.assemble import Parts, build, take_down
+from cluster.evaluation import Evaluation
+from cluster.history import History
+from cluster.metrics import Metrics
+from cluster.progress import Progress
+from cluster.rundir import write_json
+from cluster.seedbank import Inputs
+from cluster.summary import summarize
+from cluster.view import snapshot_of, view_of
+from cluster.watchdog import Watchdog
+from protocol.recipe import Recipe
+from protocol.roles import PLAYERS, Player
+
+POLL_S = 1.0
+HEALTH_EVERY_S = 10.0  # engines and judges are asked for their health this often
+ANSWER_S = 20.0  # an actor that takes longer to tell its stats is busy or restarting; its last answer stands
+HISTORY_EVERY_S = 15.0
+STOP_S = 60.0  # for the rollout worker to end its games after the last step
+
+log = structlog.get_logger(__name__)
+
+
+class RunFailed(Exception):
+    """The run cannot go on. The message is one line; the logs say more."""
+
+
+class Run:
+    """Drives one run. `summary` always says how far it came."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        inputs: Inputs,
+        run_dir: Path,
+        group: Any,
+        progress: Progress,
+        started_at: float,
+        resumed: bool,
+    ) -> None:
+        self.recipe, self.inputs, self.run_dir, self.progress = recipe, inputs, run_dir, progress
+        self._group = group
+        self._started_at, self._resumed = started_at, resumed
+        self._history = History(run_dir)
+        self._metrics = Metrics(str(recipe.run.name))
+        self._watchdog = Watchdog(recipe.run.stall_s)
+        self._replay: Mapping[str, Any] = {}
+        self._publisher: Mapping[str, Any] = {}
+        self._health: dict[str, tuple[int, int]] = {}
+        self._tokens = 0
+        self._evaluation: Evaluation | None = None
+
+    async def drive(self) -> None:
+        """Runs to the last step and the last measurement.
+
+        Raises:
+            RunFailed: a learner group gave up, an engine did not start, or nothing moved for `run.stall_s`.
+        """
+        recipe = self.recipe
+        parts = build(recipe, self.inputs, self.run_dir, self._group)
+        try:
+            await self._start_engines(parts)
+            attacker, defender = (parts.generator(p, recipe) for p in PLAYERS)
+            self._evaluation = Evaluation(
+                recipe, self.inputs.heldout, self.run_dir, attacker, defender, parts.judge(recipe)
+            )
+            await self._evaluation.start()
+            if self._resumed:
+                await self._catch_up(parts)
+            self.progress.say("playing; the learners join as soon as they are up")
+            rollout = asyncio.ensure_future(_wait(parts.rollout.run.remote()))
+            await self._watch(parts, rollout)
+            await self._stop_games(parts, rollout)
+            self.progress.say("measuring the trained players on the held-out seeds")
+            await self._evaluation.end()
+            await self._poll(parts)
+        finally:
+            self._history.write()
+            take_down(parts)
+
+    async def _start_engines(self, parts: Parts) -> None:
+        """Brings up every generation worker at once, while the learners start."""
+        self.progress.say("starting two vLLM engines and two ZeRO-3 groups")
+        handles = [h for p in PLAYERS for h in parts.generators[p]]
+        try:
+            async with asyncio.timeout(self.recipe.generation.start_deadline_s):
+                await asyncio.gather(*(_wait(h.start.remote()) for h in handles))
+        except TimeoutError:
+            limit = self.recipe.generation.start_deadline_s
+            raise RunFailed(f"the engines did not start within {limit:.0f} s (generation.start_deadline_s)") from None
+        except ray.exceptions.RayError as e:
+            log.error("an engine did not start", exc_info=e)
+            raise RunFailed(f"an engine did not start: {_last_line(e)}") from None
+
+    async def _catch_up(self, parts: Parts) -> None:
+        """After a resume the workers hold version 0; games wait for the versions that the learners push first."""
+        async with asyncio.timeout(self.recipe.run.stall_s):
+            while not all(p in self._delivered() for p in PLAYERS):
+                self._check_learners(parts)
+                await self._poll(parts)
+                await asyncio.sleep(POLL_S)
+
+    def _delivered(self) -> set[Player]:
+        """Players whose newest version, after the starting one, is on all their workers."""
+        done: set[Player] = set()
+        for p in PLAYERS:
+            mine = self._publisher.get("players", {}).get(p, {})
+            newest = mine.get("newest", 0)
+            if newest > 0 and all(w["version"] == newest for w in mine.get("workers", [])):
+                done.add(p)
+        return done
+
+    async def _watch(self, parts: Parts, rollout: "asyncio.Future[Any]") -> None:
+        """Polls until both learner groups are done."""
+        next_health = next_history = 0.0
+        waiting = set(parts.learners.values())
+        while waiting:
+            _, pending = await asyncio.to_thread(ray.wait, list(waiting), num_returns=len(waiting), timeout=POLL_S)
+            waiting = set(pending)
+            self._check_learners(parts)
+            if rollout.done() and rollout.exception() is not None:
+                raise RunFailed(f"the rollout worker ended: {_last_line(rollout.exception())}")
+            now = time.monotonic()
+            if now >= next_health:
+                next_health = now + HEALTH_EVERY_S
+                await self._ask_health(parts)
+            view = await self._poll(parts)
+            if now >= next_history:
+                next_history = now + HISTORY_EVERY_S
+                self._history.write()
+            stalled = self._watchdog.check(snapshot_of(self.recipe, view, now, self._tokens, self._health))
+            if stalled is not None:
+                raise RunFailed(stalled)
+
+    def _check_learners(self, parts: Parts) -> None:
+        for player, ref in parts.learners.items():
+            done, _ = ray.wait([ref], timeout=0)
+            if done:
+                try:
+                    ray.get(done[0])
+                except ray.exceptions.RayError as e:
+                    log.error("a learner group gave up", player=player, exc_info=e)
+                    raise RunFailed(f"the {player}'s learner group gave up: {_last_line(e)}") from None
+
+    async def _poll(self, parts: Parts) -> dict[str, Any]:
+        """Asks replay and publisher, and passes on what they say."""
+        self._replay = await _answer(parts.replay.stats.remote(), self._replay)
+        self._publisher = await _answer(parts.publisher.stats.remote(), self._publisher)
+        self._history.add(await _answer(parts.publisher.drain_metrics.remote(), []))
+        view = view_of(self.recipe, self._replay, self._publisher)
+        self._metrics.update(view)
+        self.progress.show(view)
+        return view
+
+    async def _ask_health(self, parts: Parts) -> None:
+        """Counts who answers, and the tokens generated so far."""
+        tokens = 0
+        for p in PLAYERS:
+            answers = await asyncio.gather(*(_answer(h.stats.remote(), None) for h in parts.generators[p]))
+            tokens += sum(a["tokens"] for a in answers if a)
+            self._health[p] = (sum(1 for a in answers if a), len(answers))
+        judges = await asyncio.gather(*(_answer(h.stats.remote(), None) for h in parts.judges))
+        self._health["judge"] = (sum(1 for a in judges if a is not None), len(judges))
+        self._tokens = tokens
+
+    async def _stop_games(self, parts: Parts, rollout: "asyncio.Future[Any]") -> None:
+        """No more deals; games in flight may end within `STOP_S`, the others count as abandoned."""
+        await _wait(parts.replay.stop.remote())
+        try:
+            async with asyncio.timeout(STOP_S):
+                await _wait(parts.rollout.stop.remote())
+                await rollout
+        except TimeoutError:
+            log.warning("games were still in flight when the run ended", limit_s=STOP_S)
+
+    def summary(self, status: str, note: str = "") -> dict[str, Any]:
+        """Writes `summary.json` and returns it."""
+        now = time.time()
+        first = self._history.first_step_at
+        value = summarize(
+            self.recipe,
+            status,
+            now - self._started_at,
+            None if first is None else first - self._started_at,
+            self._replay,
+            self._publisher,
+            self._evaluation.results if self._evaluation else {},
+            note,
+        )
+        write_json(self.run_dir / "summary.json", value)
+        return value
+
+
+async def _wait(ref: Any) -> Any:
+    """An object ref as a coroutine, for gather and timeout."""
+    return await ref
+
+
+async def _answer(ref: Any, last: Any) -> Any:
+    """An actor's answer, or `last` while it is busy or restarting."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await ref
+    except (TimeoutError, ray.exceptions.RayActorError) as e:
+        log.warning("an actor did not answer", error=type(e).__name__)
+        return last
+
+
+def _last_line(error: BaseException | None) -> str:
+    """The last line of an error's text: Ray puts the cause there, under the remote traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

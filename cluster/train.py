@@ -1,0 +1,118 @@
+"""`train`: from a recipe file to an exit status. Everything is checked before anything is started or written."""
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from cluster.cli import FAILED, INTERRUPTED
+from cluster.logs import configure_logs
+from cluster.placement import check_room, demand_of
+from cluster.progress import Progress
+from cluster.recipe_file import load_recipe
+from cluster.rundir import check_free, find_run, make_run, name_run
+from cluster.seedbank import find_inputs
+from cluster.session import Interrupted, Session, interrupts, ray_session
+from cluster.summary import heldout_table, run_table
+from protocol.errors import UserError
+from protocol.recipe import Recipe
+
+log = structlog.get_logger(__name__)
+
+
+def train_run(recipe_file: Path | None, overrides: Sequence[str], resume: Path | None, started_at: float) -> int:
+    """Runs `train` and gives its exit status.
+
+    Args:
+        recipe_file: the recipe; None with `resume`.
+        overrides: `key=value` texts.
+        resume: a run directory to go on with.
+        started_at: when the process started, Unix seconds; `wall_s` counts from there.
+
+    Raises:
+        UserError: before anything was written.
+    """
+    if (recipe_file is None) == (resume is None):
+        raise UserError("train: give either a recipe file or --resume RUN")
+    if resume is not None and overrides:
+        raise UserError("--set: a resumed run keeps its recipe; start a new run to change it")
+    if resume is not None:
+        run_dir: Path | None = find_run(resume)
+        recipe = load_recipe(find_run(resume) / "recipe.yaml")
+    else:
+        assert recipe_file is not None
+        run_dir = None
+        recipe = name_run(load_recipe(recipe_file, overrides), recipe_file)
+        check_free(recipe)
+    with interrupts():
+        try:
+            return _run(recipe, run_dir, started_at)
+        except Interrupted as e:
+            Progress().say(f"interrupted ({e}) before the run began; nothing was kept")
+            return INTERRUPTED
+
+
+def _free(session: Session) -> tuple[float, float, float | None]:
+    """CPUs and GPUs that Ray has to give, and free memory in GiB where there is one machine to ask."""
+    import psutil
+    import ray
+
+    free = ray.available_resources()
+    memory = psutil.virtual_memory().available / 2**30 if session.local else None
+    return free.get("CPU", 0.0), free.get("GPU", 0.0), memory
+
+
+def _run(recipe: Recipe, run_dir: Path | None, started_at: float) -> int:
+    """From here on Ray runs."""
+    with Progress() as progress:
+        progress.say(f"run {recipe.run.name}, seed {recipe.run.seed}: checking models and seeds")
+        inputs = find_inputs(recipe)
+        bad = sum(len(lines) for lines in inputs.quarantine.values())
+        kept = f"{len(inputs.train)} seeds to train on, {len(inputs.heldout)} held out"
+        progress.say(f"{kept}; {bad} bad seed lines quarantined" if bad else kept)
+        with ray_session() as session:
+            where = "this machine" if session.local else "the cluster"
+            demand = demand_of(recipe)
+            check_room(demand, *_free(session), where)
+            from cluster.assemble import reserve  # these import every part: seconds that a mistake should not cost
+            from cluster.run import Run
+
+            group = asyncio.run(reserve(demand))
+
+            resumed = run_dir is not None
+            run_dir = run_dir or make_run(recipe, inputs.quarantine_jsonl())
+            configure_logs(run_dir, "driver-0")
+            progress.say(f"everything lies in {run_dir}")
+            progress.say(f"dashboard {session.dashboard_url or 'off'}, metrics {session.metrics_url or 'off'}")
+            run = Run(recipe, inputs, run_dir, group, progress, started_at, resumed)
+            return _drive(run, progress, run_dir)
+
+
+def _drive(run: Any, progress: Progress, run_dir: Path) -> int:
+    """Drives the run to its end, however it ends, and shows what came of it."""
+    from cluster.run import RunFailed
+
+    status, note, code = "finished", "", 0
+    try:
+        asyncio.run(run.drive())
+    except Interrupted as e:
+        status, note, code = "interrupted", str(e), INTERRUPTED
+    except RunFailed as e:
+        status, note, code = "failed", str(e), FAILED
+    except Exception as e:  # noqa: BLE001  # the summary is written whatever went wrong; the traceback goes to the log
+        log.error("the driver failed", traceback=traceback.format_exc())
+        status, note, code = "failed", f"{type(e).__name__}: {e}".splitlines()[0], FAILED
+    summary = run.summary(status, note)
+    progress.console.print(run_table(summary))
+    if summary["heldout"]:
+        progress.console.print(heldout_table(summary))
+    progress.say(f"{status}{': ' + note if note else ''}")
+    if status == "finished":
+        progress.say(f"trained models: {run_dir / 'export' / 'defender'} and {run_dir / 'export' / 'attacker'}")
+    else:
+        progress.say(f"logs: {run_dir / 'logs'}; go on with: python -m cluster train --resume {run_dir}")
+    progress.say(f"summary: {run_dir / 'summary.json'}")
+    return code

@@ -1,0 +1,85 @@
+"""One moment of a run, from the stats of its actors: the shape that progress, metrics and the watchdog read.
+
+Pure. Where an actor has not answered, its last answer stands.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.watchdog import Snapshot
+from protocol.recipe import Recipe
+from protocol.roles import PLAYERS, Player
+
+Stats = Mapping[str, Any]
+
+
+def view_of(recipe: Recipe, replay: Stats, publisher: Stats) -> dict[str, Any]:
+    """The moment, by name.
+
+    Args:
+        replay: `ReplayBuffer.stats()`; empty before its first answer.
+        publisher: `WeightPublisher.stats()`; empty before its first answer.
+    """
+    games = replay.get("games", {})
+    judge = replay.get("judge", {})
+    staleness = replay.get("staleness", {})
+    abandoned = sum(games.get("abandoned", {}).values())
+    view: dict[str, Any] = {
+        "run": recipe.run.name,
+        "steps": recipe.run.steps,
+        "started": games.get("started", 0),
+        "finished": games.get("finished", 0),
+        "abandoned": abandoned,
+        "in_flight": games.get("started", 0) - games.get("finished", 0) - abandoned,
+        "verdicts": judge.get("verdicts", 0),
+        "failed": judge.get("failed", 0),
+        "staleness": staleness.get("max_learned"),
+        "bound": recipe.replay.max_staleness,
+        "why": replay.get("admission", {}).get("why", ""),
+    }
+    for player in PLAYERS:
+        view[player] = _player(player, recipe, replay, publisher)
+    return view
+
+
+def _player(player: Player, recipe: Recipe, replay: Stats, publisher: Stats) -> dict[str, Any]:
+    mine = publisher.get("players", {}).get(player, {})
+    metrics = mine.get("metrics") or {}
+    rows = replay.get("rows", {}).get(player, {})
+    pushes = mine.get("pushes", {})
+    return {
+        "step": mine.get("step", 0),
+        "steps": recipe.run.steps,
+        "version": mine.get("newest", 0),
+        "loss": metrics.get("loss"),
+        "accuracy": metrics.get("accuracy"),
+        "reward": replay.get("rewards", {}).get(player),
+        "held": replay.get("held_games", {}).get(player, 0),
+        "rows": rows,
+        "push_s": pushes.get("total_s"),
+        "pause_s": pushes.get("pause_s"),
+    }
+
+
+def snapshot_of(
+    recipe: Recipe, view: Mapping[str, Any], now_s: float, tokens: int, healthy: Mapping[str, tuple[int, int]]
+) -> Snapshot:
+    """The watchdog's share of the moment.
+
+    Args:
+        tokens: generated so far by all engines.
+        healthy: (healthy, all) under "judge" and each player's name.
+    """
+    return Snapshot(
+        now_s=now_s,
+        steps={p: view[p]["step"] for p in PLAYERS},
+        games_finished=view["finished"],
+        games_started=view["started"],
+        tokens=tokens,
+        verdicts=view["verdicts"],
+        held={p: view[p]["held"] for p in PLAYERS},
+        batch={p: getattr(recipe.learners, p).batch_games for p in PLAYERS},
+        healthy_judges=healthy["judge"],
+        healthy_generators={p: healthy[p] for p in PLAYERS},
+        admission=view["why"],
+    )

@@ -1,0 +1,135 @@
+"""The driver's pure parts: placement, run directory, watchdog, held-out counting, summary."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.heldout import tally
+from cluster.placement import check_room, demand_of
+from cluster.rundir import check_free, find_run, make_run, name_run, run_path
+from cluster.summary import package_versions, summarize
+from cluster.watchdog import Snapshot, Watchdog
+from protocol.errors import UserError
+from protocol.recipe import Recipe, parse_recipe
+from protocol.types import Verdict
+
+
+def test_demand_counts_every_part() -> None:
+    recipe = parse_recipe(
+        {
+            "generation": {"workers": 2, "cpus_per_worker": 1.0, "kv_cache_gib": 2.0},
+            "judge": {"workers": 3, "cpus_per_worker": 0.5},
+            "learners": {
+                "attacker": {"ranks": 4, "cpus_per_rank": 1.0},
+                "defender": {"ranks": 1, "gpus_per_rank": 1.0},
+            },
+        }
+    )
+    demand = demand_of(recipe)
+    assert demand.cpus == pytest.approx(2 * 0.05 + 4 * 1.0 + 3 * 0.5 + 0.1 + 4 * 1.0 + 0.25)
+    assert demand.gpus == 1.0
+    assert len(demand.bundles) == 2 + 4 + 3 + 1
+    assert demand.memory_gib > 4 * 2.0
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory", "message"), [(0.5, 64.0, "CPUs at once, this machine has 0.5 free"), (64, 0.5, "GiB of memory")]
+)
+def test_too_small_a_machine_is_refused_in_words(cpus: float, memory: float, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_room(demand_of(Recipe()), cpus, 0, memory, "this machine")
+
+
+def named(tmp_path: Path, name: str | None = "a") -> Recipe:
+    return parse_recipe({"run": {"dir": str(tmp_path), "name": name}})
+
+
+def test_a_run_directory_appears_whole_and_its_name_is_taken_then(tmp_path: Path) -> None:
+    recipe = named(tmp_path)
+    path = make_run(recipe, "")
+    assert {p.name for p in path.iterdir()} == {"logs", "checkpoints", "replay", "recipe.yaml", "quarantine.jsonl"}
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    with pytest.raises(UserError, match=r"run\.name: a exists .*--resume"):
+        check_free(recipe)
+
+
+def test_a_run_without_a_name_gets_the_recipes_and_the_time(tmp_path: Path) -> None:
+    recipe = name_run(named(tmp_path, None), Path("x/sandbox.yaml"))
+    assert run_path(recipe).name.startswith("sandbox-2")
+
+
+def test_resuming_what_is_no_run_or_is_finished(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no run"):
+        find_run(tmp_path)
+    path = make_run(named(tmp_path), "")
+    assert find_run(path) == path
+    (path / "summary.json").write_text(json.dumps({"status": "finished"}))
+    with pytest.raises(UserError, match="is finished"):
+        find_run(path)
+
+
+SNAPSHOT = Snapshot(
+    now_s=10.0,
+    steps={"attacker": 1, "defender": 1},
+    games_finished=5,
+    games_started=5,
+    tokens=100,
+    verdicts=9,
+    held={"attacker": 0, "defender": 0},
+    batch={"attacker": 4, "defender": 4},
+    healthy_judges=(2, 2),
+    healthy_generators={"attacker": (1, 1), "defender": (1, 1)},
+    admission="refused",
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "edge"),
+    [
+        ({"healthy_judges": (0, 4)}, "judge pool, 0/4 healthy"),
+        ({"healthy_generators": {"attacker": (1, 1), "defender": (0, 1)}}, "defender's generation workers, 0/1"),
+        ({"held": {"attacker": 0, "defender": 4}}, "holds 4 games for the defender learner"),
+        ({"games_started": 8}, "3 games are in flight"),
+        ({}, "no game is dealt: refused"),
+    ],
+)
+def test_the_watchdog_names_the_blocked_edge(change: dict[str, object], edge: str) -> None:
+    dog = Watchdog(stall_s=60)
+    now = replace(SNAPSHOT, **change)  # type: ignore[arg-type]
+    assert dog.check(now) is None
+    assert dog.check(replace(now, now_s=69.0)) is None
+    said = dog.check(replace(now, now_s=71.0))
+    assert said is not None and edge in said
+
+
+def test_the_watchdog_is_quiet_while_anything_moves() -> None:
+    dog = Watchdog(stall_s=60)
+    assert all(dog.check(replace(SNAPSHOT, now_s=40.0 * k, tokens=k)) is None for k in range(1, 20))
+
+
+def test_heldout_fractions_leave_out_what_the_judge_could_not_read() -> None:
+    def verdicts(*scores: float | None) -> list[Verdict]:
+        return [Verdict("j", "r", failure="x") if s is None else Verdict("j", "r", scores=(s,)) for s in scores]
+
+    judged = [
+        ("harmful", verdicts(9, 0)),
+        ("harmful", verdicts(0, 4)),
+        ("harmful", verdicts(0, 9)),
+        ("harmful", verdicts(None, 9)),
+        ("benign", verdicts(8, 0)),
+        ("benign", verdicts(1, 9)),
+    ]
+    m = tally(judged, unwrapped=2)
+    assert (m.attack_success, m.deflection) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert (m.over_refusal, m.benign_compliance) == (0.5, 0.5)
+    assert (m.n, m.n_harmful, m.n_benign, m.unwrapped, m.unjudged) == (5, 3, 2, 2, 1)
+    nothing = tally([], 0)
+    assert nothing.attack_success is None and nothing.n == 0
+
+
+def test_a_summary_of_a_run_that_never_began_is_still_json() -> None:
+    summary = summarize(Recipe(), "failed", 1.0, None, {}, {}, {}, "why")
+    assert json.loads(json.dumps(summary))["steps"] == {"attacker": 0, "defender": 0}
+    assert set(package_versions()) == {"ray", "torch", "vllm", "deepspeed", "transformers"}
