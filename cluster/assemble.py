@@ -4,6 +4,7 @@ The only module that knows every part's constructor. It decides nothing about th
 """
 
 import asyncio
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
 
 PLACEMENT_S = 60.0  # a cluster that cannot reserve the bundles by then has no room
-ALWAYS = {"max_restarts": -1, "max_task_retries": -1}
 MANY = 2000  # concurrent calls of an async actor: every game in flight may hold one
 
 
@@ -47,10 +47,19 @@ class Parts:
     learners: dict[Player, Any]  # object refs of the learner tasks
 
     def generator(self, player: Player, recipe: Recipe) -> RemoteGenerator:
-        return RemoteGenerator(self.generators[player], recipe.generation.deadline_s)
+        return RemoteGenerator(self.generators[player], recipe.generation)
 
     def judge(self, recipe: Recipe) -> JudgePool:
         return JudgePool(self.judges, recipe.judge.deadline_s, recipe.judge.attempts)
+
+
+def wire_dtype(dtype: str, model_path: str) -> str:
+    """What is pushed and exported: what the engine holds, which with `auto` is the model folder's own dtype."""
+    if dtype != "auto":
+        return dtype
+    config = json.loads((Path(model_path) / "config.json").read_text())
+    named = config.get("dtype") or config.get("torch_dtype")
+    return named if named in ("float32", "bfloat16") else "bfloat16"
 
 
 async def reserve(demand: Demand) -> PlacementGroup:
@@ -76,13 +85,14 @@ def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) 
     """Starts every actor and both learner groups; returns at once, they come up side by side."""
     bundle = iter(range(group.bundle_count))
 
-    def actor(cls: type, role: str, cpus: float, gpus: float, *args: Any) -> Any:
+    def actor(cls: type, role: str, cpus: float, gpus: float, *args: Any, restarts: int = -1) -> Any:
         options: dict[str, Any] = {
             "num_cpus": cpus,
             "num_gpus": gpus,
             "max_concurrency": MANY,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(group, next(bundle)),
-            **ALWAYS,
+            "max_restarts": restarts,
+            "max_task_retries": restarts,
         }
         return ray.remote(logged(cls, run_dir, role)).options(**options).remote(*args)
 
@@ -91,7 +101,9 @@ def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) 
     at = iter(cpu)
     g = recipe.generation
     replay = actor(ReplayBuffer, "replay-0", next(at), 0, str(run_dir), recipe, inputs.train)
-    publisher = actor(WeightPublisher, "publisher-0", next(at), 0, recipe.push.deadline_s)
+    # A restarted publisher would know neither weights nor workers: its death ends the run, which can be resumed.
+    deadlines = (recipe.push.deadline_s, g.start_deadline_s)
+    publisher = actor(WeightPublisher, "publisher-0", next(at), 0, *deadlines, restarts=0)
     versions = VersionClient(publisher)
     generators: dict[Player, list[Any]] = {
         player: [
@@ -109,6 +121,8 @@ def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) 
         ]
         for player in PLAYERS
     }
+    for player in PLAYERS:
+        publisher.register.remote(player, generators[player])
     judges = [actor(JudgeWorker, f"judge-{k}", next(at), 0, recipe.judge) for k in range(recipe.judge.workers)]
     parts = Parts(group, replay, publisher, judges, generators, None, {})
     parts.rollout = actor(
@@ -131,7 +145,7 @@ def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) 
             steps=recipe.run.steps,
             run_seed=recipe.run.seed,
             run_dir=str(run_dir),
-            wire_dtype=g.dtype,
+            wire_dtype=wire_dtype(g.dtype, inputs.models[player]),
             push_every=recipe.push.every,
         )
         task = ray.remote(fit_group).options(num_cpus=0, max_retries=0)

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,11 @@ def _check_length(folder: str, recipe: Recipe, where: str) -> None:
         )
 
 
-def find_inputs(recipe: Recipe) -> Inputs:
+def find_inputs(recipe: Recipe, say: Callable[[str], None]) -> Inputs:
     """Checks every path of the recipe; builds the sandbox (about a minute, once) if the recipe names it.
+
+    Args:
+        say: told before something takes long.
 
     Raises:
         UserError: a model folder is incomplete or too short, a seed file is missing or has no good line.
@@ -57,6 +61,7 @@ def find_inputs(recipe: Recipe) -> Inputs:
     if recipe.seeds.train != SANDBOX:
         read_seeds(Path(recipe.seeds.train), "seeds.train")  # cheap to refuse before the sandbox is built
     if SANDBOX in named:
+        say("the sandbox's two models are taken from the cache, or trained now (about a minute, once)")
         sandbox = ensure_sandbox()
 
     def resolve(value: str, file: str) -> str:

@@ -36,7 +36,10 @@ class Session:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[None]:
-    """Turns the first SIGINT or SIGTERM into `Interrupted`, so that `finally` blocks run; later ones are ignored meanwhile."""
+    """Turns the first SIGINT or SIGTERM into `Interrupted`, so that `finally` blocks run; later ones are ignored meanwhile.
+
+    Enter it after `ray.init`, which installs a handler for SIGTERM of its own.
+    """
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         for s in (signal.SIGINT, signal.SIGTERM):
@@ -58,6 +61,10 @@ def _metrics_url(ray: Any) -> str:
     return ""
 
 
+def _to_log(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+    log.warning("ray says", lines=[str(line).strip() for line in data.get("lines", [])])
+
+
 @contextlib.contextmanager
 def ray_session() -> Iterator[Session]:
     """Ray for the length of a run.
@@ -73,7 +80,12 @@ def ray_session() -> Iterator[Session]:
         ray.init(address=address, **common)
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one machine is never drained; two processes less
+        # Ray warns, on the driver's terminal, of every actor that takes a handle and may restart; handles survive that.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(address="local", include_dashboard=True, object_store_memory=OBJECT_STORE_BYTES, **common)
+    # What Ray would print between our lines (worker counts, retried tasks) goes to the driver's log.
+    ray._private.worker.print_to_stdstream = _to_log
     me = psutil.Process()
     try:
         url = ray._private.worker.get_dashboard_url() or ""

@@ -69,11 +69,11 @@ def _run(recipe: Recipe, run_dir: Path | None, started_at: float) -> int:
     """From here on Ray runs."""
     with Progress() as progress:
         progress.say(f"run {recipe.run.name}, seed {recipe.run.seed}: checking models and seeds")
-        inputs = find_inputs(recipe)
+        inputs = find_inputs(recipe, progress.say)
         bad = sum(len(lines) for lines in inputs.quarantine.values())
         kept = f"{len(inputs.train)} seeds to train on, {len(inputs.heldout)} held out"
         progress.say(f"{kept}; {bad} bad seed lines quarantined" if bad else kept)
-        with ray_session() as session:
+        with ray_session() as session, interrupts():
             where = "this machine" if session.local else "the cluster"
             demand = demand_of(recipe)
             check_room(demand, *_free(session), where)

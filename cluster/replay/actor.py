@@ -1,0 +1,263 @@
+"""The ReplayBuffer actor: deals games, stores what comes back, leases rows to learner steps.
+
+A thin shell: `AdmissionRule` says how many games may start, `Dealer` which, `Table` which rows a step gets; `Segments` and
+`Journal` keep it on disk. Every method runs on one event loop and changes state without awaiting in between. Invariants:
+
+- **durable before answered**: whatever changes rows or the end of a game returns after the fsync that covers it. So a killed
+  actor, restarted over its own files, has everything that anybody was told.
+- **repeatable**: each of them may be asked again (Ray retries a call whose actor died) and changes nothing more.
+
+`cluster` wraps it with `ray.remote(max_restarts=-1, max_task_retries=-1, max_concurrency=...)`; the concurrency must exceed
+the number of workers and ranks, because each may hold one long poll. It starts no process and knows no worker but by name.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import structlog
+
+from cluster.replay.admission import Admission, AdmissionRule, AdmissionState
+from cluster.replay.commit import Changed, GroupCommit
+from cluster.replay.dealer import Dealer
+from cluster.replay.facts import read_facts
+from cluster.replay.journal import Journal
+from cluster.replay.recovery import Rows, recover_state
+from cluster.replay.report import WaitClock, replay_stats
+from cluster.replay.segments import Place, Segments
+from cluster.replay.table import Lease, Row, Table
+from cluster.replay.tally import Tally, finish_event
+from protocol.recipe.schema import Recipe
+from protocol.roles import PLAYERS, Player
+from protocol.rows import to_batch
+from protocol.types import Deal, GameRecord, Seed
+
+log = structlog.get_logger(__name__)
+_NOTHING: Rows = {p: [] for p in PLAYERS}
+
+
+class ReplayBuffer:
+    """See the module's docstring.
+
+    Args:
+        run_dir: the run's directory; `replay/` in it is created, or recovered from.
+        recipe: the resolved recipe.
+        seeds: the training seeds.
+
+    Raises:
+        UserError: settings that would deadlock, no seeds, foreign or damaged files, or a run directory in use.
+    """
+
+    def __init__(self, run_dir: str, recipe: Recipe, seeds: list[Seed]) -> None:
+        self._rule = AdmissionRule.from_recipe(recipe)
+        self._dealer = Dealer(recipe.run.seed, seeds)
+        self._steps = recipe.run.steps
+        self._batch_games: dict[Player, int] = {p: getattr(recipe.learners, p).batch_games for p in PLAYERS}
+        # Two generations and three rounds of judging is the longest game; beyond that, its worker or a reply is lost.
+        self._game_limit_s = 2 * recipe.generation.deadline_s + 3 * recipe.judge.deadline_s
+        replay = recipe.replay
+        self._tables: dict[Player, Table[Place]] = {
+            p: Table(replay.max_staleness, replay.capacity_rows) for p in PLAYERS
+        }
+        self._tally = Tally()
+        self._stopped = False
+        self._changed = Changed()
+        self._waits = WaitClock()
+        self._leased: dict[Player, tuple[Lease[Place], pa.Table]] = {}  # the latest lease, for the other ranks
+        folder = Path(run_dir) / "replay"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._journal = Journal(folder / "journal.jsonl")
+        self._segments = {p: Segments(folder, p) for p in PLAYERS}
+        self._recover()
+        self._commits = GroupCommit(self._sync, replay.fsync_s)
+
+    # -- games ---------------------------------------------------------------------------------------------------------
+
+    async def deal(self, worker: str, limit: int, wait_s: float) -> list[Deal]:
+        """Up to `limit` games that admission allows now; [] after `wait_s` seconds without one, or when stopped."""
+        deadline = time.monotonic() + wait_s
+        with self._waits.waiting("rollout"):
+            while not self._stopped:
+                now = time.monotonic()
+                self._dealer.meet(worker)
+                if overdue := self._dealer.overdue(now, self._game_limit_s):
+                    log.warning("games_overdue", games=len(overdue), limit_s=self._game_limit_s)
+                games = min(limit, self._admit().games)
+                if games > 0:
+                    return self._dealer.deal(worker, games, now)
+                if now >= deadline:
+                    return []
+                await self._changed.wait(deadline - now)
+        return []
+
+    async def finish(self, worker: str, records: Sequence[GameRecord]) -> None:
+        """Stores finished games: every group's row in its table. A game that is over already is ignored and counted."""
+        fresh: dict[int, GameRecord] = {}
+        for record in records:
+            if self._dealer.is_final(record.game_id) or record.game_id in fresh:
+                self._dealer.late += 1
+            else:
+                fresh[record.game_id] = record
+        for player in PLAYERS:
+            self._store(player, list(fresh.values()))
+        for record in fresh.values():
+            event = finish_event(record)
+            self._journal.append(event)
+            self._dealer.finish(record.game_id)
+            self._tally.add_game(event)
+            rows = self._set_aside.pop(record.game_id, _NOTHING)
+            for player in PLAYERS:
+                self._tables[player].append(record.game_id, rows[player])
+        for player in PLAYERS:
+            self._note_evicted(player, "capacity", self._tables[player].trim())
+        self._changed.notify()
+        await self._commits.commit()
+
+    async def abandon(self, worker: str, game_id: int, reason: str) -> None:
+        """Gives a game up for good; it is counted under `reason`."""
+        if self._dealer.abandon(worker, game_id, reason):
+            self._set_aside.pop(game_id, None)
+            self._journal.append({"e": "abandon", "id": game_id, "why": reason})
+            self._changed.notify()
+        await self._commits.commit()
+
+    async def worker_gone(self, worker: str) -> int:
+        """A rollout worker died: its games are dealt again. Gives how many those are."""
+        games = len(self._dealer.worker_gone(worker))
+        self._changed.notify()
+        return games
+
+    async def stop(self) -> None:
+        """No more deals: those who wait for one get [] at once. Rows still come in and go out."""
+        self._stopped = True
+        self._changed.notify()
+
+    # -- rows ----------------------------------------------------------------------------------------------------------
+
+    async def lease(self, player: Player, step: int, version: int, games: int, timeout_s: float) -> pa.Table | None:
+        """The batch of one learner step, the same for every rank that asks.
+
+        Args:
+            step: optimizer step, from 0. Asking for it says that the steps before it are executed.
+            version: the policy version that the step learns at; rows more than `max_staleness` behind are evicted.
+            games: the batch's size, `learners.PLAYER.batch_games`.
+            timeout_s: how long to wait for it.
+
+        Returns:
+            The rows of those games that can be learned from, perhaps none; None if the games did not come in time.
+
+        Raises:
+            ValueError: more than `batch_games` (admission would never let them gather), or a step learned for good.
+        """
+        if games > self._batch_games[player]:
+            raise ValueError(f"{player}: a lease of {games} games exceeds learners.{player}.batch_games")
+        deadline = time.monotonic() + timeout_s
+        with self._waits.waiting(player):
+            while (lease := self._try_lease(player, step, version, games)) is None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    await self._commits.commit(hurry=True)
+                    return None
+                await self._changed.wait(left)
+        await self._commits.commit(hurry=True)
+        cached = self._leased.get(player)
+        if cached is None or cached[0] is not lease:
+            cached = self._leased[player] = (lease, self._segments[player].read([row.place for row in lease.rows]))
+        return cached[1]
+
+    async def acknowledge(self, player: Player, step: int) -> None:
+        """A checkpoint now contains every step below `step`: their rows are learned for good."""
+        self._tables[player].acknowledge(step)
+        self._journal.append({"e": "ack", "p": player, "step": step})
+        self._changed.notify()
+        await self._commits.commit(hurry=True)
+
+    async def rewind(self, player: Player, step: int) -> int:
+        """The learner restarted from the checkpoint of `step`: returns the leases of that step and later.
+
+        Returns:
+            The highest policy version seen for the player, in rows and leases.
+        """
+        self._tables[player].rewind(step)
+        self._journal.append({"e": "rewind", "p": player, "step": step})
+        self._changed.notify()
+        await self._commits.commit(hurry=True)
+        return self._tables[player].version
+
+    async def finished(self, player: Player) -> None:
+        """This learner took its last step: its table bounds admission no more, its waiting rows are evicted."""
+        self._tables[player].finish()
+        self._journal.append({"e": "finished", "p": player})
+        self._changed.notify()
+        await self._commits.commit(hurry=True)
+
+    # -- the rest ------------------------------------------------------------------------------------------------------
+
+    async def stats(self) -> dict[str, Any]:
+        """Everything that the summary and the progress display need; see `report.replay_stats`."""
+        return replay_stats(
+            self._dealer, self._tables, self._batch_games, self._tally, self._rule, self._admit(), self._waits
+        )
+
+    def _admit(self) -> Admission:
+        return self._rule.admit(
+            AdmissionState(
+                open_games=self._dealer.open_games,
+                unlearned={p: t.unlearned for p, t in self._tables.items()},
+                finished=frozenset(p for p, t in self._tables.items() if t.finished),
+            )
+        )
+
+    def _try_lease(self, player: Player, step: int, version: int, games: int) -> Lease[Place] | None:
+        table = self._tables[player]
+        before, seen = table.unlearned, table.version
+        outcome = table.lease(step, version, games)
+        self._note_evicted(player, "stale", outcome.stale)
+        if outcome.new and outcome.lease is not None:
+            ids = [unit.game_id for unit in outcome.lease.units]
+            self._journal.append({"e": "lease", "p": player, "step": step, "version": version, "games": ids})
+        elif table.version > seen:  # versions only rise, also over a restart: `rewind` says which was the last
+            self._journal.append({"e": "seen", "p": player, "version": version})
+        if table.unlearned < before:  # a step is executed, or rows went stale: games may start
+            self._changed.notify()
+        return outcome.lease
+
+    def _store(self, player: Player, records: Sequence[GameRecord]) -> None:
+        """Writes the player's rows of games and sets them aside, save those already there (from before a crash)."""
+        groups = [g for r in records for g in r.groups if g.player == player]
+        stored = {row.row_id for r in records for row in self._set_aside.get(r.game_id, _NOTHING)[player]}
+        new = {g.row_id: g for g in groups if g.row_id not in stored}
+        self._tables[player].duplicates += len(groups) - len(new)
+        if not new:
+            return
+        batch = to_batch(list(new.values()))
+        places = self._segments[player].append(batch)
+        for facts, place in zip(read_facts(batch), places, strict=True):
+            aside = self._set_aside.setdefault(facts.game_id, {p: [] for p in PLAYERS})
+            aside[player].append(Row(facts.row_id, facts.version, place, facts.unlearnable))
+            self._tally.add_row(player, facts.reward)
+
+    def _note_evicted(self, player: Player, reason: str, row_ids: Sequence[str]) -> None:
+        if row_ids:
+            self._journal.append({"e": "evict", "p": player, "why": reason, "ids": list(row_ids)})
+
+    def _recover(self) -> None:
+        events, journal_bytes = self._journal.recover()
+        found = {p: s.recover() for p, s in self._segments.items()}
+        recovered = recover_state({p: stored for p, (stored, _) in found.items()}, events, self._tables, self._tally)
+        self._dealer.recover(recovered.finished, recovered.abandoned)
+        self._set_aside = recovered.set_aside
+        for tail in [tail for _, tails in found.values() for tail in tails]:
+            log.warning("replay_torn_tail", file=tail.file, lost_bytes=tail.lost_bytes, lost_batches=tail.lost_batches)
+        if journal_bytes:
+            log.warning("replay_torn_tail", file="journal.jsonl", lost_bytes=journal_bytes)
+        if recovered.missing:
+            log.warning("replay_rows_missing", events=recovered.missing)
+
+    def _sync(self) -> None:
+        # Rows before the journal, so that a lease that is on disk has its rows there.
+        for segments in self._segments.values():
+            segments.sync()
+        self._journal.sync()

@@ -1,0 +1,112 @@
+"""The journal: what happened to rows and games, one JSON object a line, append-only (`run_dir/replay/journal.jsonl`).
+
+With the segments it is the whole state of the replay buffer. Events (`e` names them):
+
+    finish   id, rows {player: n}, attack {state: n}, response {state: n}, judge {verdicts, failed, comparisons, disagreements}
+    abandon  id, why
+    evict    p, why, ids          (stale and capacity; ties and rows without a pair follow from the row itself)
+    lease    p, step, version, games
+    seen     p, version       (a step asked under this version and did not get its games yet)
+    ack      p, step
+    rewind   p, step
+    finished p                (the learner took its last step)
+
+Invariants: one writer (a lock on the file, freed by the system when the process dies); a torn last line is cut; a damaged
+line before it is refused in words. It does not know what the events do (`recovery`).
+"""
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from protocol.errors import UserError
+
+Event = dict[str, Any]
+LOCK_WAIT_S = 20.0  # a killed predecessor is gone within a second or two; a living one stays
+
+
+class Journal:
+    """The journal of one run.
+
+    Args:
+        path: the file; created when missing.
+        lock_wait_s: how long to wait for a dying predecessor.
+
+    Raises:
+        UserError: another process holds the journal.
+    """
+
+    def __init__(self, path: Path, lock_wait_s: float = LOCK_WAIT_S) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._dirty = False
+        deadline = time.monotonic() + lock_wait_s
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(self._fd)
+                    raise UserError(
+                        f"{path}: still in use by another run after {lock_wait_s:g} s; "
+                        "stop that run, or give this one another run.name"
+                    ) from None
+                time.sleep(0.1)
+
+    def recover(self) -> tuple[list[Event], int]:
+        """Every event in order, and how many bytes of a torn last line were cut off.
+
+        Raises:
+            UserError: a line before the last is no JSON object.
+        """
+        data = self._path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        lines = data[:whole].splitlines()
+        events: list[Event] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None
+            if not isinstance(event, dict):
+                if number == len(lines):  # a power cut may leave the last line's length without its bytes
+                    whole -= len(line) + 1
+                    break
+                raise UserError(f"{self._path}: line {number} is damaged; restore it from a copy, or start a new run")
+            events.append(event)
+        if whole < len(data):
+            os.ftruncate(self._fd, whole)
+            os.fsync(self._fd)
+        return events, len(data) - whole
+
+    def append(self, *events: Event) -> None:
+        """Writes events; durable after the next `sync`."""
+        if events:
+            data = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in events).encode()
+            start = os.fstat(self._fd).st_size
+            self._dirty = True
+            try:
+                while data:
+                    data = data[os.write(self._fd, data) :]
+            except OSError:
+                os.ftruncate(self._fd, start)  # a full disk must not leave half a line for the next event to follow
+                raise
+
+    def sync(self) -> None:
+        """Everything appended so far is on disk when this returns. May run in another thread than `append`."""
+        if self._dirty:
+            self._dirty = False  # first: an append during the fsync sets it again
+            try:
+                os.fsync(self._fd)
+            except OSError:
+                self._dirty = True
+                raise
+
+    def close(self) -> None:
+        """Syncs, and frees the lock."""
+        self.sync()
+        os.close(self._fd)

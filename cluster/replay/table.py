@@ -1,0 +1,260 @@
+"""One player's replay table: the life of every row, in memory, without the rows themselves.
+
+    arrives ──► free ──► leased(step) ──► learned               (acknowledged: a checkpoint contains the step)
+       │          │ ▲         │
+       │          │ └─ rewind ┘                                 (the learner restarted from an older checkpoint)
+       ▼          ▼
+    evicted(tie, no_pair | stale, capacity, finished)
+
+Rows come and go in units: a finished game, with the rows it gave this player (perhaps none). A table = sampler (first in, first
+out), remover (the oldest games beyond the capacity in rows), capacity, and the staleness bound. Pure: no disk, no clock, no Ray.
+Invariants:
+
+- **every row counted**: learned + evicted + held (free and leased) == appended, always.
+- **nothing twice**: a game is appended once and its rows are learned at most once; repeats are counted as duplicates.
+- **never stale**: no leased row is more than `max_staleness` versions older than the version it was leased at. A game that loses
+  its last row to an eviction is gone; one that never had a row to learn from stays, and counts as a game of some step.
+- **same batch for every rank**: a step that has a lease gets that lease again.
+
+Decisions (`lease`, `trim`, `finish`) report what they did, so that the caller can write it down; `evict`, `restore_lease`,
+`acknowledge`, `rewind` and `finish` repeat what was written down. A place (where the row lies on disk) is opaque here.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Generic[P]):
+    """A row as the table sees it. `unlearnable` is why it cannot be learned from, or None."""
+
+    row_id: str
+    version: int
+    place: P
+    unlearnable: str | None = None
+
+
+@dataclass(slots=True)
+class Unit(Generic[P]):
+    """A finished game: its place in the queue and those of its rows that are still of use."""
+
+    game_id: int
+    order: int
+    rows: list[Row[P]]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease(Generic[P]):
+    """The games that one learner step consumes, and the policy version it learns at."""
+
+    step: int
+    version: int
+    units: tuple[Unit[P], ...]
+
+    @property
+    def rows(self) -> list[Row[P]]:
+        """What there is to learn from; may be empty."""
+        return [row for unit in self.units for row in unit.rows]
+
+    @property
+    def staleness(self) -> list[int]:
+        """Versions between sampling and learning of each row."""
+        return [max(0, self.version - row.version) for row in self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseOutcome(Generic[P]):
+    """`lease` is None while too few games are there. `stale` are the rows evicted on the way, `new` a first lease."""
+
+    lease: Lease[P] | None
+    stale: tuple[str, ...] = ()
+    new: bool = False
+
+
+class Table(Generic[P]):
+    """See the module's docstring.
+
+    Args:
+        max_staleness: versions, at most, between a row's oldest token and the step that learns it.
+        capacity: free rows held, at most; leased rows are not counted, they cannot be given up.
+    """
+
+    def __init__(self, max_staleness: int, capacity: int) -> None:
+        self.max_staleness, self.capacity = max_staleness, capacity
+        self.appended = self.learned = self.duplicates = 0
+        self.evicted: Counter[str] = Counter()
+        self.version = 0  # highest seen, over rows and leases
+        self.finished = False  # the learner took its last step
+        self._free: dict[int, Unit[P]] = {}
+        self._game_of: dict[str, int] = {}  # of every free row
+        self._leases: dict[int, Lease[P]] = {}
+        self._known: set[int] = set()  # every game ever appended
+        self._acknowledged = 0  # every step below is learned for good
+        self._asked = -1  # highest step asked for: the ones before it are executed
+        self._learned_staleness_sum = self._learned_staleness_max = 0
+
+    @property
+    def free_games(self) -> int:
+        """Games that wait for a step."""
+        return len(self._free)
+
+    @property
+    def free(self) -> int:
+        """Rows that wait for a step."""
+        return len(self._game_of)
+
+    @property
+    def leased(self) -> int:
+        """Rows of steps that no checkpoint contains yet."""
+        return sum(len(lease.rows) for lease in self._leases.values())
+
+    @property
+    def held(self) -> int:
+        """Rows that are neither learned nor evicted."""
+        return self.free + self.leased
+
+    @property
+    def unlearned(self) -> int:
+        """Games that admission counts: waiting ones and those of the step being executed now."""
+        executing = self._leases.get(self._asked)
+        return self.free_games + (len(executing.units) if executing else 0)
+
+    @property
+    def next_step(self) -> int:
+        """The step after the last one that got its games."""
+        return max([self._acknowledged, *(step + 1 for step in self._leases)])
+
+    @property
+    def max_learned(self) -> int:
+        """Highest staleness of a row that a step got (learned, or leased and not rewound); 0 without any."""
+        outstanding = [s for lease in self._leases.values() for s in lease.staleness]
+        return max([self._learned_staleness_max, *outstanding])
+
+    @property
+    def staleness_sum(self) -> int:
+        """Sum of the staleness of the rows that steps got; divide by `learned + leased`."""
+        return self._learned_staleness_sum + sum(s for lease in self._leases.values() for s in lease.staleness)
+
+    def append(self, game_id: int, rows: Sequence[Row[P]]) -> bool:
+        """Appends a finished game. Rows that have nothing to teach, or that come too late, are evicted at once.
+
+        Returns:
+            False if the game is known: then nothing is appended, and its rows are counted as duplicates.
+        """
+        if game_id in self._known:
+            self.duplicates += len(rows)
+            return False
+        self._known.add(game_id)
+        self.appended += len(rows)
+        self.version = max([self.version, *(row.version for row in rows)])
+        useful = []
+        for row in rows:
+            reason = row.unlearnable or ("finished" if self.finished else None)
+            if reason is None:
+                useful.append(row)
+            else:
+                self.evicted[reason] += 1
+        if not self.finished:
+            self._free[game_id] = Unit(game_id, len(self._known), useful)
+            self._game_of.update({row.row_id: game_id for row in useful})
+        return True
+
+    def trim(self) -> list[str]:
+        """Evicts the rows of the oldest waiting games until the capacity holds, and gives their ids."""
+        over: list[str] = []
+        for unit in self._free.values():
+            if self.free - len(over) <= self.capacity:
+                break
+            over += [row.row_id for row in unit.rows]
+        self.evict(over, "capacity")
+        return over
+
+    def evict(self, row_ids: Sequence[str], reason: str) -> int:
+        """Evicts free rows. Returns how many of the ids are no free row (and were left alone)."""
+        missing = 0
+        for row_id in row_ids:
+            game_id = self._game_of.pop(row_id, None)
+            if game_id is None:
+                missing += 1
+                continue
+            unit = self._free[game_id]
+            unit.rows = [row for row in unit.rows if row.row_id != row_id]
+            if not unit.rows:
+                del self._free[game_id]
+            self.evicted[reason] += 1
+        return missing
+
+    def lease(self, step: int, version: int, games: int) -> LeaseOutcome[P]:
+        """The oldest `games` waiting games for `step`, all or none; the same ones again if the step has them already.
+
+        Raises:
+            ValueError: the step is acknowledged (learned for good), or has a lease of another size.
+        """
+        self.version = max(self.version, version)
+        self._asked = max(self._asked, step)
+        known = self._leases.get(step)
+        if known is not None:
+            if len(known.units) > games:
+                raise ValueError(f"step {step} has a lease of {len(known.units)} games; {games} were asked for")
+            return LeaseOutcome(known)
+        if step < self._acknowledged:
+            raise ValueError(f"step {step} is learned for good: every step below {self._acknowledged} is; rewind first")
+        stale = [
+            row.row_id
+            for unit in self._free.values()
+            for row in unit.rows
+            if version - row.version > self.max_staleness
+        ]
+        self.evict(stale, "stale")
+        if self.free_games < games:
+            return LeaseOutcome(None, tuple(stale))
+        self._take(step, version, list(self._free)[:games])
+        return LeaseOutcome(self._leases[step], tuple(stale), new=True)
+
+    def restore_lease(self, step: int, version: int, game_ids: Sequence[int]) -> int:
+        """Repeats a lease that was written down. Returns how many of its games do not wait here (and were left out)."""
+        self.version = max(self.version, version)
+        self._asked = max(self._asked, step)
+        waiting = [game_id for game_id in game_ids if game_id in self._free]
+        self._take(step, version, waiting)
+        return len(game_ids) - len(waiting)
+
+    def acknowledge(self, step: int) -> None:
+        """A checkpoint contains every step below `step`: their rows are learned for good."""
+        self._acknowledged = max(self._acknowledged, step)
+        for done in [s for s in self._leases if s < step]:
+            lease = self._leases.pop(done)
+            self.learned += len(lease.rows)
+            self._learned_staleness_sum += sum(lease.staleness)
+            self._learned_staleness_max = max([self._learned_staleness_max, *lease.staleness])
+
+    def rewind(self, step: int) -> int:
+        """Returns the games of step `step` and later to the queue, in their old places; the learner is not finished.
+
+        Returns:
+            How many games came back.
+        """
+        back = [unit for s in list(self._leases) if s >= step for unit in self._leases.pop(s).units]
+        queue = sorted([*self._free.values(), *back], key=lambda unit: unit.order)
+        self._free = {unit.game_id: unit for unit in queue}
+        self._game_of.update({row.row_id: unit.game_id for unit in back for row in unit.rows})
+        self._acknowledged = min(self._acknowledged, step)
+        self._asked = step
+        self.finished = False
+        return len(back)
+
+    def finish(self) -> None:
+        """The learner took its last step: rows that wait, and those that still come, are evicted as `finished`."""
+        self.finished = True
+        self.evict(list(self._game_of), "finished")
+        self._free.clear()
+
+    def _take(self, step: int, version: int, game_ids: Sequence[int]) -> None:
+        units = tuple(self._free.pop(game_id) for game_id in game_ids)
+        self._leases[step] = Lease(step, version, units)
+        for row in self._leases[step].rows:
+            del self._game_of[row.row_id]

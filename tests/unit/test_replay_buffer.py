@@ -1,0 +1,184 @@
+"""The replay buffer as its callers see it, without Ray: waits, leases, and what a restart remembers."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.replay.actor import ReplayBuffer
+from protocol.errors import UserError
+from protocol.recipe import Recipe, parse_recipe
+from tests.unit.test_replay_facts import SEEDS, record
+
+
+def recipe(staleness: int = 1, batch: int = 2, **replay: Any) -> Recipe:
+    learner = {"batch_games": batch}
+    return parse_recipe(
+        {
+            "run": {"steps": 10},
+            "replay": {"max_staleness": staleness, "fsync_s": 0.01, **replay},
+            "learners": {"attacker": learner, "defender": learner},
+        },
+    )
+
+
+class Buffers:
+    """Opens a buffer, and the next one over the same files after a crash of the one before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.now = folder, None
+        self.opened: list[ReplayBuffer] = []
+
+    def open(self, **settings: Any) -> ReplayBuffer:
+        if self.opened:  # a killed process: nothing is closed in order, the system drops the lock
+            import os
+
+            os.close(self.opened[-1]._journal._fd)
+        self.opened.append(ReplayBuffer(str(self.folder), recipe(**settings), SEEDS))
+        return self.opened[-1]
+
+
+@pytest.fixture
+def buffers(tmp_path: Path) -> Buffers:
+    return Buffers(tmp_path)
+
+
+def games_of(table: Any) -> list[int]:
+    return list(table.column("game_id").to_pylist())
+
+
+async def played(b: ReplayBuffer, n: int, version: int = 0) -> list[int]:
+    deals = await b.deal("w", n, 0.0)
+    await b.finish("w", [record(d.game_id, version) for d in deals])
+    return [d.game_id for d in deals]
+
+
+async def test_games_are_dealt_until_the_bound_and_again_when_a_step_is_executed(buffers: Buffers) -> None:
+    b = buffers.open(staleness=1, batch=2)
+    assert await played(b, 10) == [0, 1, 2, 3]
+    assert await b.deal("w", 10, 0.05) == []
+    why = (await b.stats())["admission"]["why"]
+    assert why == "attacker has 4 unlearned games of 4 allowed at staleness 1"
+    waiting = asyncio.create_task(b.deal("w", 10, 5.0))
+    for step in range(2):  # asking for step 1 says that step 0 is executed
+        for player in ("attacker", "defender"):
+            await b.lease(player, step, step, 2, 0.1)  # type: ignore[arg-type]
+    assert [d.game_id for d in await waiting] == [4, 5]
+
+
+async def test_a_step_waits_for_its_games_and_every_rank_gets_the_same(buffers: Buffers) -> None:
+    b = buffers.open()
+    ranks = [asyncio.create_task(b.lease("defender", 0, 0, 2, 5.0)) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    assert (await b.stats())["waits"]["defender"]["waiting"] == 2
+    await played(b, 2)
+    one, two = [await rank for rank in ranks]
+    assert one is not None and one.equals(two) and games_of(one) == [0, 0, 1, 1]
+    assert await b.lease("defender", 1, 1, 2, 0.05) is None
+
+
+async def test_games_that_teach_nothing_give_an_empty_batch_not_a_wait(buffers: Buffers) -> None:
+    b = buffers.open()
+    await b.deal("w", 2, 0.0)
+    await b.finish("w", [record(0, responses=()), record(1, attack=(5.0, 5.0), responses=((None, 2.0),))])
+    table = await b.lease("defender", 0, 0, 2, 0.1)
+    assert table is not None and table.num_rows == 0
+    rows = (await b.stats())["rows"]
+    assert rows["attacker"]["evicted"] == {"tie": 1} and rows["defender"]["evicted"] == {"no_pair": 1}
+
+
+async def test_one_learner_that_is_done_does_not_hold_up_the_other(buffers: Buffers) -> None:
+    b = buffers.open(staleness=0)
+    await played(b, 2)
+    await b.lease("attacker", 0, 0, 2, 0.1)
+    assert await b.deal("w", 2, 0.0) == []
+    await b.finished("defender")
+    assert await b.deal("w", 2, 0.0) == []  # the attacker still executes its step
+    await b.lease("attacker", 1, 1, 2, 0.0)
+    assert await played(b, 2, version=1) == [2, 3]
+    assert (await b.stats())["rows"]["defender"]["evicted"] == {"finished": 8}
+
+
+async def test_stop_ends_the_waits_for_games(buffers: Buffers) -> None:
+    b = buffers.open(staleness=0)
+    await b.deal("w", 10, 0.0)
+    waiting = asyncio.create_task(b.deal("w", 1, 60.0))
+    await asyncio.sleep(0.01)
+    await b.stop()
+    assert await asyncio.wait_for(waiting, 1.0) == []
+
+
+async def test_a_game_is_stored_once(buffers: Buffers) -> None:
+    b = buffers.open()
+    await b.deal("w", 2, 0.0)
+    await b.finish("w", [record(0)])
+    await b.finish("other", [record(0), record(1), record(1)])
+    stats = await b.stats()
+    assert stats["games"]["finished"] == 2 and stats["games"]["late"] == 2
+    assert stats["rows"]["attacker"]["appended"] == 2 and stats["rows"]["defender"]["appended"] == 4
+    assert stats["states"] == {"attack": {"ok": 2, "malformed": 2}, "response": {"ok": 4, "too_long": 2}}
+    assert stats["judge"] == {"verdicts": 16, "failed": 2, "comparisons": 10, "disagreements": 4}
+
+
+async def test_a_restart_remembers_everything_it_was_told(buffers: Buffers) -> None:
+    b = buffers.open(staleness=3)
+    await played(b, 7)
+    (abandoned,) = await b.deal("w", 1, 0.0)
+    await b.abandon("w", abandoned.game_id, "generation_deadline")
+    for step in range(3):
+        await b.lease("attacker", step, step, 2, 0.1)
+    await b.lease("defender", 0, 4, 2, 0.1)  # version 4 with rows of version 0: they go stale
+    await b.acknowledge("attacker", 2)
+    before, second = await b.stats(), await b.lease("attacker", 2, 2, 2, 0.1)
+
+    b = buffers.open(staleness=3)
+    after = await b.stats()
+    for key in ("games", "rows", "held_games", "staleness", "states", "judge", "rewards", "versions", "admission"):
+        assert after[key] == before[key], key
+    again = await b.lease("attacker", 2, 2, 2, 0.1)
+    assert again is not None and again.equals(second)
+    assert await b.rewind("attacker", 2) == 2
+    third = await b.lease("attacker", 2, 3, 2, 0.1)
+    assert third is not None and games_of(third) == [4, 5]
+    assert await b.rewind("defender", 0) == 4
+
+
+async def test_unfinished_games_come_back_after_a_restart(buffers: Buffers) -> None:
+    b = buffers.open()
+    deals = await b.deal("w", 4, 0.0)
+    await b.finish("w", [record(deals[k].game_id) for k in (0, 3)])
+    b = buffers.open()
+    assert [d.game_id for d in await b.deal("v", 4, 0.0)] == [1, 2]
+    await b.finish("w", [record(1)])  # the old worker lives and brings its game
+    await b.finish("v", [record(1), record(2)])
+    stats = await b.stats()
+    assert stats["games"]["finished"] == 4 and stats["rows"]["attacker"]["appended"] == 4
+
+
+async def test_rows_whose_game_was_not_noted_are_used_when_it_is_finished_again(buffers: Buffers) -> None:
+    b = buffers.open()
+    await played(b, 1)
+    journal = buffers.folder / "replay" / "journal.jsonl"
+    journal.write_text("")  # killed between the rows and the note
+    b = buffers.open()
+    assert (await b.stats())["rows"]["attacker"]["appended"] == 0
+    assert await played(b, 1) == [0]
+    rows = (await b.stats())["rows"]
+    assert rows["attacker"] | {"evicted": 0} == {
+        **dict.fromkeys(("learned", "leased", "evicted"), 0),
+        **dict.fromkeys(("appended", "free", "held", "duplicates"), 1),
+    }
+    b = buffers.open()
+    assert (await b.stats())["rows"]["attacker"]["appended"] == 1
+
+
+async def test_a_step_of_the_wrong_size_is_refused(buffers: Buffers) -> None:
+    b = buffers.open()
+    with pytest.raises(ValueError, match=r"a lease of 3 games exceeds learners.attacker.batch_games"):
+        await b.lease("attacker", 0, 0, 3, 0.1)
+
+
+def test_a_capacity_below_a_batch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"replay.capacity_rows: 3 is below the 4 rows"):
+        ReplayBuffer(str(tmp_path), recipe(capacity_rows=3), SEEDS)
