@@ -25,7 +25,8 @@ from cluster.replay.client import BatchClient, ReplayClient
 from cluster.seedbank import Inputs
 from judge.pool import JudgePool
 from judge.worker import JudgeWorker
-from learners.group import LearnerSpec, fit_group
+from learners.group import fit_group
+from learners.loop import LearnerSpec
 from protocol.errors import UserError
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player

@@ -1,44 +1,48 @@
-"""A tiny random Qwen2 folder for tests that need the real vLLM: weights, a word-level tokenizer and a chat template."""
+"""A tiny random Qwen2 folder for tests that need the real vLLM: weights, a tokenizer of whole words and a chat template."""
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import AddedToken
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-SPECIAL = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>"]
+from protocol.roles import Player
+from protocol.types import TensorSpec, WeightManifest
+
+END, START, PAD = "<|im_end|>", "<|im_start|>", "<|pad|>"
 TAGS = ["<think>", "</think>", "<prompt>", "</prompt>"]
-WORDS = [f"w{k}" for k in range(192)]
+WORDS = ["system", "user", "assistant", *(f"w{k}-" for k in range(189))]  # "-": no word is the beginning of another
+EOS_ID = 256  # the first token after the bytes
+VOCABULARY = EOS_ID + 3 + len(TAGS) + len(WORDS)
 TEMPLATE = (
-    "{% for m in messages %}<|im_start|> {{ m['role'] }} {{ m['content'] }} <|im_end|> {% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|> assistant{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
 )
 
 
-def save_tokenizer(folder: Path) -> None:
-    """A word-level tokenizer: one token a word, the tags are ordinary words, `<|im_end|>` ends a turn."""
-    words = [*SPECIAL, *TAGS, "system", "user", "assistant", *WORDS]
-    model = Tokenizer(WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>"))
-    model.pre_tokenizer = WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=model,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token="<|im_end|>",
-        additional_special_tokens=["<|im_start|>"],
-        clean_up_tokenization_spaces=False,
+def save_tokenizer(folder: Path) -> int:
+    """Writes the tokenizer, gives its size.
+
+    A `Qwen2Tokenizer` of single bytes (AutoTokenizer takes no other class beside a Qwen2 model) with each word added whole.
+    """
+    letters = {letter: k for k, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Qwen2Tokenizer(
+        vocab=letters, merges=[], unk_token=None, eos_token=END, pad_token=PAD, additional_special_tokens=[START]
     )
+    tokenizer.add_tokens([AddedToken(word, lstrip=True, normalized=False, special=False) for word in [*TAGS, *WORDS]])
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
+    return len(tokenizer)
 
 
 def tiny_model(seed: int, *, tied: bool = True) -> Qwen2ForCausalLM:
     """Random float32 weights from `seed`; 2 layers, hidden 64, 2 heads of 32."""
     torch.manual_seed(seed)
     config = Qwen2Config(
-        vocab_size=len(SPECIAL) + len(TAGS) + 3 + len(WORDS),
+        vocab_size=VOCABULARY,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -47,8 +51,8 @@ def tiny_model(seed: int, *, tied: bool = True) -> Qwen2ForCausalLM:
         max_position_embeddings=2048,
         tie_word_embeddings=tied,
         bos_token_id=None,
-        eos_token_id=3,
-        pad_token_id=0,
+        eos_token_id=EOS_ID,
+        pad_token_id=EOS_ID + 1,
         initializer_range=0.2,  # far from uniform, so that different weights say different words
         dtype="float32",
     )
@@ -59,5 +63,19 @@ def save_tiny(folder: Path, seed: int, *, tied: bool = True) -> Qwen2ForCausalLM
     """Writes a whole model folder and gives the model that was written."""
     model = tiny_model(seed, tied=tied)
     model.save_pretrained(folder)
-    save_tokenizer(folder)
+    assert save_tokenizer(folder) == VOCABULARY
     return model
+
+
+def pack(model: Qwen2ForCausalLM, version: int, player: Player = "attacker") -> tuple[WeightManifest, np.ndarray]:
+    """What a push of `model` carries: Hugging Face names in order, one after the other, tied tensors once."""
+    specs, chunks, offset = [], [], 0
+    for name, parameter in model.named_parameters():
+        raw = parameter.detach().contiguous().view(torch.uint8).reshape(-1).numpy()
+        dtype = str(parameter.dtype).removeprefix("torch.")
+        specs.append(TensorSpec(name, dtype, tuple(parameter.shape), offset, raw.nbytes))
+        chunks.append(raw)
+        offset += raw.nbytes
+    packed = np.concatenate(chunks)
+    checksum = hashlib.blake2b(packed, digest_size=16).hexdigest()
+    return WeightManifest(player, version, tuple(specs), offset, checksum), packed

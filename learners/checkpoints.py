@@ -1,0 +1,72 @@
+"""The checkpoint folders of one learner group: `step-N`, whole or not there.
+
+A checkpoint is written as `step-N.tmp`, synced and renamed by rank 0 once every rank is done, so a folder without the suffix is
+complete. `checkpoint.json` in it says what a reader must know before it opens the rest. What the other files hold is the
+engine's affair.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from protocol.errors import UserError
+
+_META = "checkpoint.json"
+_STEP = re.compile(r"step-(\d+)")
+KEEP = 2  # the newest, and one more in case its disk turns out bad
+
+
+def partial(root: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is written before it is committed."""
+    return root / f"step-{step}.tmp"
+
+
+def newest(root: Path) -> Path | None:
+    """The newest complete checkpoint, or None."""
+    found = [(int(m[1]), p) for p in root.glob("step-*") if (m := _STEP.fullmatch(p.name)) and (p / _META).is_file()]
+    return max(found)[1] if found else None
+
+
+def write_meta(folder: Path, *, step: int, version: int, world_size: int) -> None:
+    """Steps that the checkpoint contains, the policy version they ended at, and the ranks that wrote it."""
+    (folder / _META).write_text(json.dumps({"step": step, "version": version, "world_size": world_size}))
+
+
+def read_meta(folder: Path, world_size: int) -> tuple[int, int]:
+    """(step, version) of a checkpoint.
+
+    Raises:
+        UserError: another number of ranks wrote it. ZeRO-3 states are one shard a rank and load only as they were written.
+    """
+    meta = json.loads((folder / _META).read_text())
+    if meta["world_size"] != world_size:
+        raise UserError(
+            f"{folder}: written by {meta['world_size']} ranks, this learner group has {world_size}; "
+            f"set this player's learners.*.ranks to {meta['world_size']} to resume, or start a new run"
+        )
+    return meta["step"], meta["version"]
+
+
+def commit(root: Path, step: int) -> Path:
+    """Makes the partial checkpoint of `step` the complete one, durably, and removes all but the newest `KEEP`."""
+    source, target = partial(root, step), root / f"step-{step}"
+    for path in [*source.rglob("*"), source]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    source.rename(target)
+    tidy(root)
+    return target
+
+
+def tidy(root: Path) -> None:
+    """Removes checkpoints older than the newest `KEEP`, and what a crash left half-written."""
+    for leftover in root.glob("step-*.tmp"):
+        shutil.rmtree(leftover)
+    complete = sorted((int(m[1]), p) for p in root.glob("step-*") if (m := _STEP.fullmatch(p.name)))
+    for _, old in complete[:-KEEP]:
+        shutil.rmtree(old)

@@ -1,0 +1,83 @@
+"""Runs one learner group under Ray Train until its last step is exported.
+
+A thin shell: which checkpoint to go on from, versions and rows are decided in `loop`, on whichever attempt Ray Train makes.
+Importing this module loads neither torch, ray nor deepspeed.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from learners import checkpoints
+from learners.loop import LearnerSink, LearnerSpec, learn
+from learners.models import check_model_folder
+from protocol.errors import UserError
+from protocol.interfaces import BatchSource
+
+# Ray Train gives a worker group 60 s to start and then begins anew; two groups beside vLLM's imports on two cores take longer.
+_START_TIMEOUT_S = "600"
+_HEALTH_CHECK_S = "0.5"  # how soon a dead rank, and the end, are noticed; a check is one small actor call to each rank
+
+
+def _rank_main(handed: dict[str, Any]) -> dict[str, Any]:
+    return learn(handed["spec"], handed["source"], handed["sink"])
+
+
+def _absolute(spec: LearnerSpec) -> LearnerSpec:
+    """The same with absolute paths: Ray Train changes every rank's working directory."""
+    return replace(spec, model_path=str(Path(spec.model_path).resolve()), run_dir=str(Path(spec.run_dir).resolve()))
+
+
+def _user_error(error: BaseException) -> UserError | None:
+    """The user's mistake among the failures of a worker group, if that is what it failed of."""
+    failures = getattr(error, "worker_failures", {}).values()
+    causes = (getattr(failure, "_base_exc", failure) for failure in failures)
+    return next((cause for cause in causes if isinstance(cause, UserError)), None)
+
+
+def fit_group(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str, Any]:
+    """Trains one player to `spec.steps`, restarting the group from its newest checkpoint up to `config.restarts` times.
+
+    Blocks; meant to run in a Ray task of its own. `source` and `sink` are pickled to every rank.
+
+    Returns:
+        What `loop.learn` returns on rank 0.
+
+    Raises:
+        UserError: the model folder is incomplete, or the newest checkpoint was written by another number of ranks.
+        ray.train.TrainingFailedError: the group failed more often than `config.restarts` allows.
+    """
+    spec = _absolute(spec)
+    config = spec.config
+    check_model_folder(spec.model_path, f"models.{spec.player}.path")
+    newest = checkpoints.newest(spec.checkpoints)
+    if newest is not None:
+        checkpoints.read_meta(newest, config.ranks)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT_S)
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _HEALTH_CHECK_S)
+
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    on_gpu = config.gpus_per_rank > 0
+    resources = {"CPU": config.cpus_per_rank} | ({"GPU": config.gpus_per_rank} if on_gpu else {})
+    trainer = TorchTrainer(
+        _rank_main,
+        train_loop_config={"spec": spec, "source": source, "sink": sink},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=int(config.collective_deadline_s)),
+        scaling_config=ScalingConfig(num_workers=config.ranks, use_gpu=on_gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=spec.player,
+            storage_path=str(Path(spec.run_dir) / "ray_train"),
+            failure_config=FailureConfig(max_failures=config.restarts),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        mistake = _user_error(error)
+        if mistake is not None:
+            raise mistake from error
+        raise
+    return cast(dict[str, Any], result.return_value)

@@ -1,0 +1,194 @@
+"""What one rank of a learner group does from start to export: lease, step, push, checkpoint.
+
+A start, a restart after a rank died and `train --resume` are one path: the newest complete checkpoint is loaded if there is one,
+leases from its step on are returned, and the loop goes on there.
+
+Invariants
+- All ranks lease the same (player, step) and so compute on the same batch; all collectives are in `engine` and are entered by all.
+- Versions only rise: a start goes on from the highest version that anyone has seen. Version 0 is the model folder itself. A group
+  that starts above it first pushes the weights it really has, because generation workers hold others.
+- Rows are acknowledged only after the checkpoint that contains them is complete.
+- `step` in manifests, reports, checkpoints and acknowledgements counts the optimizer steps done: n means steps 0..n-1.
+
+It does not know Ray: source and sink are adapters that `cluster` hands in, and a rank's place comes from torch.distributed.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from learners import checkpoints
+from learners.publisher import Publisher
+from protocol.interfaces import BatchSource, WeightSink
+from protocol.recipe.schema import LearnerConfig
+from protocol.roles import Player
+
+log = structlog.get_logger(__name__)
+
+_LEASE_S = 10.0  # one wait for rows; short, so that a source that fails is noticed
+_STILL_WAITING_S = 60.0
+
+
+class LearnerSink(WeightSink, Protocol):
+    """Where rank 0 leaves versions and metrics."""
+
+    def report(self, player: Player, step: int, version: int, metrics: dict[str, float]) -> None:
+        """Takes the metrics of the step that made `step` steps done, under the version staged after it."""
+        ...
+
+    def wait_delivered(self, player: Player, version: int, timeout_s: float) -> bool:
+        """True once every generation worker of the player serves `version` or a newer one; False at the deadline."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerSpec:
+    """One player's learner group.
+
+    `steps` is the whole run's horizon, `wire_dtype` ("float32" or "bfloat16") what is pushed and exported, `push_every` in steps.
+    """
+
+    player: Player
+    model_path: str
+    config: LearnerConfig
+    steps: int
+    run_seed: int
+    run_dir: str
+    wire_dtype: str
+    push_every: int = 1
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of this player's `step-N` folders."""
+        return Path(self.run_dir) / "checkpoints" / self.player
+
+    @property
+    def export(self) -> Path:
+        """This player's Hugging Face folder."""
+        return Path(self.run_dir) / "export" / self.player
+
+
+def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str, Any]:
+    """Runs one rank to `spec.steps`. `torch.distributed` is initialised.
+
+    Returns:
+        On every rank: player, steps, version, start_step, export (path); on rank 0 also pushes, superseded and delivered.
+
+    Raises:
+        Whatever the source or the sink raises: that is how a run is stopped from outside.
+    """
+    import torch
+
+    os.environ["OMP_NUM_THREADS"] = str(spec.config.threads)
+    torch.set_num_threads(spec.config.threads)
+
+    from learners.engine import ZeroEngine
+
+    started = time.perf_counter()
+    engine = ZeroEngine(spec.model_path, spec.config, spec.steps, spec.run_seed)
+    rank0 = engine.rank == 0
+    found, seen = _agree(spec, source, rank0)
+    if found is not None:
+        engine.load(Path(found))
+    start = engine.steps_done
+    run = _Run(spec, source, sink, engine, max(engine.version, seen))
+    if rank0:
+        log.info("learner ready", player=spec.player, step=start, seconds=round(time.perf_counter() - started, 1))
+    if run.version > 0 or start > 0:
+        run.push(start)
+    for step in range(start, spec.steps):
+        run.step(step)
+    return run.finish() | {"start_step": start}
+
+
+def _agree(spec: LearnerSpec, source: BatchSource, rank0: bool) -> tuple[str | None, int]:
+    """The checkpoint that all ranks load and the highest version seen, decided on rank 0."""
+    import torch
+
+    decided: list[Any] = [None, 0]
+    if rank0:
+        spec.checkpoints.mkdir(parents=True, exist_ok=True)
+        checkpoints.tidy(spec.checkpoints)
+        newest = checkpoints.newest(spec.checkpoints)
+        step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks)[0]
+        decided = [None if newest is None else str(newest), source.rewind(spec.player, step)]
+    torch.distributed.broadcast_object_list(decided, src=0)
+    return decided[0], decided[1]
+
+
+class _Run:
+    """One rank's progress: the current version and what hangs on it."""
+
+    def __init__(self, spec: LearnerSpec, source: BatchSource, sink: LearnerSink, engine: Any, version: int) -> None:
+        self.spec, self.source, self.sink, self.engine, self.version = spec, source, sink, engine, version
+        self.rank0 = engine.rank == 0
+        self.publisher = Publisher(sink) if self.rank0 else None
+
+    def step(self, step: int) -> None:
+        from learners.batching import make_batch
+
+        spec, done = self.spec, step + 1
+        waited = time.perf_counter()
+        table = self.lease(step)
+        waited = time.perf_counter() - waited
+        batch = make_batch(table, self.engine.rank, self.engine.world, spec.config.max_tokens)
+        metrics = self.engine.step(batch, step)
+        staged = time.perf_counter()
+        if done % spec.push_every == 0 or done == spec.steps:
+            self.push(done)
+        if self.rank0:
+            metrics |= {"lease_s": waited, "stage_s": time.perf_counter() - staged}
+            self.sink.report(spec.player, done, self.version, metrics)
+        if done % spec.config.checkpoint_every == 0 or done == spec.steps:
+            self.checkpoint(done)
+
+    def lease(self, step: int) -> Any:
+        """Waits for the step's games; their table may be empty. If there will be none, the source says so by raising."""
+        spec = self.spec
+        began = noted = time.monotonic()
+        while True:
+            table = self.source.lease(spec.player, step, self.version, spec.config.batch_games, _LEASE_S)
+            if table is not None:
+                return table
+            now = time.monotonic()
+            if self.rank0 and now - noted >= _STILL_WAITING_S:
+                noted = now
+                log.warning("learner waits on replay", player=spec.player, step=step, seconds=round(now - began))
+
+    def push(self, done: int) -> None:
+        """Stages the EMA as the next version and leaves it to the publisher."""
+        self.version += 1
+        manifest, packed = self.engine.stage(self.spec.wire_dtype, self.spec.player, self.version, done)
+        if self.publisher is not None:
+            self.publisher.offer(manifest, packed)
+
+    def checkpoint(self, done: int) -> None:
+        import torch
+
+        root = self.spec.checkpoints
+        self.engine.save(checkpoints.partial(root, done))
+        if self.rank0:
+            checkpoints.commit(root, done)
+            self.source.acknowledge(self.spec.player, done)
+        torch.distributed.barrier()
+
+    def finish(self) -> dict[str, Any]:
+        spec = self.spec
+        self.engine.export(spec.export, spec.wire_dtype)
+        result = {"player": spec.player, "steps": spec.steps, "version": self.version, "export": str(spec.export)}
+        if self.publisher is None:
+            return result
+        deadline_s = spec.config.collective_deadline_s
+        self.source.acknowledge(spec.player, spec.steps)
+        self.source.finished(spec.player)
+        self.publisher.close(deadline_s)
+        delivered = self.version == 0 or self.sink.wait_delivered(spec.player, self.version, deadline_s)
+        return result | {
+            "pushes": self.publisher.published,
+            "superseded": self.publisher.superseded,
+            "delivered": delivered,
+        }

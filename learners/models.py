@@ -1,0 +1,45 @@
+"""Is a folder a model that the learners and vLLM can both start from? Looks at names and one JSON file; loads nothing heavy."""
+
+import json
+from pathlib import Path
+
+from protocol.errors import UserError
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    settings = folder / "tokenizer_config.json"
+    if not settings.is_file():
+        return False
+    try:
+        return bool(json.loads(settings.read_text()).get("chat_template"))
+    except (ValueError, AttributeError):
+        return False
+
+
+def check_model_folder(path: str, where: str) -> None:
+    """Raises `UserError` unless `path` is a Hugging Face folder with config, weights, tokenizer and chat template.
+
+    Args:
+        path: the folder.
+        where: the recipe key that named it, for the message.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"{where}: {path} is not a folder; give a local Hugging Face model folder, or `sandbox`")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{where}: {path} has no config.json; give a folder that save_pretrained() wrote")
+    if not any([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        raise UserError(
+            f"{where}: {path} has no weights (*.safetensors or *.bin); add them, or fetch them with git lfs pull"
+        )
+    names = {entry.name for entry in folder.iterdir()}
+    if not ({"tokenizer.json", "tokenizer.model"} & names or {"vocab.json", "merges.txt"} <= names):
+        raise UserError(
+            f"{where}: {path} has no tokenizer (tokenizer.json or tokenizer.model); copy it from the base model"
+        )
+    if not _has_chat_template(folder):
+        raise UserError(
+            f"{where}: {path} has no chat template; add chat_template.jinja or `chat_template` in tokenizer_config.json"
+        )

@@ -1,0 +1,19 @@
+"""The learning rate as a function of the step. Pure; whoever steps the optimizer writes it into the parameter groups."""
+
+import math
+
+
+def lr_at(step: int, *, lr: float, final_fraction: float, warmup_steps: int, steps: int) -> float:
+    """Linear warm-up to `lr`, then half a cosine down to `lr * final_fraction`, which the last step takes.
+
+    Args:
+        step: 0 for the first step; beyond the last step the rate stays where the cosine ended.
+        lr: the peak.
+        final_fraction: of `lr`, in [0, 1].
+        warmup_steps: steps of the rise; the first of them already moves.
+        steps: the whole horizon, warm-up included.
+    """
+    if step < warmup_steps:
+        return lr * (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, steps - 1 - warmup_steps))
+    return lr * (final_fraction + (1.0 - final_fraction) * 0.5 * (1.0 + math.cos(math.pi * progress)))

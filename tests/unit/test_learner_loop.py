@@ -1,0 +1,146 @@
+"""The order of things in a learner's loop, with an engine that only counts (the real one: tests/integration/test_zero3.py)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import learners.engine
+from learners import checkpoints
+from learners.loop import LearnerSpec, learn
+from protocol.recipe.schema import LearnerConfig
+from protocol.rows import SCHEMA
+from protocol.types import WeightManifest
+
+
+class CountingEngine:
+    """One rank whose weights are a number."""
+
+    def __init__(self, model_path: str, config: LearnerConfig, steps: int, seed: int) -> None:
+        self.rank, self.world, self.steps_done, self.version = 0, 1, 0, 0
+
+    def step(self, batches: Any, step_index: int) -> dict[str, float]:
+        self.steps_done = step_index + 1
+        return {"loss": 0.5}
+
+    def stage(self, dtype: str, player: Any, version: int, step: int) -> tuple[WeightManifest, Any]:
+        self.version = version
+        return WeightManifest(player, version, (), 0, "", step=step), np.empty(0, np.uint8)
+
+    def save(self, dir: Path) -> None:
+        dir.mkdir(parents=True)
+        checkpoints.write_meta(dir, step=self.steps_done, version=self.version, world_size=1)
+
+    def load(self, dir: Path) -> None:
+        self.steps_done, self.version = checkpoints.read_meta(dir, 1)
+
+    def export(self, dir: Path, dtype: str) -> None:
+        dir.mkdir(parents=True, exist_ok=True)
+
+
+class Cluster:
+    """Source and sink; writes down what it is asked."""
+
+    def __init__(self, seen: int = 0, fails_at: int | None = None) -> None:
+        self.seen, self.fails_at = seen, fails_at
+        self.calls: list[tuple[Any, ...]] = []
+        self.pushed: list[tuple[int, int]] = []
+
+    def lease(self, player: str, step: int, version: int, games: int, timeout_s: float) -> Any:
+        if step == self.fails_at:
+            raise RuntimeError("the replay buffer is closed")
+        self.calls.append(("lease", step, version, games))
+        return SCHEMA.empty_table() if self.calls.count(("lease", step, version, games)) > 1 else None
+
+    def acknowledge(self, player: str, step: int) -> None:
+        self.calls.append(("acknowledge", step))
+
+    def rewind(self, player: str, step: int) -> int:
+        self.calls.append(("rewind", step))
+        return self.seen
+
+    def finished(self, player: str) -> None:
+        self.calls.append(("finished",))
+
+    def publish(self, manifest: WeightManifest, packed: Any) -> None:
+        self.pushed.append((manifest.version, manifest.step))
+
+    def report(self, player: str, step: int, version: int, metrics: dict[str, float]) -> None:
+        self.calls.append(("report", step, version))
+
+    def wait_delivered(self, player: str, version: int, timeout_s: float) -> bool:
+        return self.pushed[-1][0] == version
+
+
+@pytest.fixture(autouse=True)
+def one_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(learners.engine, "ZeroEngine", CountingEngine)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+    torch.set_num_threads(threads)
+
+
+def spec(tmp_path: Path, steps: int, push_every: int = 1) -> LearnerSpec:
+    config = LearnerConfig(ranks=1, checkpoint_every=2, batch_games=8)
+    return LearnerSpec("attacker", "m", config, steps, 0, str(tmp_path / "run"), "float32", push_every)
+
+
+def test_a_fresh_run_leases_pushes_checkpoints_and_says_that_it_is_done(tmp_path: Path) -> None:
+    cluster = Cluster()
+    result = learn(spec(tmp_path, 3), cluster, cluster)
+    assert list(dict.fromkeys(cluster.calls)) == [
+        ("rewind", 0),
+        ("lease", 0, 0, 8),
+        ("report", 1, 1),
+        ("lease", 1, 1, 8),
+        ("report", 2, 2),
+        ("acknowledge", 2),
+        ("lease", 2, 2, 8),
+        ("report", 3, 3),
+        ("acknowledge", 3),
+        ("finished",),
+    ]
+    assert (result["start_step"], result["version"], result["delivered"]) == (0, 3, True)
+    assert cluster.pushed[-1] == (3, 3)
+
+
+def test_the_last_step_is_pushed_whatever_the_interval(tmp_path: Path) -> None:
+    cluster = Cluster()
+    learn(spec(tmp_path, 5, push_every=3), cluster, cluster)
+    assert cluster.pushed == [(1, 3), (2, 5)]
+
+
+def test_resume_loads_the_newest_checkpoint_and_pushes_it_as_a_new_version(tmp_path: Path) -> None:
+    broken = Cluster(fails_at=3)
+    with pytest.raises(RuntimeError, match="closed"):
+        learn(spec(tmp_path, 4), broken, broken)
+    cluster = Cluster(seen=3)  # the third version was pushed, its step was not saved
+    result = learn(spec(tmp_path, 4), cluster, cluster)
+    assert cluster.calls[0] == ("rewind", 2)
+    assert result["start_step"] == 2
+    assert ("lease", 2, 4, 8) in cluster.calls
+    assert [version for version, _ in cluster.pushed] == sorted({version for version, _ in cluster.pushed})
+    assert cluster.pushed[-1] == (6, 4) and result["version"] == 6
+
+
+def test_a_group_that_starts_over_takes_back_what_it_had_pushed(tmp_path: Path) -> None:
+    cluster = Cluster(seen=5)  # died before its first checkpoint; workers hold version 5, the model folder is version 0
+    result = learn(spec(tmp_path, 1), cluster, cluster)
+    assert ("lease", 0, 6, 8) in cluster.calls
+    assert result["version"] == 7
+
+
+def test_a_finished_run_resumes_to_its_end(tmp_path: Path) -> None:
+    first = Cluster()
+    learn(spec(tmp_path, 2), first, first)
+    again = Cluster(seen=2)
+    result = learn(spec(tmp_path, 2), again, again)
+    assert again.calls == [("rewind", 2), ("acknowledge", 2), ("finished",)]
+    assert again.pushed == [(3, 2)]
+    assert result["version"] == 3
