@@ -1,0 +1,209 @@
+"""A thin shell over vLLM's `AsyncLLM`: chat prompts in, completions with log-probabilities and policy versions out.
+
+Invariants:
+- A request is salted with the version whose weights were served when it was asked. vLLM's prefix cache never crosses salts, so a
+  request asked after an update cannot reuse keys and values computed under older weights. Salting, not clearing: the cache
+  cannot be cleared while paused requests hold blocks of it. Requests caught by an update keep theirs and go on.
+- No request enters between `pause` and `resume`: it would be salted with the wrong version.
+
+Does not decide when weights change (`actors.update`) or who is asked (`actors.clients`). vllm is imported when an engine is
+built, not before, because its environment has to be set first.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import structlog
+
+from actors.engine_args import engine_arguments, prepare_environment
+from actors.errors import PromptTooLong, WorkerBroken
+from protocol.errors import UserError
+from protocol.recipe.schema import GenerationConfig
+from protocol.types import Ask, Completion, Sampling
+
+__all__ = ["Engine", "PromptTooLong", "room_for", "to_completion"]
+_log = structlog.get_logger(__name__)
+
+
+def room_for(prompt_tokens: int, max_model_len: int, max_new_tokens: int) -> int:
+    """How many tokens may be sampled: at most `max_new_tokens`, fewer where the prompt is long. Nothing is truncated.
+
+    Raises:
+        PromptTooLong: not even one.
+    """
+    room = max_model_len - prompt_tokens
+    if room < 1:
+        raise PromptTooLong(
+            f"a prompt of {prompt_tokens} tokens leaves no room in generation.max_model_len {max_model_len}"
+        )
+    return min(room, max_new_tokens)
+
+
+def to_completion(prompt_ids: Sequence[int], output: Any) -> Completion:
+    """From vLLM's `CompletionOutput` (final, with the sampled token's log-probability at each place)."""
+    if output.finish_reason not in ("stop", "length"):
+        raise RuntimeError(f"vLLM ended a request with {output.finish_reason!r}")
+    if not output.weight_versions:
+        raise RuntimeError("vLLM reported no weight version for a finished request")
+    ids = tuple(output.token_ids)
+    return Completion(
+        prompt_ids=tuple(prompt_ids),
+        token_ids=ids,
+        logprobs=tuple(float(at[token].logprob) for token, at in zip(ids, output.logprobs, strict=True)),
+        text=output.text,
+        finish=output.finish_reason,
+        first_version=int(output.weight_versions[0].version),
+        last_version=int(output.weight_versions[-1].version),
+    )
+
+
+class Engine:
+    """One running `AsyncLLM`. Built by `build`; useless after `close`."""
+
+    def __init__(self, llm: Any, max_model_len: int) -> None:
+        self._llm = llm
+        self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
+        self._tokenizer = llm.get_tokenizer()
+        self._max_model_len = max_model_len
+        self._ids = itertools.count()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._salt = "0"
+        self._samples: set[asyncio.Task[Completion]] = set()
+        self._closed = False
+
+    @classmethod
+    async def build(cls, model_path: str, config: GenerationConfig) -> "Engine":
+        """Starts vLLM on the folder's weights, as version 0.
+
+        Blocks the event loop while EngineCore starts; vLLM ends that wait after `config.start_deadline_s`.
+        """
+        import torch
+
+        cuda = torch.cuda.is_available()
+        prepare_environment(config, cuda)
+        started = time.perf_counter()
+        await asyncio.to_thread(_import_vllm)
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        imported = time.perf_counter()
+        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(model_path, config, cuda)))
+        engine = cls(llm, config.max_model_len)
+        try:
+            if engine._tokenizer.chat_template is None:
+                raise UserError(
+                    f"{model_path}: the tokenizer has no chat template; add chat_template.jinja to the folder"
+                )
+            await engine.set_version(0)
+        except BaseException:
+            engine.close()
+            raise
+        ready = time.perf_counter()
+        _log.info("engine ready", import_s=round(imported - started, 1), build_s=round(ready - imported, 1))
+        return engine
+
+    async def generate(self, ask: Ask) -> list[Completion]:
+        """One completion for each seed, in order; all or none.
+
+        Raises:
+            PromptTooLong: see `room_for`.
+            WorkerBroken: the engine died or was closed meanwhile.
+        """
+        prompt_ids = self._tokenizer.apply_chat_template(
+            list(ask.messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        room = room_for(len(prompt_ids), self._max_model_len, ask.sampling.max_new_tokens)
+        await self._open.wait()
+        if self._closed:
+            raise WorkerBroken("the engine was closed")
+        samples = [asyncio.create_task(self._sample(prompt_ids, ask.sampling, seed, room)) for seed in ask.seeds]
+        self._samples.update(samples)
+        try:
+            return list(await asyncio.gather(*samples))
+        except asyncio.CancelledError:
+            if self._closed:
+                raise WorkerBroken("the engine was closed while it sampled") from None
+            raise
+        finally:
+            for sample in samples:
+                sample.cancel()
+            self._samples.difference_update(samples)
+
+    async def _sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, room: int) -> Completion:
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=room,
+            seed=seed,
+            logprobs=0,  # the sampled token's only
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = tokens_input(prompt_ids, cache_salt=self._salt)
+        outputs: AsyncGenerator[Any, None] = self._llm.generate(prompt, params, str(next(self._ids)))
+        try:
+            async for output in outputs:
+                if output.finished:
+                    return to_completion(prompt_ids, output.outputs[0])
+        except EngineDeadError as error:
+            raise WorkerBroken("the engine's process died") from error
+        raise WorkerBroken("vLLM ended a request without an answer")
+
+    async def pause(self) -> None:
+        """Freezes running requests where they are and holds new ones back. Call `resume` whatever follows."""
+        self._open.clear()
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+
+    async def resume(self) -> None:
+        """The reverse of `pause`; running requests go on with the weights that are now loaded."""
+        await self._llm.resume_generation()
+        self._open.set()
+
+    async def start_update(self) -> None:
+        """vLLM's first step of a weight update."""
+        await self._llm.start_weight_update()
+
+    async def load(self, update_info: dict[str, Any]) -> None:
+        """Hands `host_transfer.HostUpdateInfo` to every worker of the engine."""
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await self._llm.update_weights(WeightTransferUpdateRequest(update_info))
+
+    async def finish_update(self, version: int) -> None:
+        """Puts the loaded weights in service (still paused) and labels every later token with `version`."""
+        await self._llm.finish_weight_update(weight_version=str(version))
+        self._salt = str(version)
+
+    async def set_version(self, version: int) -> None:
+        """Labels tokens without a change of weights."""
+        await self._llm.update_weight_version(str(version))
+        self._salt = str(version)
+
+    async def checksums(self) -> dict[str, str]:
+        """sha256 of every parameter as it lies in the workers, by vLLM's name for it (prefixed with its rank)."""
+        merged: dict[str, str] = {}
+        for part in await self._llm.compute_weight_checksums():
+            merged.update(part)
+        return merged
+
+    def close(self) -> None:
+        """Ends the engine's processes and fails whoever waits with `WorkerBroken`. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for sample in self._samples:
+            sample.cancel()
+        self._open.set()
+        self._llm.shutdown()
+
+
+def _import_vllm() -> None:
+    import vllm.v1.engine.async_llm  # noqa: F401  # seconds of imports, off the event loop

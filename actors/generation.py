@@ -1,0 +1,179 @@
+"""The GenerationWorker: hosts one player's engine, answers asks, takes new versions while it does.
+
+Life: made (cheap) -> started (engine built, newest published version loaded) -> serving <-> updating. A broken engine is
+thrown away and the worker is as new: the next call builds it again, on the newest version.
+
+Invariants:
+- It serves only versions that it can name: the folder's weights (0) or a push that it loaded and verified.
+- Its version never goes down while the worker lives.
+- Loads happen one at a time; asks go on meanwhile.
+
+A plain class: `cluster` makes it a Ray actor. Does not publish, retry or choose workers.
+"""
+
+import asyncio
+import os
+import time
+from typing import Any, Protocol
+
+import structlog
+
+from actors.engine import Engine
+from actors.errors import GenerationDeadline, WeightsRefused, WorkerBroken
+from actors.update import Held, LoadReport, digest_of, staging_dir, sweep_staged, update
+from protocol.recipe.schema import GenerationConfig
+from protocol.roles import Player
+from protocol.types import Ask, Completion, WeightManifest
+
+__all__ = ["GenerationWorker", "LoadReport", "VersionSource", "WeightsRefused", "WorkerBroken"]
+_log = structlog.get_logger(__name__)
+
+
+class VersionSource(Protocol):
+    """Where a starting worker learns what is newest. Picklable: it travels to the worker's process."""
+
+    async def newest(self, player: Player) -> tuple[WeightManifest, Any] | None:
+        """The newest published version and its packed bytes; None while only version 0 exists."""
+        ...
+
+
+class GenerationWorker:
+    """One engine of one player.
+
+    Args:
+        player: whose policy this is.
+        model_path: a Hugging Face folder; its weights are version 0.
+        config: the recipe's `generation` section.
+        versions: asked on every start for what to serve; None serves the folder until somebody calls `load`.
+    """
+
+    def __init__(
+        self, player: Player, model_path: str, config: GenerationConfig, versions: VersionSource | None = None
+    ) -> None:
+        self._player = player
+        self._model_path = model_path
+        self._config = config
+        self._versions = versions
+        self._engine: Engine | None = None
+        self._held = Held("")
+        self._version = 0
+        self._starting = asyncio.Lock()
+        self._updating = asyncio.Lock()
+        self._counts = {"requests": 0, "tokens": 0, "in_flight": 0, "starts": 0, "loads": 0}
+        self._start_s = self._load_s = self._pause_s = 0.0
+
+    async def start(self) -> int:
+        """Builds the engine unless it runs, and brings it to the newest version. Gives the version it serves.
+
+        Raises:
+            TimeoutError: the newest version did not come within `start_deadline_s`.
+            WeightsRefused, WorkerBroken: it came and could not be loaded. The worker does not serve then.
+        """
+        async with self._starting:
+            if self._engine is None:
+                await self._build()
+            return self._version
+
+    async def _build(self) -> None:
+        started = time.perf_counter()
+        sweep_staged(staging_dir(0))
+        engine = await Engine.build(self._model_path, self._config)
+        try:
+            held, version = Held(digest_of(await engine.checksums())), 0
+            async with asyncio.timeout(self._config.start_deadline_s):
+                newest = None if self._versions is None else await self._versions.newest(self._player)
+                if newest is not None and newest[0].version > 0:
+                    manifest, packed = newest
+                    report = await update(engine, manifest, packed, self._config.start_deadline_s, held)
+                    held, version = Held(report.checksum_after, manifest.checksum), manifest.version
+        except BaseException:
+            engine.close()
+            raise
+        self._held, self._version, self._engine = held, version, engine
+        self._start_s = time.perf_counter() - started
+        self._counts["starts"] += 1
+        _log.info("worker serves", player=self._player, version=version, start_s=round(self._start_s, 1))
+
+    async def _serving(self) -> Engine:
+        await self.start()
+        engine = self._engine
+        if engine is None:
+            raise WorkerBroken("the engine was thrown away right after its start")
+        return engine
+
+    async def generate(self, ask: Ask) -> list[Completion]:
+        """One completion for each seed of the ask, in that order; starts the engine if it must.
+
+        Raises:
+            PromptTooLong: the prompt leaves no room in `max_model_len`.
+            GenerationDeadline: not done within `generation.deadline_s`, the engine's start not counted.
+            WorkerBroken: the engine was lost meanwhile. Ask again.
+        """
+        engine = await self._serving()
+        self._counts["requests"] += 1
+        self._counts["in_flight"] += 1
+        try:
+            async with asyncio.timeout(self._config.deadline_s):
+                completions = await engine.generate(ask)
+        except TimeoutError:
+            raise GenerationDeadline(f"no completion within generation.deadline_s {self._config.deadline_s}") from None
+        except WorkerBroken:
+            self._discard(engine)
+            raise
+        finally:
+            self._counts["in_flight"] -= 1
+        self._counts["tokens"] += sum(len(c.token_ids) for c in completions)
+        return completions
+
+    async def load(self, manifest: WeightManifest, packed: Any, deadline_s: float) -> LoadReport:
+        """Takes a new version in flight. A version that is not newer than the one served is ignored, and the report says so.
+
+        Args:
+            packed: uint8 array, `manifest.nbytes` long.
+            deadline_s: for all phases, once it is this load's turn.
+
+        Raises:
+            WeightsRefused, TimeoutError: nothing was loaded, the worker serves on under its old version.
+            WorkerBroken: it failed half-way; the engine is gone and the next call builds a new one.
+        """
+        engine = await self._serving()
+        async with self._updating:
+            if self._engine is not engine:
+                raise WorkerBroken("the engine was lost before the load")
+            if manifest.version <= self._version:
+                return LoadReport(self._version, self._held.digest, 0.0, 0.0, 0.0, moved=False, ignored=True)
+            try:
+                report = await update(engine, manifest, packed, deadline_s, self._held)
+            except WorkerBroken:
+                self._discard(engine)
+                raise
+            self._held = Held(report.checksum_after, manifest.checksum)
+            self._version = manifest.version
+        self._counts["loads"] += 1
+        self._load_s, self._pause_s = report.load_s, report.pause_s
+        return report
+
+    def _discard(self, engine: Engine) -> None:
+        if self._engine is engine:
+            self._engine = None
+            _log.error("engine thrown away", player=self._player, version=self._version)
+        engine.close()
+
+    async def version(self) -> int:
+        """The version that a request asked now is sampled under."""
+        return self._version
+
+    async def checksums(self) -> dict[str, str]:
+        """sha256 of each parameter as the engine holds it, by vLLM's name (q, k, v are one tensor there)."""
+        return await (await self._serving()).checksums()
+
+    async def stats(self) -> dict[str, float]:
+        """Counts since the worker was made, its process, and the seconds of its last start and load."""
+        times = {"pid": os.getpid(), "start_s": self._start_s, "load_s": self._load_s, "pause_s": self._pause_s}
+        return {**self._counts, **times, "version": self._version, "serving": float(self._engine is not None)}
+
+    async def shutdown(self) -> None:
+        """Ends the engine's processes. A later call would start them again."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await asyncio.to_thread(engine.close)

@@ -1,0 +1,180 @@
+"""The RolloutWorker: plays many games at once, without a barrier; as one ends, another is asked for.
+
+Invariants:
+- Every game that was dealt to this worker is finished, abandoned with a reason, or (if the worker dies) dealt again by the
+  source under the same id. Nothing is dropped uncounted.
+- At most `game.in_flight` games are being played.
+- No text of a game is ever logged: of an unexpected error, its type and the lines it passed.
+
+Knows neither vLLM, nor who judges, nor why a game was dealt. An error of the source ends `run`: the supervisor restarts the
+worker and its games are dealt again.
+"""
+
+import asyncio
+import contextlib
+import traceback
+from collections import Counter
+from typing import Any
+
+import structlog
+
+from actors.errors import GenerationDeadline, PromptTooLong
+from protocol.game import play_game
+from protocol.interfaces import GameSource, Generator, Judge
+from protocol.recipe.schema import Recipe
+from protocol.types import Deal, GameRecord
+
+_log = structlog.get_logger(__name__)
+
+DEAL_WAIT_S = 1.0  # how long the source may hold a request for games; also how soon `stop` is noticed
+SOURCE_DEADLINE_S = 120.0  # for any call to the source; covers a restart of the replay actor
+GATHER_S = 0.05  # games that end this close together are brought back in one call
+STOPPED = "stopped"
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a game is given up, in one word. Of a group of errors, an unexpected one counts first."""
+    if isinstance(error, BaseExceptionGroup):
+        reasons = [reason_of(part) for part in error.exceptions]
+        return "unexpected" if "unexpected" in reasons else reasons[0]
+    if isinstance(error, PromptTooLong):
+        return "prompt_too_long"
+    if isinstance(error, GenerationDeadline | TimeoutError):
+        return "generation_deadline"
+    return STOPPED if isinstance(error, asyncio.CancelledError) else "unexpected"
+
+
+def trail(error: BaseException) -> list[str]:
+    """The lines an error passed, without its message: that may quote a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    nested = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return [type(error).__name__, *own, *(line for part in nested for line in trail(part))]
+
+
+async def _wait(event: asyncio.Event) -> None:
+    """Until the event is set, but not for ever."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DEAL_WAIT_S):
+            await event.wait()
+
+
+class RolloutWorker:
+    """Plays games of `source` until told to stop.
+
+    Args:
+        name: under which the source knows whom it dealt a game to.
+        recipe: the rules, and `game.in_flight`.
+        source: deals games and takes them back.
+        attacker, defender, judge: whom the games ask.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe,
+        source: GameSource,
+        attacker: Generator,
+        defender: Generator,
+        judge: Judge,
+    ) -> None:
+        self._name = name
+        self._recipe = recipe
+        self._source = source
+        self._attacker, self._defender, self._judge = attacker, defender, judge
+        self._playing: dict[int, asyncio.Task[None]] = {}
+        self._records: list[GameRecord] = []
+        self._given_up: list[tuple[int, str]] = []
+        self._ended = asyncio.Event()  # a game ended, or we are to stop: for `_bring_back`, which clears it
+        self._room = asyncio.Event()  # the same, for `_fetch`
+        self._stop = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._finished = 0
+        self._abandoned: Counter[str] = Counter()
+
+    async def run(self) -> dict[str, Any]:
+        """Plays until `stop`; gives `stats()`. Raises what the source raises."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._bring_back())
+                group.create_task(self._fetch())
+        except BaseExceptionGroup as errors:
+            _log.error("rollout ends", worker=self._name, trail=trail(errors))
+            raise errors.exceptions[0] from None
+        finally:
+            games = list(self._playing.values())
+            for game in games:
+                game.cancel()
+            await asyncio.gather(*games, return_exceptions=True)
+            self._stopped.set()
+        return await self.stats()
+
+    async def stop(self) -> None:
+        """Gives up the games being played (`stopped`), brings back the finished ones and ends `run`."""
+        self._stop.set()
+        self._wake()
+        async with asyncio.timeout(SOURCE_DEADLINE_S):
+            await self._stopped.wait()
+
+    async def stats(self) -> dict[str, Any]:
+        """Games being played, brought back, and given up by reason."""
+        return {"playing": len(self._playing), "finished": self._finished, "abandoned": dict(self._abandoned)}
+
+    async def _fetch(self) -> None:
+        """Asks for games whenever there is room; on `stop`, ends the games."""
+        while not self._stop.is_set():
+            room = self._recipe.game.in_flight - len(self._playing)
+            if room <= 0:
+                self._room.clear()
+                await _wait(self._room)
+                continue
+            async with asyncio.timeout(SOURCE_DEADLINE_S):
+                deals = await self._source.deal(self._name, room, DEAL_WAIT_S)
+            if self._stop.is_set():  # a task cancelled before its first step would not even note that it was
+                self._given_up.extend((deal.game_id, STOPPED) for deal in deals)
+                break
+            if not deals:
+                await asyncio.sleep(GATHER_S)  # a source that answers at once must not be asked in a tight loop
+            for deal in deals:
+                if deal.game_id not in self._playing:
+                    self._playing[deal.game_id] = asyncio.create_task(self._play(deal))
+        for game in self._playing.values():
+            game.cancel()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._ended.set()
+        self._room.set()
+
+    async def _play(self, deal: Deal) -> None:
+        try:
+            record = await play_game(deal, self._recipe, self._attacker, self._defender, self._judge)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever ended it, a game is given up with a reason
+            reason = reason_of(error)
+            if reason == "unexpected":
+                _log.error("game given up", worker=self._name, game_id=deal.game_id, trail=trail(error))
+            self._given_up.append((deal.game_id, reason))
+        else:
+            self._records.append(record)
+        finally:
+            del self._playing[deal.game_id]
+            self._wake()
+
+    async def _bring_back(self) -> None:
+        """Hands games that ended to the source, a few at a time; ends after `stop`, with nothing left."""
+        while True:
+            await _wait(self._ended)
+            self._ended.clear()
+            if not self._stop.is_set():
+                await asyncio.sleep(GATHER_S)
+            records, self._records = self._records, []
+            given_up, self._given_up = self._given_up, []
+            async with asyncio.timeout(SOURCE_DEADLINE_S):
+                if records:
+                    await self._source.finish(self._name, records)
+                for game_id, reason in given_up:
+                    await self._source.abandon(self._name, game_id, reason)
+            self._finished += len(records)
+            self._abandoned.update(reason for _, reason in given_up)
+            if self._stop.is_set() and not self._playing and not self._records and not self._given_up:
+                return

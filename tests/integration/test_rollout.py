@@ -1,0 +1,109 @@
+"""Games played by a RolloutWorker on a Ray generation worker, which is killed while they are."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from actors.clients import RemoteGenerator
+from actors.generation import GenerationWorker
+from actors.rollout import RolloutWorker
+from protocol.recipe.schema import GameConfig, GenerationConfig, Recipe, SamplingConfig
+from protocol.types import Deal, GameRecord, JudgeRequest, Seed, Verdict
+from tests.integration.tiny_qwen import pack, save_tiny, tiny_model
+
+pytestmark = pytest.mark.timeout(170)
+GAMES = 24
+RECIPE = Recipe(
+    game=GameConfig(prompts="sandbox", attacker_format="prompt", in_flight=8),
+    sampling=SamplingConfig(temperature=1.0, top_p=1.0, max_new_tokens=200),
+    generation=GenerationConfig(dtype="float32", max_model_len=2048, kv_cache_gib=0.25, deadline_s=120.0),
+)
+
+
+class Published:
+    """Version 5 is out, so that a worker that comes back must come back with it."""
+
+    async def newest(self, player: str) -> Any:
+        return pack(tiny_model(1), 5)
+
+
+class Source:
+    """Deals `GAMES` games once and notes how each came back."""
+
+    def __init__(self) -> None:
+        self.waiting = [Deal(k, Seed(f"s{k}", f"w{k}- w{k + 1}-", "harmful")) for k in range(GAMES)]
+        self.records: list[GameRecord] = []
+        self.abandoned: dict[int, str] = {}
+
+    async def deal(self, worker: str, limit: int, wait_s: float) -> list[Deal]:
+        if not self.waiting:
+            await asyncio.sleep(wait_s)
+        dealt, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return dealt
+
+    async def finish(self, worker: str, records: Sequence[GameRecord]) -> None:
+        self.records.extend(records)
+
+    async def abandon(self, worker: str, game_id: int, reason: str) -> None:
+        self.abandoned[game_id] = reason
+
+
+class Undecided:
+    """A judge that finds everything faithful and equal."""
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        def verdict(r: JudgeRequest) -> Verdict:
+            if r.criterion == "faithfulness":
+                return Verdict("undecided", "v1", faithful=True)
+            return Verdict("undecided", "v1", scores=tuple(5.0 for _ in r.responses))
+
+        return [verdict(r) for r in requests]
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Any]:
+    save_tiny(tmp_path, seed=0)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    options = {"num_cpus": 0.5, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 1000}
+    actor = ray.remote(GenerationWorker).options(**options)
+    yield actor.remote("attacker", str(tmp_path), RECIPE.generation, Published())
+    ray.shutdown()
+
+
+async def test_games_outlive_the_worker_that_they_were_asking(worker: Any) -> None:
+    assert await worker.start.remote() == 5
+    pid = int((await worker.stats.remote())["pid"])
+    engine = psutil.Process(pid).children(recursive=True)
+    assert engine
+    source, remote = Source(), RemoteGenerator([worker], RECIPE.generation)
+    rolling = RolloutWorker("rollout-0", RECIPE, source, remote, remote, Undecided())
+    run = asyncio.create_task(rolling.run())
+    await until(lambda: len(source.records) >= 2)
+    assert not source.abandoned and len(source.records) < GAMES
+    os.kill(pid, signal.SIGKILL)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, engine, 10)
+    assert not alive
+
+    await until(lambda: len(source.records) + len(source.abandoned) == GAMES)
+    await rolling.stop()
+    stats = await run
+    assert stats == {"playing": 0, "finished": GAMES, "abandoned": {}}
+    assert sorted(r.game_id for r in source.records) == list(range(GAMES))
+    assert all(len(r.attack_states) == RECIPE.game.attacks for r in source.records)
+    versions = {item.completion.first_version for r in source.records for g in r.groups for item in g.items}
+    assert versions == {5}
+    assert int((await worker.stats.remote())["pid"]) != pid
+    await worker.shutdown.remote()
+
+
+async def until(done: Any) -> None:
+    async with asyncio.timeout(90):
+        while not done():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
