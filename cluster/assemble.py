@@ -4,6 +4,7 @@ The only module that knows every part's constructor. It decides nothing about th
 """
 
 import asyncio
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.clients import RemoteGenerator
 from actors.generation import GenerationWorker
 from actors.rollout import RolloutWorker
-from cluster.logs import logged
+from cluster.logs import log_rank, logged
+from cluster.named import Named
 from cluster.placement import Demand
 from cluster.publisher import WeightPublisher
 from cluster.publisher_client import PublisherSink, VersionClient
@@ -46,6 +48,7 @@ class Parts:
     generators: dict[Player, list[Any]]
     rollout: Any
     learners: dict[Player, Any]  # object refs of the learner tasks
+    registered: list[Any]  # object refs: the publisher knows the workers; it starts them
 
     def generator(self, player: Player, recipe: Recipe) -> RemoteGenerator:
         return RemoteGenerator(self.generators[player], recipe.generation)
@@ -82,76 +85,76 @@ async def reserve(demand: Demand) -> PlacementGroup:
     return group
 
 
-def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) -> Parts:
-    """Starts every actor and both learner groups; returns at once, they come up side by side."""
-    bundle = iter(range(group.bundle_count))
+class _Builder:
+    """Starts actors one after the other, each in the next bundle of the placement group, under its role's name."""
 
-    def actor(cls: type, role: str, cpus: float, gpus: float, *args: Any, restarts: int = -1) -> Any:
+    def __init__(self, recipe: Recipe, run_dir: Path, group: PlacementGroup) -> None:
+        self._run, self._run_dir, self._group, self._next = recipe.run.name, run_dir, group, 0
+
+    def named(self, role: str) -> Named:
+        return Named(f"{self._run}/{role}")
+
+    def actor(self, cls: type, role: str, *args: Any, restarts: int = -1) -> Any:
+        bundle = self._group.bundle_specs[self._next]
         options: dict[str, Any] = {
-            "num_cpus": cpus,
-            "num_gpus": gpus,
+            "name": f"{self._run}/{role}",
+            "num_cpus": bundle.get("CPU", 0.0),
+            "num_gpus": bundle.get("GPU", 0.0),
             "max_concurrency": MANY,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, next(bundle)),
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, self._next),
             "max_restarts": restarts,
             "max_task_retries": restarts,
         }
-        return ray.remote(logged(cls, run_dir, role)).options(**options).remote(*args)
+        self._next += 1
+        return ray.remote(logged(cls, self._run_dir, role)).options(**options).remote(*args)
 
-    bundles = group.bundle_specs
-    cpu = [b.get("CPU", 0.0) for b in bundles]
-    at = iter(cpu)
-    g = recipe.generation
-    replay = actor(ReplayBuffer, "replay-0", next(at), 0, str(run_dir), recipe, inputs.train)
+
+def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) -> Parts:
+    """Starts every actor and both learner groups; returns at once, they come up side by side."""
+    b, g = _Builder(recipe, run_dir, group), recipe.generation  # actors in the order of `placement.demand_of`'s bundles
+    replay = b.actor(ReplayBuffer, "replay-0", str(run_dir), recipe, inputs.train)
     # A restarted publisher would know neither weights nor workers: its death ends the run, which can be resumed.
-    deadlines = (recipe.push.deadline_s, g.start_deadline_s)
-    publisher = actor(WeightPublisher, "publisher-0", next(at), 0, *deadlines, restarts=0)
-    versions = VersionClient(publisher)
-    generators: dict[Player, list[Any]] = {
-        player: [
-            actor(
-                GenerationWorker,
-                f"generation-{player}-{k}",
-                next(at),
-                g.gpus_per_worker,
-                player,
-                inputs.models[player],
-                g,
-                versions,
-            )
-            for k in range(g.workers)
-        ]
-        for player in PLAYERS
-    }
-    for player in PLAYERS:
-        publisher.register.remote(player, generators[player])
-    judges = [actor(JudgeWorker, f"judge-{k}", next(at), 0, recipe.judge) for k in range(recipe.judge.workers)]
-    parts = Parts(group, replay, publisher, judges, generators, None, {})
-    parts.rollout = actor(
+    publisher = b.actor(WeightPublisher, "publisher-0", recipe.push.deadline_s, g.start_deadline_s, restarts=0)
+    versions = VersionClient(b.named("publisher-0"))
+
+    def engines(player: Player) -> list[Any]:
+        roles = [f"generation-{player}-{k}" for k in range(g.workers)]
+        return [b.actor(GenerationWorker, role, player, inputs.models[player], g, versions) for role in roles]
+
+    generators = {player: engines(player) for player in PLAYERS}
+    registered = [publisher.register.remote(player, generators[player]) for player in PLAYERS]
+    judges = [b.actor(JudgeWorker, f"judge-{k}", recipe.judge) for k in range(recipe.judge.workers)]
+    rollout = b.actor(
         RolloutWorker,
         "rollout-0",
-        next(at),
-        0,
         "rollout-0",
         recipe,
-        ReplayClient(replay),
-        parts.generator("attacker", recipe),
-        parts.generator("defender", recipe),
-        parts.judge(recipe),
+        ReplayClient(b.named("replay-0")),
+        *(RemoteGenerator([b.named(f"generation-{p}-{k}") for k in range(g.workers)], g) for p in PLAYERS),
+        JudgePool(
+            [b.named(f"judge-{k}") for k in range(recipe.judge.workers)], recipe.judge.deadline_s, recipe.judge.attempts
+        ),
     )
-    for player in PLAYERS:
-        spec = LearnerSpec(
-            player=player,
-            model_path=inputs.models[player],
-            config=getattr(recipe.learners, player),
-            steps=recipe.run.steps,
-            run_seed=recipe.run.seed,
-            run_dir=str(run_dir),
-            wire_dtype=wire_dtype(g.dtype, inputs.models[player]),
-            push_every=recipe.push.every,
-        )
-        task = ray.remote(fit_group).options(num_cpus=0, max_retries=0)
-        parts.learners[player] = task.remote(spec, BatchClient(replay), PublisherSink(publisher))
-    return parts
+    learners = {p: _learn(p, recipe, inputs, run_dir, BatchClient(replay), PublisherSink(publisher)) for p in PLAYERS}
+    return Parts(group, replay, publisher, judges, generators, rollout, learners, registered)
+
+
+def _learn(
+    player: Player, recipe: Recipe, inputs: Inputs, run_dir: Path, source: BatchClient, sink: PublisherSink
+) -> Any:
+    """The task that runs one learner group to its end."""
+    spec = LearnerSpec(
+        player=player,
+        model_path=inputs.models[player],
+        config=getattr(recipe.learners, player),
+        steps=recipe.run.steps,
+        run_seed=recipe.run.seed,
+        run_dir=str(run_dir),
+        wire_dtype=wire_dtype(recipe.generation.dtype, inputs.models[player]),
+        push_every=recipe.push.every,
+    )
+    on_rank = functools.partial(log_rank, str(run_dir), player)
+    return ray.remote(fit_group).options(num_cpus=0, max_retries=0).remote(spec, source, sink, on_rank)
 
 
 def take_down(parts: Parts) -> None:

@@ -22,15 +22,18 @@ def configure_logs(run_dir: str | Path, role: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[
-            structlog.stdlib.add_logger_name,
             structlog.processors.format_exc_info,
-            structlog.stdlib.render_to_log_kwargs,
             structlog.processors.KeyValueRenderer(key_order=["event"]),
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def log_rank(run_dir: str, player: str, rank: int) -> None:
+    """`configure_logs` for one learner rank."""
+    configure_logs(run_dir, f"learner-{player}-{rank}")
 
 
 def logged(cls: type, run_dir: str | Path, role: str) -> type:

@@ -105,8 +105,9 @@ class WeightPublisher:
     async def stats(self) -> dict[str, Any]:
         """``{"players": {player: {newest, versions_pushed, superseded, step, metrics, pushes, evictions, workers}}}``.
 
-        ``pushes``: total_s and pause_s of the last push to any worker, their means, and how many there were. ``evictions``: by
-        reason. ``workers``: name, state, version (-1 while it starts), checksum of its parameters after the last push.
+        ``pushes``: total_s and pause_s of the last push to any worker, their means, how many there were, and how many of them
+        moved the worker's weights (by checksum). ``evictions``: by reason. ``workers``: name, state, version (-1 while it
+        starts), checksum of its parameters after the last push.
         """
         return {"players": {p: self._player_stats(p) for p in PLAYERS}}
 
@@ -121,7 +122,7 @@ class WeightPublisher:
             "newest": self._delivery.newest(player),
             "versions_pushed": counts["published"],
             "superseded": counts["superseded"],
-            "step": self._learner.get(player, {}).get("step", 0),
+            "step": self._step(player),
             "metrics": self._learner.get(player, {}).get("metrics"),
             "pushes": self._pushes[player].read(),
             "evictions": evictions,
@@ -130,6 +131,11 @@ class WeightPublisher:
                 for n, w in workers.items()
             ],
         }
+
+    def _step(self, player: Player) -> int:
+        """Steps done, as last reported; a resumed group first says it with the version that it pushes."""
+        pushed = self._weights[player][0].step if player in self._weights else 0
+        return max(pushed, self._learner.get(player, {}).get("step", 0))
 
     def _push_all(self) -> None:
         for push in self._delivery.next_pushes(time.monotonic()):
@@ -149,7 +155,7 @@ class WeightPublisher:
         if report.version < push.version:
             await self._replace(push.worker, push.ticket, "not_loaded", kill=True)
         elif self._delivery.loaded(push.worker, push.ticket, report.version):
-            self._pushes[push.player].add(time.monotonic() - began, report.pause_s)
+            self._pushes[push.player].add(time.monotonic() - began, report.pause_s, report.moved)
             self._checksums[push.worker] = report.checksum_after
             self._after_change()
 
@@ -200,13 +206,14 @@ class PushTimes:
     """Seconds of pushes to single workers: last and mean."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count = self._moved = 0
         self._total_s = self._pause_s = 0.0
         self._last: tuple[float, float] | None = None
 
-    def add(self, total_s: float, pause_s: float) -> None:
-        """One push: from sending to its answer, and the part of it in which the worker did not sample."""
+    def add(self, total_s: float, pause_s: float, moved: bool) -> None:
+        """One push: from sending to its answer, the part of it without sampling, and whether the worker's weights changed."""
         self._count += 1
+        self._moved += moved
         self._total_s += total_s
         self._pause_s += pause_s
         self._last = (total_s, pause_s)
@@ -217,6 +224,7 @@ class PushTimes:
             return {"count": 0}
         return {
             "count": self._count,
+            "moved": self._moved,
             "total_s": self._last[0],
             "pause_s": self._last[1],
             "mean_total_s": self._total_s / self._count,

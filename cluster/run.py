@@ -6,6 +6,7 @@ gives up or when nothing moves any more.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,6 +100,7 @@ class Run:
         handles = [h for p in PLAYERS for h in parts.generators[p]]
         try:
             async with asyncio.timeout(self.recipe.generation.start_deadline_s):
+                await asyncio.gather(*(_wait(ref) for ref in parts.registered))
                 await asyncio.gather(*(_wait(h.start.remote()) for h in handles))
         except TimeoutError:
             limit = self.recipe.generation.start_deadline_s
@@ -189,8 +191,10 @@ class Run:
             log.warning("games were still in flight when the run ended", limit_s=STOP_S)
 
     def summary(self, status: str, note: str = "") -> dict[str, Any]:
-        """Writes `summary.json` and returns it."""
+        """Writes `summary.json` and returns it. Of a resumed run, versions and seconds of the earlier parts are added."""
         now = time.time()
+        file = self.run_dir / "summary.json"
+        earlier = json.loads(file.read_text()) if self._resumed and file.is_file() else None
         first = self._history.first_step_at
         value = summarize(
             self.recipe,
@@ -201,8 +205,9 @@ class Run:
             self._publisher,
             self._evaluation.results if self._evaluation else {},
             note,
+            earlier,
         )
-        write_json(self.run_dir / "summary.json", value)
+        write_json(file, value)
         return value
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import structlog
 
+from cluster.named import NAMESPACE
+
 LEAVE_S = 15.0  # a process gets this long to go by itself before it is killed
 OBJECT_STORE_BYTES = 512 * 2**20  # weights of one version, a few batches; ample for the sandbox
 
@@ -75,14 +77,19 @@ def ray_session() -> Iterator[Session]:
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    common: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
+    common: dict[str, Any] = {
+        "log_to_driver": False,
+        "configure_logging": True,
+        "logging_level": "ERROR",
+        "namespace": NAMESPACE,
+    }
     if address:
         ray.init(address=address, **common)
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one machine is never drained; two processes less
-        # Ray warns, on the driver's terminal, of every actor that takes a handle and may restart; handles survive that.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        os.environ.setdefault(
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
+        )  # one machine is never drained; two processes less
         ray.init(address="local", include_dashboard=True, object_store_memory=OBJECT_STORE_BYTES, **common)
     # What Ray would print between our lines (worker counts, retried tasks) goes to the driver's log.
     ray._private.worker.print_to_stdstream = _to_log

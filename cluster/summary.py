@@ -38,6 +38,7 @@ def summarize(
     publisher: Mapping[str, Any],
     heldout: Mapping[str, Any],
     note: str = "",
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The summary of a run, as far as it came.
 
@@ -46,7 +47,9 @@ def summarize(
         replay, publisher: the actors' last stats; empty if they never answered.
         heldout: measurements by occasion.
         note: why a run did not finish.
+        earlier: the summary of the part that a resumed run goes on from. The publisher counts anew in each part.
     """
+    before = earlier or {"versions_pushed": dict.fromkeys(PLAYERS, 0), "wall_s_total": 0.0}
     players = publisher.get("players", {})
     games = replay.get("games", {})
     return {
@@ -55,9 +58,12 @@ def summarize(
         "run": recipe.run.name,
         "seed": recipe.run.seed,
         "wall_s": round(wall_s, 1),
+        "wall_s_total": round(wall_s + before["wall_s_total"], 1),
         "time_to_first_step_s": None if first_step_s is None else round(first_step_s, 1),
         "steps": {p: players.get(p, {}).get("step", 0) for p in PLAYERS},
-        "versions_pushed": {p: players.get(p, {}).get("versions_pushed", 0) for p in PLAYERS},
+        "versions_pushed": {
+            p: players.get(p, {}).get("versions_pushed", 0) + before["versions_pushed"][p] for p in PLAYERS
+        },
         "games": games,
         "rows": replay.get("rows", {}),
         "staleness": replay.get("staleness", {}),

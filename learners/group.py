@@ -5,6 +5,7 @@ Importing this module loads neither torch, ray nor deepspeed.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,10 @@ _HEALTH_CHECK_S = "0.5"  # how soon a dead rank, and the end, are noticed; a che
 
 
 def _rank_main(handed: dict[str, Any]) -> dict[str, Any]:
+    if handed["on_rank"] is not None:
+        from ray.train import get_context
+
+        handed["on_rank"](get_context().get_world_rank())
     return learn(handed["spec"], handed["source"], handed["sink"])
 
 
@@ -36,10 +41,13 @@ def _user_error(error: BaseException) -> UserError | None:
     return next((cause for cause in causes if isinstance(cause, UserError)), None)
 
 
-def fit_group(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str, Any]:
+def fit_group(
+    spec: LearnerSpec, source: BatchSource, sink: LearnerSink, on_rank: Callable[[int], None] | None = None
+) -> dict[str, Any]:
     """Trains one player to `spec.steps`, restarting the group from its newest checkpoint up to `config.restarts` times.
 
-    Blocks; meant to run in a Ray task of its own. `source` and `sink` are pickled to every rank.
+    Blocks; meant to run in a Ray task of its own. `source`, `sink` and `on_rank` are pickled to every rank; `on_rank` is called
+    there with the rank before anything else (to set up its log, say).
 
     Returns:
         What `loop.learn` returns on rank 0.
@@ -64,7 +72,7 @@ def fit_group(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict
     resources = {"CPU": config.cpus_per_rank} | ({"GPU": config.gpus_per_rank} if on_gpu else {})
     trainer = TorchTrainer(
         _rank_main,
-        train_loop_config={"spec": spec, "source": source, "sink": sink},
+        train_loop_config={"spec": spec, "source": source, "sink": sink, "on_rank": on_rank},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=int(config.collective_deadline_s)),
         scaling_config=ScalingConfig(num_workers=config.ranks, use_gpu=on_gpu, resources_per_worker=resources),
         run_config=RunConfig(

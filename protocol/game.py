@@ -183,7 +183,7 @@ async def play_game(deal: Deal, recipe: Recipe, attacker: Generator, defender: G
         The record, with one group for the attacker and one for each attack that was answered.
 
     Raises:
-        Whatever the generators raise; the caller counts the game as abandoned.
+        Whatever the generators raise (from the Defender in an `ExceptionGroup`); the caller counts the game as abandoned.
     """
     table, game, seed = _Table(deal, recipe, attacker, defender, judge), recipe.game, deal.seed
 
@@ -200,7 +200,9 @@ async def play_game(deal: Deal, recipe: Recipe, attacker: Generator, defender: G
             states[k] = "unfaithful"
 
     asked = [(k, text) for k, text in enumerate(texts) if states[k] == "ok" and text is not None]
-    answers = await asyncio.gather(*(table.respond(k, text) for k, text in asked))
+    async with asyncio.TaskGroup() as group:  # one that fails cancels its siblings: an abandoned game asks nothing more
+        tasks = [group.create_task(table.respond(k, text)) for k, text in asked]
+    answers = [task.result() for task in tasks]
 
     attacker_version = min((c.first_version for c in attacks), default=0)
     groups: list[Group] = []

@@ -24,6 +24,7 @@ class FakeReport:
     pause_s: float
     total_s: float
     checksum_after: str
+    moved: bool = True
 
 
 class FakeWorker:

@@ -1,0 +1,117 @@
+"""Runs of the real program for end-to-end tests: started as a user would, watched from outside, checked for what they leave."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+SMALL = {  # a short run of the sandbox, the same parts as the demo
+    "run.steps": 8,
+    "learners.attacker.batch_games": 12,
+    "learners.defender.batch_games": 12,
+    "learners.attacker.checkpoint_every": 3,
+    "learners.defender.checkpoint_every": 3,
+    "game.in_flight": 24,
+}
+
+
+class Program:
+    """`python -m cluster ARGS` in a process of its own. Every process it causes inherits a mark in its environment."""
+
+    def __init__(self, *args: str, env: dict[str, str] | None = None) -> None:
+        self.mark = uuid.uuid4().hex
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "cluster", *args],
+            cwd=ROOT,
+            env={**os.environ, **(env or {}), "ADVGAME_TEST_MARK": self.mark},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+    def wait_for(self, pattern: str, limit_s: float) -> re.Match[str]:
+        """The first match in the output; fails if the program ends or the time is up before it."""
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            found = re.search(pattern, self.output)
+            if found:
+                return found
+            assert self.process.poll() is None, f"ended early:\n{self.output}"
+            time.sleep(0.2)
+        raise AssertionError(f"no {pattern!r} within {limit_s} s:\n{self.output}")
+
+    def end(self, limit_s: float) -> int:
+        """Its exit status."""
+        code = self.process.wait(limit_s)
+        self._reader.join(10)
+        return code
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process that carries the mark."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("ADVGAME_TEST_MARK") == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def clean_up(self) -> None:
+        """For the end of a test that failed: leaves nothing running."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def settings(run_dir: Path, name: str, **more: Any) -> list[str]:
+    """`--set` arguments for a small run."""
+    values = {**SMALL, "run.dir": run_dir, "run.name": name, **more}
+    return [f"--set={key}={value}" for key, value in values.items()]
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return value
+
+
+def check_books(summary: dict[str, Any]) -> None:
+    """What must hold of every summary: nothing is lost, nothing is staler than allowed."""
+    for player, rows in summary["rows"].items():
+        evicted = sum(rows["evicted"].values())
+        assert rows["learned"] + evicted + rows["held"] == rows["appended"], player
+    assert summary["staleness"]["max_learned"] <= summary["staleness"]["bound"]
+    games = summary["games"]
+    assert games["finished"] + sum(games["abandoned"].values()) + games["open"] == games["started"]
+
+
+def scrape(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text

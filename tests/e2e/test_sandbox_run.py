@@ -1,0 +1,133 @@
+"""The whole system on the sandbox, as a user runs it: real vLLM, Ray, Arrow and ZeRO-3."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actors.generation import GenerationWorker
+from cluster.recipe_file import load_recipe
+from cluster.sandbox import ensure_sandbox
+from protocol.recipe import Recipe
+from protocol.rows import check_schema
+from tests.e2e.runs import ROOT, Program, check_books, scrape, settings, summary_of
+
+RECIPE = "deploy/recipes/sandbox.yaml"
+
+
+async def loaded_checksum(folder: Path, recipe: Recipe) -> str:
+    """The checksum that a fresh engine computes over the weights of a folder."""
+    from actors.update import digest_of
+
+    worker = GenerationWorker("defender", str(folder), recipe.generation)
+    try:
+        await worker.start()
+        return digest_of(await worker.checksums())
+    finally:
+        await worker.shutdown()
+
+
+@pytest.mark.timeout(420)
+def test_a_run_from_start_to_export(tmp_path: Path) -> None:
+    ensure_sandbox()
+    program = Program("train", RECIPE, *settings(tmp_path, "a"))
+    try:
+        url = program.wait_for(r"metrics (http\S+)", 60)[1]
+        program.wait_for("playing", 200)
+        seen = ""
+        while program.process.poll() is None:
+            text = scrape_while_running(url)
+            seen = text if "ray_advgame_player_version" in text else seen
+            time.sleep(1.0)
+        assert program.end(60) == 0, program.output
+        assert not program.processes()
+    finally:
+        program.clean_up()
+
+    run = tmp_path / "a"
+    summary = summary_of(run)
+    check_books(summary)
+    assert summary["status"] == "finished"
+    assert summary["steps"] == {"attacker": 8, "defender": 8} == summary["versions_pushed"]
+    assert summary["judge"]["verdicts"] > 0 and summary["judge"]["failed"] == 0
+    assert sum(summary["states"]["attack"].values()) == 2 * summary["games"]["finished"]
+    assert sum(summary["states"]["response"].values()) == 4 * summary["games"]["finished"]
+    assert set(summary["heldout"]) == {"start", "end", "end_trained_attacker"}
+    assert summary["heldout"]["start"]["attack_success"] >= 0.45
+    assert summary["heldout"]["start"]["over_refusal"] >= 0.15
+    assert 'player="defender"' in seen and "ray_advgame_rows" in seen
+
+    for player in ("attacker", "defender"):
+        assert summary["push"][player]["moved"] == summary["push"][player]["count"] > 0
+        for segment in sorted((run / "replay").glob(f"{player}-*.arrow")):
+            reader = pa.ipc.open_stream(segment)
+            check_schema(reader.schema, segment.name)
+    metrics = pq.read_table(run / "metrics.parquet").to_pylist()
+    assert [m["step"] for m in metrics if m["player"] == "defender"] == list(range(1, 9))
+    logs = {p.name.rsplit("-", 1)[0] for p in (run / "logs").iterdir()}
+    assert {"driver", "replay", "publisher", "rollout", "judge", "generation-attacker", "learner-defender"} <= logs
+
+    # The policy really moved, and what the workers serve is what was exported.
+    recipe = load_recipe(ROOT / RECIPE)
+    exported = asyncio.run(loaded_checksum(run / "export" / "defender", recipe))
+    assert exported == summary["workers"]["defender"][0]["checksum"]
+    assert exported != asyncio.run(loaded_checksum(ensure_sandbox().defender, recipe))
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for player in ("attacker", "defender"):
+        folder = run / "export" / player
+        assert AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
+        assert AutoTokenizer.from_pretrained(folder).chat_template
+
+
+def scrape_while_running(url: str) -> str:
+    """The endpoint's text; empty once the run has taken it down."""
+    try:
+        return scrape(url)
+    except OSError:
+        return ""
+
+
+@pytest.mark.timeout(500)
+def test_interrupted_resumed_with_its_workers_killed_it_ends_with_clean_books(tmp_path: Path) -> None:
+    ensure_sandbox()
+    first = Program("train", RECIPE, *settings(tmp_path, "b", **{"run.steps": 14}))
+    try:
+        first.wait_for(r"defender step [4-9]/14", 260)
+        first.interrupt()
+        assert first.end(90) == 130, first.output
+        assert not first.processes()
+    finally:
+        first.clean_up()
+    assert "Traceback" not in first.output
+    before = summary_of(tmp_path / "b")
+    check_books(before)
+    assert before["status"] == "interrupted"
+
+    second = Program("train", "--resume", str(tmp_path / "b"))
+    try:
+        second.wait_for("playing", 260)
+        for name in ("ray::GenerationWorker", "ray::JudgeWorker", "ray::RolloutWorker", "ray::ReplayBuffer"):
+            victims = [p for p in second.processes() if p.cmdline() and p.cmdline()[0].startswith(name)]
+            assert victims, f"no {name} among {[p.cmdline()[:1] for p in second.processes()]}"
+            victims[0].kill()
+            time.sleep(1.0)
+        assert second.end(300) == 0, second.output
+        assert not second.processes()
+    finally:
+        second.clean_up()
+    summary = summary_of(tmp_path / "b")
+    check_books(summary)
+    assert summary["status"] == "finished"
+    assert summary["steps"] == {"attacker": 14, "defender": 14}
+    assert summary["rows"]["attacker"]["appended"] >= before["rows"]["attacker"]["appended"]
+    ids = [
+        row_id
+        for segment in sorted((tmp_path / "b" / "replay").glob("*.arrow"))
+        for row_id in pa.ipc.open_stream(segment).read_all()["row_id"].to_pylist()
+    ]
+    assert len(ids) == len(set(ids))
