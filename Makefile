@@ -30,10 +30,14 @@ types: setup
 
 check: lint types
 
-## Three steps on real seeds with a random model of 10-20 M parameters: nothing sensible comes out, everything is counted.
+## Three steps on real seeds with a random model of 16 M parameters: nothing sensible comes out, everything is counted.
 ## SEEDS=a.jsonl: any file of {"prompt", "category"} lines.
+MODEL := $(or $(ADVGAME_CACHE),$(HOME)/.cache/advgame)/random-16m
 real-input: setup
-	@exec $(VENV)/python -m cluster train deploy/recipes/random-15m.yaml --set seeds.train=$(SEEDS) $(ARGS)
+	@test -n "$(SEEDS)" || { echo "real-input: no SEEDS; run make real-input SEEDS=file.jsonl" >&2; exit 2; }
+	@test -d $(MODEL) || $(VENV)/python -m cluster random-model $(MODEL) --texts $(SEEDS)
+	@exec $(VENV)/python -m cluster train deploy/recipes/random-15m.yaml --set seeds.train=$(SEEDS) \
+	    --set models.attacker.path=$(MODEL) --set models.defender.path=$(MODEL) $(ARGS)
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -94,7 +94,7 @@ class _Builder:
     def named(self, role: str) -> Named:
         return Named(f"{self._run}/{role}")
 
-    def actor(self, cls: type, role: str, *args: Any, restarts: int = -1) -> Any:
+    def actor(self, cls: type, role: str, *args: Any, restarts: int = -1, retries: int = -1) -> Any:
         bundle = self._group.bundle_specs[self._next]
         options: dict[str, Any] = {
             "name": f"{self._run}/{role}",
@@ -103,7 +103,7 @@ class _Builder:
             "max_concurrency": MANY,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, self._next),
             "max_restarts": restarts,
-            "max_task_retries": restarts,
+            "max_task_retries": retries,
         }
         self._next += 1
         return ray.remote(logged(cls, self._run_dir, role)).options(**options).remote(*args)
@@ -114,7 +114,9 @@ def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) 
     b, g = _Builder(recipe, run_dir, group), recipe.generation  # actors in the order of `placement.demand_of`'s bundles
     replay = b.actor(ReplayBuffer, "replay-0", str(run_dir), recipe, inputs.train)
     # A restarted publisher would know neither weights nor workers: its death ends the run, which can be resumed.
-    publisher = b.actor(WeightPublisher, "publisher-0", recipe.push.deadline_s, g.start_deadline_s, restarts=0)
+    publisher = b.actor(
+        WeightPublisher, "publisher-0", recipe.push.deadline_s, g.start_deadline_s, restarts=0, retries=0
+    )
     versions = VersionClient(b.named("publisher-0"))
 
     def engines(player: Player) -> list[Any]:
@@ -123,7 +125,8 @@ def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) 
 
     generators = {player: engines(player) for player in PLAYERS}
     registered = [publisher.register.remote(player, generators[player]) for player in PLAYERS]
-    judges = [b.actor(JudgeWorker, f"judge-{k}", recipe.judge) for k in range(recipe.judge.workers)]
+    # No retries of Ray's: the pool asks another worker at once instead of waiting for this one to come back.
+    judges = [b.actor(JudgeWorker, f"judge-{k}", recipe.judge, retries=0) for k in range(recipe.judge.workers)]
     rollout = b.actor(
         RolloutWorker,
         "rollout-0",

@@ -66,6 +66,7 @@ def make_random_model(folder: Path, texts: Iterable[str], seed: int, max_tokens:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)

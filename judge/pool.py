@@ -1,0 +1,156 @@
+"""The client's side of several judge workers: least-loaded, with a deadline for each call, outliving the death of a worker.
+
+Invariants:
+- every request gets exactly one verdict, in order, and a judge that cannot be reached yields a failure, never a number;
+- a worker that failed a call is avoided for a while, longer each time in a row; it is asked sooner only when all are avoided;
+- a verdict that failed for the judge's own reasons is asked again with the next seed; a hopeless one is not.
+
+It does not restart workers (Ray does) and knows nothing of rubrics.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+import structlog
+from ray.exceptions import RayError
+
+from judge.worker import NO_JUDGE
+from protocol.types import JudgeRequest, Verdict
+
+AVOID_S = 1.0  # after a first failure: about what Ray takes to notice a death and start the process again
+AVOID_MAX_S = 60.0  # a worker that hangs costs its callers one deadline in this long
+HOPELESS = ("query", NO_JUDGE)  # failures that begin so would fail with any seed
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Load:
+    in_flight: int = 0
+    failures: int = 0  # in a row
+    avoid_until: float = 0.0  # on the caller's clock, seconds
+    chosen: int = 0  # how often, so that idle workers take turns
+
+
+class LeastLoaded:
+    """Chooses among `n` workers. A pure state machine: it reads no clock and makes no call.
+
+    Each `choose` must be followed by one `done`, `failed` or `release` for the worker it named.
+    """
+
+    def __init__(self, n: int) -> None:
+        if n < 1:
+            raise ValueError("a pool needs at least one worker")
+        self._loads = [_Load() for _ in range(n)]
+
+    def choose(self, now: float) -> int:
+        """The worker to ask at `now`: the one with the fewest calls in flight that is not avoided.
+
+        Where all are avoided, the one whose time is over first.
+        """
+        ready = [k for k, load in enumerate(self._loads) if load.avoid_until <= now]
+        if ready:
+            pick = min(ready, key=lambda k: (self._loads[k].in_flight, self._loads[k].chosen))
+        else:
+            pick = min(range(len(self._loads)), key=lambda k: self._loads[k].avoid_until)
+        self._loads[pick].in_flight += 1
+        self._loads[pick].chosen += 1
+        return pick
+
+    def wait_s(self, now: float) -> float:
+        """Seconds from `now` until some worker is not avoided; 0 if one is not."""
+        return max(0.0, min(load.avoid_until for load in self._loads) - now)
+
+    def release(self, worker: int) -> None:
+        """The caller gave the call up: nothing is known about the worker."""
+        self._loads[worker].in_flight -= 1
+
+    def done(self, worker: int) -> None:
+        """The worker answered."""
+        self.release(worker)
+        load = self._loads[worker]
+        load.failures, load.avoid_until = 0, 0.0
+
+    def failed(self, worker: int, now: float) -> None:
+        """The worker died, raised or missed the deadline. Calls that were in flight together count as one failure."""
+        self.release(worker)
+        load = self._loads[worker]
+        if load.avoid_until <= now:
+            load.avoid_until = now + min(AVOID_MAX_S, AVOID_S * 2**load.failures)
+            load.failures += 1
+
+    def in_flight(self) -> list[int]:
+        """Calls in flight, for each worker."""
+        return [load.in_flight for load in self._loads]
+
+
+class JudgePool:
+    """A `protocol.interfaces.Judge` over several workers. Use it from one event loop.
+
+    Args:
+        workers: Ray actor handles of `judge.worker.JudgeWorker`. They should not retry by themselves (`max_task_retries=0`).
+        deadline_s: for one call, however many requests it carries.
+        attempts: rounds before a request is given up, whatever failed in them.
+    """
+
+    def __init__(self, workers: Sequence[Any], deadline_s: float, attempts: int) -> None:
+        self._workers = list(workers)
+        self._deadline_s = deadline_s
+        self._attempts = max(1, attempts)
+        self._chooser = LeastLoaded(len(self._workers))
+        self._counts: Counter[str] = Counter()
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        """One verdict for each request, in that order. Takes at most `attempts` deadlines and the pauses between them."""
+        verdicts: dict[int, Verdict] = {}
+        asked = dict(enumerate(requests))
+        for attempt in range(self._attempts):
+            if not asked:
+                break
+            if attempt:
+                self._counts["retried"] += len(asked)
+                await asyncio.sleep(min(self._deadline_s, self._chooser.wait_s(time.monotonic())))
+            answer = await self._ask(list(asked.values()))
+            if isinstance(answer, str):
+                verdicts |= {k: Verdict("none", f"none/{r.criterion}", failure=answer) for k, r in asked.items()}
+                continue
+            verdicts |= dict(zip(asked, answer, strict=True))
+            again = [k for k in asked if (why := verdicts[k].failure) is not None and not why.startswith(HOPELESS)]
+            asked = {k: replace(asked[k], seed=asked[k].seed + 1) for k in again}
+        self._counts["verdicts"] += len(verdicts)
+        self._counts["failed"] += sum(v.failure is not None for v in verdicts.values())
+        return [verdicts[k] for k in range(len(requests))]
+
+    def stats(self) -> dict[str, int]:
+        """`verdicts` given, how many of them `failed`, requests `retried`, and `calls_failed` (dead, raising or late workers)."""
+        return {name: self._counts[name] for name in ("verdicts", "failed", "retried", "calls_failed")}
+
+    async def _ask(self, requests: list[JudgeRequest]) -> list[Verdict] | str:
+        """One call to one worker: its verdicts, or why there are none."""
+        worker = self._chooser.choose(time.monotonic())
+        ref: Any = None
+        try:
+            ref = self._workers[worker].judge.remote(requests)
+            verdicts: list[Verdict] = await asyncio.wait_for(ref, self._deadline_s)
+            if len(verdicts) == len(requests):
+                self._chooser.done(worker)
+                return verdicts
+            why = f"{len(verdicts)} verdicts for {len(requests)} requests"
+        except TimeoutError:
+            why = f"no answer in {self._deadline_s:g} s"
+            if isinstance(ref, ray.ObjectRef):
+                ray.cancel(ref)
+        except RayError as e:
+            why = type(e).__name__
+        except BaseException:  # cancelled, or our bug: not the worker's fault, and not ours to swallow
+            self._chooser.release(worker)
+            raise
+        self._chooser.failed(worker, time.monotonic())
+        self._counts["calls_failed"] += 1
+        _log.warning("judge call failed", worker=worker, why=why, requests=len(requests))
+        return f"judge down: {why}"

@@ -1,0 +1,74 @@
+"""`ray job submit` against a running Ray, as on a cluster: the job uses that Ray, and leaves it running."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from cluster.sandbox import ensure_sandbox
+from tests.e2e.runs import ROOT, check_books, settings, summary_of
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def head(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """A Ray head of its own; gives the dashboard's address."""
+    port, dashboard = free_port(), free_port()
+    session = Path("/tmp") / f"advgame-ray-{os.getpid()}"  # sockets need a short path
+    options = [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={session}", "--num-cpus=2"]
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+    memory = ["--object-store-memory=300000000", "--disable-usage-stats", "--block"]
+    process = subprocess.Popen(
+        [BIN / "ray", "start", "--head", *options, *memory],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{dashboard}"
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/api/version", timeout=2):
+            break
+        assert process.poll() is None, "ray start ended"
+        time.sleep(0.5)
+    yield url
+    process.terminate()
+    process.wait(60)
+    shutil.rmtree(session, ignore_errors=True)
+
+
+@pytest.mark.timeout(420)
+def test_a_submitted_job_runs_on_the_cluster_and_leaves_it_running(head: str, tmp_path: Path) -> None:
+    ensure_sandbox()
+    env = {**os.environ, "RAY_ADDRESS": head}
+    entry = ["python", "-m", "cluster", "train", "deploy/recipes/sandbox.yaml"]
+    job = subprocess.run(
+        [BIN / "ray", "job", "submit", "--working-dir", ".", "--", *entry, *settings(tmp_path, "job")],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=360,
+    )
+    assert job.returncode == 0, job.stdout[-4000:] + job.stderr[-2000:]
+    summary = summary_of(tmp_path / "job")
+    assert summary["status"] == "finished"
+    check_books(summary)
+    with urllib.request.urlopen(f"{head}/api/version", timeout=10) as answer:
+        assert answer.status == 200
