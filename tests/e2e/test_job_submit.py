@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,16 @@ from cluster.sandbox import ensure_sandbox
 from tests.e2e.runs import ROOT, check_books, settings, summary_of
 
 BIN = Path(sys.executable).parent
+TOKEN = secrets.token_hex(32)  # Ray asks a client on the network for one
+AUTH = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+
+
+def version(url: str) -> int:
+    """The status of the dashboard's answer; raises `OSError` while there is none."""
+    request = urllib.request.Request(f"{url}/api/version", headers={"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        status: int = answer.status
+        return status
 
 
 def free_port() -> int:
@@ -31,7 +42,7 @@ def head(tmp_path: Path):  # type: ignore[no-untyped-def]
     port, dashboard = free_port(), free_port()
     session = Path("/tmp") / f"advgame-ray-{os.getpid()}"  # sockets need a short path
     options = [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={session}", "--num-cpus=2"]
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", **AUTH}
     memory = ["--object-store-memory=300000000", "--disable-usage-stats", "--block"]
     process = subprocess.Popen(
         [BIN / "ray", "start", "--head", *options, *memory],
@@ -43,7 +54,8 @@ def head(tmp_path: Path):  # type: ignore[no-untyped-def]
     url = f"http://127.0.0.1:{dashboard}"
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/api/version", timeout=2):
+        with contextlib.suppress(OSError):
+            version(url)
             break
         assert process.poll() is None, "ray start ended"
         time.sleep(0.5)
@@ -56,7 +68,7 @@ def head(tmp_path: Path):  # type: ignore[no-untyped-def]
 @pytest.mark.timeout(420)
 def test_a_submitted_job_runs_on_the_cluster_and_leaves_it_running(head: str, tmp_path: Path) -> None:
     ensure_sandbox()
-    env = {**os.environ, "RAY_ADDRESS": head}
+    env = {**os.environ, "RAY_ADDRESS": head, **AUTH}
     entry = ["python", "-m", "cluster", "train", "deploy/recipes/sandbox.yaml"]
     job = subprocess.run(
         [BIN / "ray", "job", "submit", "--working-dir", ".", "--", *entry, *settings(tmp_path, "job")],
@@ -70,5 +82,4 @@ def test_a_submitted_job_runs_on_the_cluster_and_leaves_it_running(head: str, tm
     summary = summary_of(tmp_path / "job")
     assert summary["status"] == "finished"
     check_books(summary)
-    with urllib.request.urlopen(f"{head}/api/version", timeout=10) as answer:
-        assert answer.status == 200
+    assert version(head) == 200
