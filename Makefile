@@ -36,7 +36,7 @@ MODEL := $(or $(ADVGAME_CACHE),$(HOME)/.cache/advgame)/random-16m
 real-input: setup
 	@test -n "$(SEEDS)" || { echo "real-input: no SEEDS; run make real-input SEEDS=file.jsonl" >&2; exit 2; }
 	@test -d $(MODEL) || $(VENV)/python -m cluster random-model $(MODEL) --texts $(SEEDS)
-	@exec $(VENV)/python -m cluster train deploy/recipes/random-15m.yaml --set seeds.train=$(SEEDS) \
+	@exec $(VENV)/python -m cluster train deploy/recipes/random-16m.yaml --set seeds.train=$(SEEDS) \
 	    --set models.attacker.path=$(MODEL) --set models.defender.path=$(MODEL) $(ARGS)
 
 clean:

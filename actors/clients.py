@@ -1,7 +1,7 @@
 """RemoteGenerator: one player's generation workers, seen as one `Generator`.
 
 Every call has one deadline, whatever happens on the way: a worker that died or broke is asked again, or another in its place.
-Does not start, restart or replace workers; Ray and the supervisor in `cluster` do.
+Does not start, restart or replace workers; Ray and the publisher in `cluster` do.
 """
 
 import asyncio

@@ -13,6 +13,7 @@ from protocol.recipe.schema import GenerationConfig
 BACKEND = "host"  # under which the transfer engine is registered with vLLM
 CPU_LOAD_FORMAT = "advgame-plain"
 GIB = 1 << 30
+BATCHED_TOKENS = 2048  # of one engine step on the CPU; vLLM's own default
 
 
 def prepare_environment(config: GenerationConfig, cuda: bool, environ: MutableMapping[str, str] = os.environ) -> None:
@@ -61,6 +62,10 @@ def engine_arguments(model_path: str, config: GenerationConfig, cuda: bool) -> d
         return arguments
     arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * GIB)  # explicit and eager: vLLM skips its warm-up
     arguments["load_format"] = CPU_LOAD_FORMAT
+    # A chunk of a prompt whose request has a seed kills vLLM's engine on a CPU: it rewinds the request's random generator by an
+    # offset, which CPU generators do not have. So prompts are taken whole, and a step must have room for the longest.
+    arguments["enable_chunked_prefill"] = False
+    arguments["max_num_batched_tokens"] = max(config.max_model_len, BATCHED_TOKENS)
     if config.tensor_parallel == 1:
         # By its full name, because on a CPU vLLM turns "uni" into "mp" to bind OpenMP threads, which we do not want. It saves
         # the spawn and imports of a third process, half of a start's CPU seconds (31 -> 17).

@@ -6,8 +6,8 @@ Invariants:
 - At most `game.in_flight` games are being played.
 - No text of a game is ever logged: of an unexpected error, its type and the lines it passed.
 
-Knows neither vLLM, nor who judges, nor why a game was dealt. An error of the source ends `run`: the supervisor restarts the
-worker and its games are dealt again.
+Knows neither vLLM, nor who judges, nor why a game was dealt. An error of the source ends `run`, and
+with it the cluster's run; if the process dies, Ray restarts it and its games are dealt again.
 """
 
 import asyncio

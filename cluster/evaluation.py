@@ -11,6 +11,7 @@ from typing import Any
 
 from cluster.heldout import Attack, measure, wrap
 from cluster.rundir import write_json
+from protocol.errors import UserError
 from protocol.interfaces import Generator, Judge
 from protocol.recipe import Recipe
 from protocol.types import Seed
@@ -47,6 +48,10 @@ class Evaluation:
             return
         if self._file.is_file():
             kept = json.loads(self._file.read_text())
+            if any(a["seed"] not in self._seeds for a in kept["attacks"]):
+                raise UserError(
+                    f"seeds.heldout: changed since {self._file} was written; put the same file back to resume"
+                )
             self._attacks = [Attack(self._seeds[a["seed"]], a["text"]) for a in kept["attacks"]]
             self.results["start"] = kept["start"]
             return

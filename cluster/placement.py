@@ -47,13 +47,12 @@ def demand_of(recipe: Recipe) -> Demand:
     return Demand(round(cpus, 3), round(gpus, 3), round(memory, 2), tuple(bundles))
 
 
-def check_room(demand: Demand, free_cpus: float, free_gpus: float, free_memory_gib: float | None, where: str) -> None:
+def check_room(demand: Demand, free_cpus: float, free_gpus: float, free_memory_gib: float, where: str) -> None:
     """Raises `UserError` naming the first resource that is short.
 
     Args:
         demand: from `demand_of`.
-        free_cpus, free_gpus: what Ray has to give.
-        free_memory_gib: None where it is not known (a cluster of many nodes).
+        free_cpus, free_gpus, free_memory_gib: what Ray has to give, over all nodes.
         where: "this machine" or "the cluster".
     """
     if demand.cpus > free_cpus + 1e-6:
@@ -66,7 +65,7 @@ def check_room(demand: Demand, free_cpus: float, free_gpus: float, free_memory_g
             f"placement: the recipe needs {demand.gpus:g} GPUs at once, {where} has {free_gpus:g} free; "
             "lower gpus_per_worker, gpus_per_rank, workers or ranks, or add some"
         )
-    if free_memory_gib is not None and demand.memory_gib > free_memory_gib:
+    if demand.memory_gib > free_memory_gib:
         raise UserError(
             f"placement: the recipe needs about {demand.memory_gib:g} GiB of memory, {where} has {free_memory_gib:.1f} free; "
             "lower generation.kv_cache_gib, workers or ranks, or free some"

@@ -120,7 +120,7 @@ class WeightPublisher:
                 evictions[reason] = evictions.get(reason, 0) + n
         return {
             "newest": self._delivery.newest(player),
-            "versions_pushed": counts["published"],
+            "versions_pushed": counts["published"] - counts["superseded"],
             "superseded": counts["superseded"],
             "step": self._step(player),
             "metrics": self._learner.get(player, {}).get("metrics"),
@@ -149,7 +149,9 @@ class WeightPublisher:
             load = self._handles[push.worker].load.options(max_task_retries=0)
             answer = _awaited(load.remote(manifest, own, self._deadline_s))
             report = await asyncio.wait_for(answer, push.deadline_s - began)
-        except (RayError, TimeoutError) as error:
+        except Exception as error:  # whatever it was, the worker must not stay "delivering" for ever
+            if not isinstance(error, RayError | TimeoutError):
+                log.error("push_failed", worker=push.worker, exc_info=error)
             await self._replace(push.worker, push.ticket, _reason(error), kill=not isinstance(error, RayActorError))
             return
         if report.version < push.version:

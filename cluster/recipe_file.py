@@ -8,6 +8,7 @@ import yaml
 
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
+from protocol.recipe.schema import SANDBOX
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -22,7 +23,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"recipe: {path} cannot be read ({type(e).__name__}); give the path of a YAML file") from None
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: what looks like a date and is none
         mark = getattr(e, "problem_mark", None)
         at = f" line {mark.line + 1}" if mark is not None else ""
         raise UserError(f"recipe: {path}{at} is no YAML ({getattr(e, 'problem', 'unreadable')}); mend it") from None
@@ -32,9 +33,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(
             f"recipe: {path} holds a {type(values).__name__}, not a mapping of sections; see deploy/recipes"
         )
+    values = _unshared(values)
     for override in overrides:
         _apply(values, override)
     return parse_recipe(values)
+
+
+def _unshared(value: Any) -> Any:
+    """The same with no mapping shared between two places, as YAML's aliases leave them: an override changes one place."""
+    return {k: _unshared(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -52,7 +59,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         at = below
     try:
         at[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UserError(f"--set {override}: {text!r} is no YAML value; quote it") from None
     if isinstance(at[last], str):
         at[last] = _number(at[last])
@@ -64,6 +71,21 @@ def _number(text: str) -> str | float:
         return float(text) if "e" in text.lower() and text[:1] in "+-.0123456789" else text
     except ValueError:
         return text
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe as a run keeps it: it can be resumed from any folder."""
+    values = recipe.model_dump(mode="json")
+    for model in values["models"].values():
+        model["path"] = _absolute(model["path"])
+    for key in ("train", "heldout"):
+        values["seeds"][key] = _absolute(values["seeds"][key])
+    values["run"]["dir"] = _absolute(values["run"]["dir"])
+    return parse_recipe(values)
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path in (None, SANDBOX) else str(Path(path).expanduser().resolve())
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -6,7 +6,6 @@ gives up or when nothing moves any more.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from cluster.evaluation import Evaluation
 from cluster.history import History
 from cluster.metrics import Metrics
 from cluster.progress import Progress
-from cluster.rundir import write_json
+from cluster.rundir import read_summary, write_json
 from cluster.seedbank import Inputs
 from cluster.summary import summarize
 from cluster.view import snapshot_of, view_of
@@ -32,7 +31,8 @@ POLL_S = 1.0
 HEALTH_EVERY_S = 10.0  # engines and judges are asked for their health this often
 ANSWER_S = 20.0  # an actor that takes longer to tell its stats is busy or restarting; its last answer stands
 HISTORY_EVERY_S = 15.0
-STOP_S = 60.0  # for the rollout worker to end its games after the last step
+ABANDONED_ROUNDS = 3  # this many times game.in_flight given up in a row, and none finished: the games cannot be played
+STOP_S = 60.0  # for the replay buffer and the rollout worker to stop after the last step
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Run:
         self._started_at, self._resumed = started_at, resumed
         self._history = History(run_dir)
         self._metrics = Metrics(str(recipe.run.name))
-        self._watchdog = Watchdog(recipe.run.stall_s)
+        self._watchdog = Watchdog(recipe.run.stall_s, ABANDONED_ROUNDS * recipe.game.in_flight)
         self._replay: Mapping[str, Any] = {}
         self._publisher: Mapping[str, Any] = {}
         self._health: dict[str, tuple[int, int]] = {}
@@ -110,12 +110,25 @@ class Run:
             raise RunFailed(f"an engine did not start: {_last_line(e)}") from None
 
     async def _catch_up(self, parts: Parts) -> None:
-        """After a resume the workers hold version 0; games wait for the versions that the learners push first."""
-        async with asyncio.timeout(self.recipe.run.stall_s):
-            while not all(p in self._delivered() for p in PLAYERS):
-                self._check_learners(parts)
-                await self._poll(parts)
-                await asyncio.sleep(POLL_S)
+        """After a resume the workers hold version 0; games wait for the versions that the learners push first.
+
+        A player that had neither a checkpoint nor a newer version when the run stopped starts at version 0 and pushes nothing.
+        """
+        await self._poll(parts)
+        seen = self._replay.get("versions", {})
+        pushes = {p for p in PLAYERS if seen.get(p, 0) > 0 or any((self.run_dir / "checkpoints" / p).glob("step-*"))}
+        try:
+            async with asyncio.timeout(self.recipe.run.stall_s):
+                while not pushes <= self._delivered():
+                    self._check_learners(parts)
+                    await self._poll(parts)
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            late = ", ".join(sorted(pushes - self._delivered()))
+            limit = self.recipe.run.stall_s
+            raise RunFailed(
+                f"the resumed weights of {late} reached no worker within {limit:.0f} s (run.stall_s)"
+            ) from None
 
     def _delivered(self) -> set[Player]:
         """Players whose newest version, after the starting one, is on all their workers."""
@@ -154,10 +167,12 @@ class Run:
             done, _ = ray.wait([ref], timeout=0)
             if done:
                 try:
-                    ray.get(done[0])
+                    result = ray.get(done[0])
                 except ray.exceptions.RayError as e:
                     log.error("a learner group gave up", player=player, exc_info=e)
                     raise RunFailed(f"the {player}'s learner group gave up: {_last_line(e)}") from None
+                if not result["delivered"]:
+                    raise RunFailed(f"the {player}'s last version did not reach its workers; what is exported is newer")
 
     async def _poll(self, parts: Parts) -> dict[str, Any]:
         """Asks replay and publisher, and passes on what they say."""
@@ -181,20 +196,20 @@ class Run:
         self._tokens = tokens
 
     async def _stop_games(self, parts: Parts, rollout: "asyncio.Future[Any]") -> None:
-        """No more deals; games in flight may end within `STOP_S`, the others count as abandoned."""
-        await _wait(parts.replay.stop.remote())
+        """No more deals; games in flight are given up and counted (`stopped`)."""
         try:
             async with asyncio.timeout(STOP_S):
+                await _wait(parts.replay.stop.remote())
                 await _wait(parts.rollout.stop.remote())
                 await rollout
         except TimeoutError:
-            log.warning("games were still in flight when the run ended", limit_s=STOP_S)
+            log.warning("the rollout worker did not stop in time", limit_s=STOP_S)
 
     def summary(self, status: str, note: str = "") -> dict[str, Any]:
         """Writes `summary.json` and returns it. Of a resumed run, versions and seconds of the earlier parts are added."""
         now = time.time()
         file = self.run_dir / "summary.json"
-        earlier = json.loads(file.read_text()) if self._resumed and file.is_file() else None
+        earlier = read_summary(self.run_dir) if self._resumed else {}
         first = self._history.first_step_at
         value = summarize(
             self.recipe,
@@ -217,10 +232,13 @@ async def _wait(ref: Any) -> Any:
 
 
 async def _answer(ref: Any, last: Any) -> Any:
-    """An actor's answer, or `last` while it is busy or restarting."""
+    """An actor's answer, or `last` while it is busy or restarting. Raises `RunFailed` if it is dead for good."""
     try:
         async with asyncio.timeout(ANSWER_S):
             return await ref
+    except ray.exceptions.ActorDiedError as e:
+        log.error("an actor is dead", exc_info=e)
+        raise RunFailed(f"an actor died and is not restarted: {_last_line(e)}") from None
     except (TimeoutError, ray.exceptions.RayActorError) as e:
         log.warning("an actor did not answer", error=type(e).__name__)
         return last

@@ -3,9 +3,12 @@
 It owns names and atomic writes, not the formats of what is inside.
 """
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,8 @@ def name_run(recipe: Recipe, recipe_file: Path, now: datetime | None = None) -> 
     """The recipe with a run name: its own, or the recipe file's stem and the time (UTC)."""
     if recipe.run.name is not None:
         return recipe
-    name = f"{recipe_file.stem}-{(now or datetime.now(UTC)).strftime('%Y%m%d-%H%M%S')}"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", recipe_file.stem).lstrip("._-") or "run"
+    name = f"{stem}-{(now or datetime.now(UTC)).strftime('%Y%m%d-%H%M%S')}"
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": name})})
 
 
@@ -42,7 +46,10 @@ def run_path(recipe: Recipe) -> Path:
     """Where the run lies, absolute."""
     if recipe.run.name is None:
         raise ValueError("name_run comes before run_path")
-    return (Path(recipe.run.dir).expanduser() / recipe.run.name).resolve()
+    try:
+        return (Path(recipe.run.dir).expanduser() / recipe.run.name).resolve()
+    except (OSError, RuntimeError, ValueError) as e:
+        raise UserError(f"run.dir: {recipe.run.dir!r} is no path here ({e}); set run.dir to a folder") from None
 
 
 def check_free(recipe: Recipe) -> None:
@@ -77,6 +84,32 @@ def make_run(recipe: Recipe, quarantine: str) -> Path:
     return path
 
 
+def read_summary(path: Path) -> dict[str, Any]:
+    """The run's `summary.json`; empty if there is none that can be read."""
+    try:
+        value: dict[str, Any] = json.loads((path / "summary.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return value
+
+
+@contextlib.contextmanager
+def lock_run(path: Path) -> Iterator[None]:
+    """Keeps a second driver out of the run for as long as this one lives.
+
+    Raises:
+        UserError: another driver has it.
+    """
+    with (path / ".lock").open("w") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"--resume: {path} is being run by another driver; wait for its end, or interrupt it"
+            ) from None
+        yield
+
+
 def find_run(path: Path) -> Path:
     """The directory of a run to resume.
 
@@ -86,7 +119,6 @@ def find_run(path: Path) -> Path:
     path = path.expanduser().resolve()
     if not (path / "recipe.yaml").is_file():
         raise UserError(f"--resume: {path} is no run (it has no recipe.yaml); give the path of a directory under runs/")
-    summary = path / "summary.json"
-    if summary.is_file() and json.loads(summary.read_text()).get("status") == "finished":
+    if read_summary(path).get("status") == "finished":
         raise UserError(f"--resume: {path} is finished; start a new run, or raise run.steps under another run.name")
     return path

@@ -16,6 +16,7 @@ import psutil
 import structlog
 
 from cluster.named import NAMESPACE
+from protocol.errors import UserError
 
 LEAVE_S = 15.0  # a process gets this long to go by itself before it is killed
 OBJECT_STORE_BYTES = 512 * 2**20  # weights of one version, a few batches; ample for the sandbox
@@ -40,7 +41,7 @@ class Session:
 def interrupts() -> Iterator[None]:
     """Turns the first SIGINT or SIGTERM into `Interrupted`, so that `finally` blocks run; later ones are ignored meanwhile.
 
-    Enter it after `ray.init`, which installs a handler for SIGTERM of its own.
+    Enter it (again) after `ray.init`, which installs a handler for SIGTERM of its own.
     """
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -83,8 +84,27 @@ def ray_session() -> Iterator[Session]:
         "logging_level": "ERROR",
         "namespace": NAMESPACE,
     }
+    me = psutil.Process()
+    try:
+        _connect(ray, address, common)
+        url = ray._private.worker.get_dashboard_url() or ""
+        yield Session(local=not address, dashboard_url=f"http://{url}" if url else "", metrics_url=_metrics_url(ray))
+    finally:
+        for s in (signal.SIGINT, signal.SIGTERM):  # nothing may cut the teardown short; `interrupts` restores them
+            signal.signal(s, signal.SIG_IGN)
+        descendants = me.children(recursive=True)
+        ray.shutdown()
+        if not address:
+            _end(descendants)
+
+
+def _connect(ray: Any, address: str | None, common: dict[str, Any]) -> None:
     if address:
-        ray.init(address=address, **common)
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, ValueError, RuntimeError) as e:
+            reason = str(e).splitlines()[0]
+            raise UserError(f"RAY_ADDRESS: no Ray answers at {address} ({reason}); correct it, or unset it") from None
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault(
@@ -93,15 +113,6 @@ def ray_session() -> Iterator[Session]:
         ray.init(address="local", include_dashboard=True, object_store_memory=OBJECT_STORE_BYTES, **common)
     # What Ray would print between our lines (worker counts, retried tasks) goes to the driver's log.
     ray._private.worker.print_to_stdstream = _to_log
-    me = psutil.Process()
-    try:
-        url = ray._private.worker.get_dashboard_url() or ""
-        yield Session(local=not address, dashboard_url=f"http://{url}" if url else "", metrics_url=_metrics_url(ray))
-    finally:
-        descendants = me.children(recursive=True)
-        ray.shutdown()
-        if not address:
-            _end(descendants)
 
 
 def _end(processes: list[psutil.Process]) -> None:

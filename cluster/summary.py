@@ -17,6 +17,19 @@ OCCASIONS = {
 }
 
 
+_NOTHING: dict[str, Any] = {  # what a run that never began has to say
+    "wall_s_total": 0.0,
+    "steps": dict.fromkeys(PLAYERS, 0),
+    "versions_pushed": dict.fromkeys(PLAYERS, 0),
+    "games": {"started": 0, "finished": 0, "abandoned": 0},
+    "rows": {p: {"appended": 0, "learned": 0, "held": 0, "evicted": {}} for p in PLAYERS},
+    "staleness": {"max_learned": None, "mean_learned": None},
+    "states": {"attack": {}, "response": {}},
+    "judge": {"verdicts": 0, "failed": 0},
+    "heldout": {},
+}
+
+
 def package_versions() -> dict[str, str]:
     """The versions of the packages that numbers depend on."""
     found = {name: version(name) for name in ("ray", "torch", "deepspeed", "transformers")}
@@ -49,29 +62,36 @@ def summarize(
         note: why a run did not finish.
         earlier: the summary of the part that a resumed run goes on from. The publisher counts anew in each part.
     """
-    before = earlier or {"versions_pushed": dict.fromkeys(PLAYERS, 0), "wall_s_total": 0.0}
+    before = {**_NOTHING, **(earlier or {})}
     players = publisher.get("players", {})
-    games = replay.get("games", {})
+
+    def told(key: str) -> Any:
+        """What the replay buffer says now; if it never answered, what it said last."""
+        return replay.get(key) or before[key]
+
+    games = dict(told("games"))
+    if isinstance(games["abandoned"], Mapping):
+        games |= {"abandoned": sum(games["abandoned"].values()), "abandoned_by": dict(games["abandoned"])}
     return {
         "status": status,
         "note": note,
         "run": recipe.run.name,
         "seed": recipe.run.seed,
         "wall_s": round(wall_s, 1),
-        "wall_s_total": round(wall_s + before["wall_s_total"], 1),
+        "wall_s_total": round(wall_s + before["wall_s_total"], 1),  # of all parts of a resumed run
         "time_to_first_step_s": None if first_step_s is None else round(first_step_s, 1),
-        "steps": {p: players.get(p, {}).get("step", 0) for p in PLAYERS},
+        "steps": {p: max(players.get(p, {}).get("step", 0), before["steps"][p]) for p in PLAYERS},
         "versions_pushed": {
             p: players.get(p, {}).get("versions_pushed", 0) + before["versions_pushed"][p] for p in PLAYERS
         },
         "games": games,
-        "rows": replay.get("rows", {}),
-        "staleness": replay.get("staleness", {}),
-        "states": replay.get("states", {}),
-        "judge": replay.get("judge", {}),
+        "rows": told("rows"),
+        "staleness": {"bound": recipe.replay.max_staleness, **told("staleness")},
+        "states": told("states"),
+        "judge": told("judge"),
         "push": {p: players.get(p, {}).get("pushes", {}) for p in PLAYERS},
         "workers": {p: players.get(p, {}).get("workers", []) for p in PLAYERS},
-        "heldout": dict(heldout),
+        "heldout": {**before["heldout"], **heldout},
         "versions": package_versions(),
     }
 

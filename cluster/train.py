@@ -1,6 +1,7 @@
 """`train`: from a recipe file to an exit status. Everything is checked before anything is started or written."""
 
 import asyncio
+import contextlib
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from cluster.cli import FAILED, INTERRUPTED
 from cluster.logs import configure_logs
 from cluster.placement import check_room, demand_of
 from cluster.progress import Progress
-from cluster.recipe_file import load_recipe
-from cluster.rundir import check_free, find_run, make_run, name_run
+from cluster.recipe_file import load_recipe, with_absolute_paths
+from cluster.replay.admission import AdmissionRule
+from cluster.rundir import check_free, find_run, lock_run, make_run, name_run
 from cluster.seedbank import find_inputs
 from cluster.session import Interrupted, Session, interrupts, ray_session
 from cluster.summary import heldout_table, run_table
@@ -47,6 +49,7 @@ def train_run(recipe_file: Path | None, overrides: Sequence[str], resume: Path |
         run_dir = None
         recipe = name_run(load_recipe(recipe_file, overrides), recipe_file)
         check_free(recipe)
+    AdmissionRule.from_recipe(recipe)  # refuses what would deadlock
     with interrupts():
         try:
             return _run(recipe, run_dir, started_at)
@@ -55,19 +58,21 @@ def train_run(recipe_file: Path | None, overrides: Sequence[str], resume: Path |
             return INTERRUPTED
 
 
-def _free(session: Session) -> tuple[float, float, float | None]:
-    """CPUs and GPUs that Ray has to give, and free memory in GiB where there is one machine to ask."""
+def _free(session: Session) -> tuple[float, float, float]:
+    """CPUs, GPUs and memory (GiB) that Ray has to give."""
     import psutil
     import ray
 
     free = ray.available_resources()
-    memory = psutil.virtual_memory().available / 2**30 if session.local else None
-    return free.get("CPU", 0.0), free.get("GPU", 0.0), memory
+    memory = free.get("memory", 0.0)  # Ray knows of a container's limit, psutil of what others use
+    if session.local:
+        memory = min(memory, psutil.virtual_memory().available)
+    return free.get("CPU", 0.0), free.get("GPU", 0.0), memory / 2**30
 
 
 def _run(recipe: Recipe, run_dir: Path | None, started_at: float) -> int:
     """From here on Ray runs."""
-    with Progress() as progress:
+    with contextlib.ExitStack() as stack, Progress() as progress:
         progress.say(f"run {recipe.run.name}, seed {recipe.run.seed}: checking models and seeds")
         inputs = find_inputs(recipe, progress.say)
         bad = sum(len(lines) for lines in inputs.quarantine.values())
@@ -83,7 +88,8 @@ def _run(recipe: Recipe, run_dir: Path | None, started_at: float) -> int:
             group = asyncio.run(reserve(demand))
 
             resumed = run_dir is not None
-            run_dir = run_dir or make_run(recipe, inputs.quarantine_jsonl())
+            run_dir = run_dir or make_run(with_absolute_paths(recipe), inputs.quarantine_jsonl())
+            stack.enter_context(lock_run(run_dir))
             configure_logs(run_dir, "driver-0")
             progress.say(f"everything lies in {run_dir}")
             progress.say(f"dashboard {session.dashboard_url or 'off'}, metrics {session.metrics_url or 'off'}")

@@ -75,6 +75,7 @@ def snapshot_of(
         steps={p: view[p]["step"] for p in PLAYERS},
         games_finished=view["finished"],
         games_started=view["started"],
+        games_abandoned=view["abandoned"],
         tokens=tokens,
         verdicts=view["verdicts"],
         held={p: view[p]["held"] for p in PLAYERS},

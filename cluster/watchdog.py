@@ -4,8 +4,7 @@ Pure: one snapshot of counters in, a sentence or None out. It owns no timer and 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from protocol.roles import PLAYERS, Player
 
@@ -18,6 +17,7 @@ class Snapshot:
     steps: Mapping[Player, int]
     games_finished: int
     games_started: int
+    games_abandoned: int
     tokens: int
     verdicts: int
     held: Mapping[Player, int]
@@ -29,16 +29,26 @@ class Snapshot:
 
 @dataclass
 class Watchdog:
-    """Feeds on snapshots; `check` gives the reason once nothing has moved for `stall_s` seconds."""
+    """Feeds on snapshots; `check` gives the reason once nothing has moved for `stall_s` seconds.
+
+    Giving up games is no movement: `abandoned_in_a_row` of them with none finished in between end the run at once.
+    """
 
     stall_s: float
+    abandoned_in_a_row: int
     _last: tuple[int, ...] = ()
     _since_s: float = 0.0
-    _learned_since_s: float = field(default=0.0)
+    _finished: int = 0
+    _abandoned: int = 0  # when the last game finished
 
     def check(self, s: Snapshot) -> str | None:
         """None while any counter moves; else why nothing does."""
-        moving = (*(s.steps[p] for p in PLAYERS), s.games_finished, s.games_started, s.tokens, s.verdicts)
+        if s.games_finished != self._finished:
+            self._finished, self._abandoned = s.games_finished, s.games_abandoned
+        in_a_row = s.games_abandoned - self._abandoned
+        if in_a_row >= self.abandoned_in_a_row:
+            return f"the last {in_a_row} games were all given up; games.abandoned_by and logs/rollout-0.log say why"
+        moving = (*(s.steps[p] for p in PLAYERS), s.games_finished, s.tokens, s.verdicts)
         if moving != self._last or not self._since_s:
             self._last, self._since_s = moving, s.now_s
             return None
@@ -59,12 +69,7 @@ def blocked_edge(s: Snapshot) -> str:
     for player in PLAYERS:
         if s.held[player] >= s.batch[player]:
             return f"replay holds {s.held[player]} games for the {player} learner, which does not take its {s.batch[player]}"
-    if s.games_started > s.games_finished:
-        return f"{s.games_started - s.games_finished} games are in flight and none ends; the engines' logs say more"
+    in_flight = s.games_started - s.games_finished - s.games_abandoned
+    if in_flight > 0:
+        return f"{in_flight} games are in flight and none ends; the engines' logs say more"
     return f"no game is dealt: {s.admission or 'admission gave no reason'}"
-
-
-def progress_of(stats: Mapping[str, Any], key: str) -> int:
-    """A counter out of an actor's stats; 0 while the actor has not answered yet."""
-    value = stats.get(key, 0)
-    return int(value) if value is not None else 0

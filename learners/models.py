@@ -30,9 +30,17 @@ def check_model_folder(path: str, where: str) -> None:
         raise UserError(f"{where}: {path} is not a folder; give a local Hugging Face model folder, or `sandbox`")
     if not (folder / "config.json").is_file():
         raise UserError(f"{where}: {path} has no config.json; give a folder that save_pretrained() wrote")
-    if not any([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{where}: {path}/config.json is no JSON object; give a folder that save_pretrained() wrote")
+    weights = [*folder.glob("*model*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    if not weights or any(_is_pointer(file) for file in weights):
         raise UserError(
-            f"{where}: {path} has no weights (*.safetensors or *.bin); add them, or fetch them with git lfs pull"
+            f"{where}: {path} has no weights (model*.safetensors or pytorch_model*.bin); add them, or fetch them with "
+            "git lfs pull"
         )
     names = {entry.name for entry in folder.iterdir()}
     if not ({"tokenizer.json", "tokenizer.model"} & names or {"vocab.json", "merges.txt"} <= names):
@@ -43,3 +51,9 @@ def check_model_folder(path: str, where: str) -> None:
         raise UserError(
             f"{where}: {path} has no chat template; add chat_template.jinja or `chat_template` in tokenizer_config.json"
         )
+
+
+def _is_pointer(file: Path) -> bool:
+    """Whether git-lfs has left its pointer where the weights should be."""
+    with file.open("rb") as f:
+        return f.read(24) == b"version https://git-lfs."

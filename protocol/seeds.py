@@ -26,16 +26,20 @@ def _parse(line: str) -> Seed | str:
     """The seed of one line, or the reason that there is none."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "no JSON"
     if not isinstance(value, dict):
         return "no JSON object"
     prompt, category = value.get("prompt"), value.get("category")
     if not isinstance(prompt, str) or not prompt.strip():
         return "no text in `prompt`"
-    if category not in CATEGORIES:
+    if not isinstance(category, str) or category not in CATEGORIES:
         return f"category {json.dumps(category)[:40]} is neither of {', '.join(CATEGORIES)}"
-    digest = hashlib.blake2b(f"{category}\n{prompt}".encode(), digest_size=6).hexdigest()
+    try:
+        encoded = f"{category}\n{prompt}".encode()
+    except UnicodeEncodeError:
+        return "text that is no Unicode (a lone surrogate)"
+    digest = hashlib.blake2b(encoded, digest_size=6).hexdigest()
     return Seed(id=f"{category[0]}-{digest}", text=prompt.strip(), category=category)
 
 

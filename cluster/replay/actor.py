@@ -56,7 +56,8 @@ class ReplayBuffer:
         self._steps = recipe.run.steps
         self._batch_games: dict[Player, int] = {p: getattr(recipe.learners, p).batch_games for p in PLAYERS}
         # Two generations and three rounds of judging is the longest game; beyond that, its worker or a reply is lost.
-        self._game_limit_s = 2 * recipe.generation.deadline_s + 3 * recipe.judge.deadline_s
+        judging_s = recipe.judge.attempts * recipe.judge.deadline_s
+        self._game_limit_s = 2 * recipe.generation.deadline_s + 3 * judging_s
         replay = recipe.replay
         self._tables: dict[Player, Table[Place]] = {
             p: Table(replay.max_staleness, replay.capacity_rows) for p in PLAYERS

@@ -108,7 +108,7 @@ def check_books(summary: dict[str, Any]) -> None:
         assert rows["learned"] + evicted + rows["held"] == rows["appended"], player
     assert summary["staleness"]["max_learned"] <= summary["staleness"]["bound"]
     games = summary["games"]
-    assert games["finished"] + sum(games["abandoned"].values()) + games["open"] == games["started"]
+    assert games["finished"] + games["abandoned"] + games["open"] == games["started"]
 
 
 def scrape(url: str) -> str:

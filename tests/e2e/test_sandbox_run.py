@@ -51,7 +51,8 @@ def test_a_run_from_start_to_export(tmp_path: Path) -> None:
     summary = summary_of(run)
     check_books(summary)
     assert summary["status"] == "finished"
-    assert summary["steps"] == {"attacker": 8, "defender": 8} == summary["versions_pushed"]
+    assert summary["steps"] == {"attacker": 8, "defender": 8}
+    assert all(0 < n <= 8 for n in summary["versions_pushed"].values())  # newest wins where pushes queue up
     assert summary["judge"]["verdicts"] > 0 and summary["judge"]["failed"] == 0
     assert sum(summary["states"]["attack"].values()) == 2 * summary["games"]["finished"]
     assert sum(summary["states"]["response"].values()) == 4 * summary["games"]["finished"]

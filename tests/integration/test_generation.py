@@ -67,6 +67,14 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
     await worker.shutdown()
 
 
+async def test_more_long_prompts_than_one_engine_step_takes(served: Served) -> None:
+    """vLLM cuts such a prompt in two, and on a CPU that kills the engine where requests have seeds (see engine_args)."""
+    many = [ask(2 * k, 2 * k + 1, words=300 + k) for k in range(24)]
+    answers = await asyncio.gather(*(served.worker.generate(a) for a in many))
+    assert [len(group) for group in answers] == [2] * 24
+    assert_sampled_by(tiny_model(0), answers[-1][0])
+
+
 async def test_seeds_decide_what_is_sampled(served: Served) -> None:
     first = await served.worker.generate(ask(1, 2, 3, sampling=SHARP))
     again = await served.worker.generate(ask(3, 1, sampling=SHARP))

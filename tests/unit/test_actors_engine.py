@@ -75,6 +75,8 @@ def test_cpu_and_gpu_engines_differ_in_memory_and_executor_only() -> None:
         "kv_cache_memory_bytes",
         "gpu_memory_utilization",
         "load_format",
+        "enable_chunked_prefill",
+        "max_num_batched_tokens",
         "distributed_executor_backend",
     }
 

@@ -13,7 +13,10 @@ SANDBOX = str(ROOT / "deploy" / "recipes" / "sandbox.yaml")
 
 
 def model_folder(path: Path, *leave_out: str) -> str:
-    """A folder that looks like a Hugging Face model, as far as a check without torch can see."""
+    """A folder that looks like a Hugging Face model, as far as a check without torch can see.
+
+    `leave_out` names files that are missing, or as `name:text` what they hold instead.
+    """
     files = {
         "config.json": json.dumps({"max_position_embeddings": 4096}),
         "model.safetensors": "weights",
@@ -22,6 +25,7 @@ def model_folder(path: Path, *leave_out: str) -> str:
         "chat_template.jinja": "{{ messages }}",
     }
     path.mkdir()
+    files |= dict(change.split(":", 1) for change in leave_out if ":" in change)
     for name, text in files.items():
         if name not in leave_out:
             (path / name).write_text(text)
@@ -47,6 +51,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (["train", SANDBOX, "--set", "replay.max_staleness=-1"], "replay.max_staleness: -1 is below 0"),
         (["train"], "give either a recipe file or --resume RUN"),
         (["train", "--resume", "/nonexistent"], "is no run"),
+        (["train", SANDBOX, "--set", "replay.capacity_rows=1"], "replay.capacity_rows: 1 is below"),
+        (["train", SANDBOX, "--set", "run.dir=~nobody-here/x"], "run.dir: '~nobody-here/x' is no path here"),
     ],
 )
 def test_recipe_and_option_mistakes(
@@ -60,6 +66,8 @@ def test_recipe_and_option_mistakes(
     [
         (["config.json"], "has no config.json"),
         (["model.safetensors"], "has no weights"),
+        (["config.json:{"], "config.json is no JSON object"),
+        (["model.safetensors:version https://git-lfs.github.com/spec/v1"], "has no weights"),
         (["tokenizer.json", "tokenizer_config.json"], "has no tokenizer"),
         (["chat_template.jinja"], "has no chat template"),
     ],

@@ -75,6 +75,7 @@ SNAPSHOT = Snapshot(
     steps={"attacker": 1, "defender": 1},
     games_finished=5,
     games_started=5,
+    games_abandoned=0,
     tokens=100,
     verdicts=9,
     held={"attacker": 0, "defender": 0},
@@ -96,7 +97,7 @@ SNAPSHOT = Snapshot(
     ],
 )
 def test_the_watchdog_names_the_blocked_edge(change: dict[str, object], edge: str) -> None:
-    dog = Watchdog(stall_s=60)
+    dog = Watchdog(stall_s=60, abandoned_in_a_row=100)
     now = replace(SNAPSHOT, **change)  # type: ignore[arg-type]
     assert dog.check(now) is None
     assert dog.check(replace(now, now_s=69.0)) is None
@@ -105,8 +106,20 @@ def test_the_watchdog_names_the_blocked_edge(change: dict[str, object], edge: st
 
 
 def test_the_watchdog_is_quiet_while_anything_moves() -> None:
-    dog = Watchdog(stall_s=60)
+    dog = Watchdog(stall_s=60, abandoned_in_a_row=100)
     assert all(dog.check(replace(SNAPSHOT, now_s=40.0 * k, tokens=k)) is None for k in range(1, 20))
+
+
+def test_a_run_whose_games_are_all_given_up_ends() -> None:
+    dog = Watchdog(stall_s=60, abandoned_in_a_row=100)
+    busy = [
+        replace(SNAPSHOT, now_s=k, games_started=k, games_abandoned=k, games_finished=k // 50) for k in range(1, 300)
+    ]
+    assert all(dog.check(s) is None for s in busy)  # every fiftieth is finished
+    said = [
+        dog.check(replace(busy[-1], now_s=300 + k, games_started=300 + k, games_abandoned=300 + k)) for k in range(100)
+    ]
+    assert said[0] is None and "all given up" in str(said[-1])
 
 
 def test_heldout_fractions_leave_out_what_the_judge_could_not_read() -> None:

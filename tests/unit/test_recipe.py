@@ -38,7 +38,7 @@ def test_shipped_recipes_parse_and_survive_a_round_trip(path: Path, tmp_path: Pa
 
 
 def test_there_are_shipped_recipes() -> None:
-    assert {"sandbox", "random-15m"} <= {p.stem for p in RECIPES}
+    assert {"sandbox", "random-16m"} <= {p.stem for p in RECIPES}
 
 
 def test_overrides_win_and_read_numbers_as_people_write_them(tmp_path: Path) -> None:
@@ -57,6 +57,8 @@ def test_overrides_win_and_read_numbers_as_people_write_them(tmp_path: Path) -> 
         ("", ["run.seed"], "no key=value"),
         ("run: {seed: 1}", ["run.seed.x=1"], "is a value, not a section"),
         ("", ["run.sed=1"], "did you mean run.seed?"),
+        ("", ["run.seed=2024-13-45"], "is no YAML value"),
+        ("run: {seed: 2024-13-45}", [], "is no YAML"),
     ],
 )
 def test_files_and_overrides_that_cannot_be_read(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
@@ -64,6 +66,13 @@ def test_files_and_overrides_that_cannot_be_read(tmp_path: Path, text: str, over
     path.write_text(text)
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         load_recipe(path, overrides)
+
+
+def test_an_override_changes_one_place_even_where_yaml_shares_a_section(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("learners:\n  attacker: &a {lr: 0.1}\n  defender: *a\n")
+    recipe = load_recipe(path, ["learners.defender.lr=0.5"])
+    assert (recipe.learners.attacker.lr, recipe.learners.defender.lr) == (0.1, 0.5)
 
 
 def test_a_missing_recipe(tmp_path: Path) -> None:

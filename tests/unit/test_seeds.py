@@ -24,6 +24,9 @@ def test_bad_lines_are_quarantined_and_the_rest_is_read(tmp_path: Path) -> None:
         '{"prompt": "", "category": "benign"}',
         '{"prompt": "fix a bike", "category": "benign"}',
         "[1]",
+        '{"prompt": "x \\ud800", "category": "benign"}',
+        "[" * 100_000,
+        '{"prompt": "x", "category": ["benign"]}',
         '{"prompt": "open a safe", "category": "harmful"}',
     )
     seeds, bad = read_seeds(path, "seeds.train")
@@ -34,6 +37,9 @@ def test_bad_lines_are_quarantined_and_the_rest_is_read(tmp_path: Path) -> None:
         (5, "no text in `prompt`"),
         (6, "repeats an earlier line"),
         (7, "no JSON object"),
+        (8, "text that is no Unicode (a lone surrogate)"),
+        (9, "no JSON"),
+        (10, 'category ["benign"] is neither of harmful, benign'),
     ]
 
 
