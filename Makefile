@@ -1,5 +1,5 @@
 # The commands that people use. Everything runs in .venv, which `setup` makes from pinned files.
-.PHONY: setup demo test test-unit test-all lint types check real-input clean
+.PHONY: setup demo test test-unit lint types check real-input clean
 VENV := .venv/bin
 ARGS ?=
 export PYTHONUNBUFFERED := 1

@@ -10,11 +10,11 @@ from protocol.errors import UserError
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS
 
-ROLLOUT_CPUS = 0.1  # mostly waits; see docs in deploy/recipes for the sandbox's shares
+ROLLOUT_CPUS = 0.1  # mostly waits
 SERVICE_CPUS = 0.05  # replay, publisher: each
-ENGINE_GIB = 1.2  # three processes of one CPU engine without its KV cache and weights, as measured on the sandbox
-RANK_GIB = 0.7  # one learner rank without weights, as measured on the sandbox
-BASE_GIB = 1.5  # Ray's own processes, the driver, judges, rollout and replay
+ENGINE_GIB = 1.4  # the two processes of a CPU engine without its KV cache and weights, as measured on the sandbox
+RANK_GIB = 0.8  # one learner rank without weights, as measured on the sandbox
+BASE_GIB = 2.0  # Ray's and Ray Train's own processes, the driver, judges, rollout and replay
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ rm -rf .venv
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 grep -v '^#' requirements/cpu.txt | while read -r pin; do
     case $pin in
-    torch==*) pip install -q --no-deps "$pin" 2>/dev/null ||
-        pip install -q --no-deps --index-url https://download.pytorch.org/whl/cpu "$pin" ;;
-    *) pip install -q --no-deps "$pin" ;;
+    torch==*) pip install -qq --no-deps "$pin" 2>/dev/null ||
+        pip install -qq --no-deps --index-url https://download.pytorch.org/whl/cpu "$pin" ;;
+    *) pip install -qq --no-deps "$pin" ;;
     esac
 done
-pip install -q --no-deps -r requirements/lock.txt
+pip install -qq --no-deps -r requirements/lock.txt
 touch "$stamp"
 echo "setup: .venv is ready"
