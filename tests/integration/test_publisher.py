@@ -119,12 +119,12 @@ def test_the_learner_does_not_wait_for_slow_workers_and_queued_versions_are_skip
     publisher: Any, tmp_path: Path
 ) -> None:
     sink = PublisherSink(publisher)
-    (worker,) = workers(publisher, tmp_path, 1, slow_s=0.8)
+    (worker,) = workers(publisher, tmp_path, 1, slow_s=4.0)
     assert sink.wait_delivered("attacker", 0, 30.0)
     began = time.monotonic()
     for version in range(1, 6):
         push(sink, version)
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 4.0  # less than one of the five loads
     assert sink.wait_delivered("attacker", 5, 30.0)
     version, loads, _ = ray.get(worker.seen.remote(), timeout=30)
     assert version == 5 and loads == [1, 5]
