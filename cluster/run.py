@@ -19,7 +19,7 @@ from cluster.evaluation import Evaluation
 from cluster.history import History
 from cluster.metrics import Metrics
 from cluster.progress import Progress
-from cluster.rundir import read_summary, write_json
+from cluster.rundir import read_summary, resumes_above_zero, write_json
 from cluster.seedbank import Inputs
 from cluster.summary import summarize
 from cluster.view import snapshot_of, view_of
@@ -110,13 +110,9 @@ class Run:
             raise RunFailed(f"an engine did not start: {_last_line(e)}") from None
 
     async def _catch_up(self, parts: Parts) -> None:
-        """After a resume the workers hold version 0; games wait for the versions that the learners push first.
-
-        A player that had neither a checkpoint nor a newer version when the run stopped starts at version 0 and pushes nothing.
-        """
+        """After a resume the workers hold version 0; games wait for the versions that the learners push first."""
         await self._poll(parts)
-        seen = self._replay.get("versions", {})
-        pushes = {p for p in PLAYERS if seen.get(p, 0) > 0 or any((self.run_dir / "checkpoints" / p).glob("step-*"))}
+        pushes = resumes_above_zero(self.run_dir, self._replay.get("versions", {}))
         try:
             async with asyncio.timeout(self.recipe.run.stall_s):
                 while not pushes <= self._delivered():

@@ -16,6 +16,7 @@ from typing import Any
 from cluster.recipe_file import dump_recipe
 from protocol.errors import UserError
 from protocol.recipe import Recipe
+from protocol.roles import PLAYERS, Player
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
@@ -91,6 +92,18 @@ def read_summary(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value
+
+
+def resumes_above_zero(path: Path, versions: Mapping[Player, int]) -> set[Player]:
+    """The players whose learners push first thing when the run is resumed.
+
+    One that stopped before its first version, with no checkpoint either, starts at version 0 again and pushes nothing.
+
+    Args:
+        path: the run directory.
+        versions: the highest version that the replay buffer saw of each player.
+    """
+    return {p for p in PLAYERS if versions.get(p, 0) > 0 or any((path / "checkpoints" / p).glob("step-*[0-9]"))}
 
 
 @contextlib.contextmanager

@@ -99,7 +99,7 @@ def summarize(
 def heldout_table(summary: Mapping[str, Any]) -> Table:
     """Held-out fractions before and after, one row an occasion."""
     table = Table(title="Held-out seeds (fractions of responses)")
-    table.add_column("measured")
+    table.add_column("measured", no_wrap=True)
     for name in SHOWN:
         table.add_column(name.replace("_", " "), justify="right")
     for occasion, label in OCCASIONS.items():

@@ -54,7 +54,7 @@ def train_run(recipe_file: Path | None, overrides: Sequence[str], resume: Path |
         try:
             return _run(recipe, run_dir, started_at)
         except Interrupted as e:
-            Progress().say(f"interrupted ({e}) before the run began; nothing was kept")
+            Progress().say(f"interrupted ({e})")
             return INTERRUPTED
 
 

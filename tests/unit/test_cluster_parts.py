@@ -8,7 +8,17 @@ import pytest
 
 from cluster.heldout import tally
 from cluster.placement import check_room, demand_of
-from cluster.rundir import check_free, find_run, make_run, name_run, run_path
+from cluster.recipe_file import load_recipe
+from cluster.rundir import (
+    check_free,
+    find_run,
+    lock_run,
+    make_run,
+    name_run,
+    read_summary,
+    resumes_above_zero,
+    run_path,
+)
 from cluster.summary import package_versions, summarize
 from cluster.watchdog import Snapshot, Watchdog
 from protocol.errors import UserError
@@ -68,6 +78,44 @@ def test_resuming_what_is_no_run_or_is_finished(tmp_path: Path) -> None:
     (path / "summary.json").write_text(json.dumps({"status": "finished"}))
     with pytest.raises(UserError, match="is finished"):
         find_run(path)
+
+
+def test_a_run_is_kept_from_a_second_driver(tmp_path: Path) -> None:
+    path = make_run(named(tmp_path), "")
+    with lock_run(path), pytest.raises(UserError, match="another driver"), lock_run(path):
+        pass
+    with lock_run(path):
+        pass
+
+
+def test_who_pushes_first_when_a_run_is_resumed(tmp_path: Path) -> None:
+    assert resumes_above_zero(tmp_path, {"attacker": 0, "defender": 0}) == set()
+    (tmp_path / "checkpoints" / "attacker" / "step-5").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "defender" / "step-5.tmp").mkdir(parents=True)
+    assert resumes_above_zero(tmp_path, {"attacker": 0, "defender": 0}) == {"attacker"}
+    assert resumes_above_zero(tmp_path, {"attacker": 0, "defender": 2}) == {"attacker", "defender"}
+
+
+def test_a_torn_summary_does_not_keep_a_run_from_being_resumed(tmp_path: Path) -> None:
+    path = make_run(named(tmp_path), "")
+    (path / "summary.json").write_text('{"status": "fin')
+    assert find_run(path) == path and read_summary(path) == {}
+
+
+def test_a_recipe_file_of_any_name_gives_a_legal_run_name(tmp_path: Path) -> None:
+    recipe = name_run(named(tmp_path, None), Path("my recipe (2).yaml"))
+    assert load_recipe(make_run(recipe, "") / "recipe.yaml").run.name == recipe.run.name
+
+
+def test_a_resumed_part_that_fails_early_keeps_what_the_first_part_counted() -> None:
+    rows = {p: {"appended": 5, "learned": 3, "held": 2, "evicted": {}} for p in ("attacker", "defender")}
+    replay = {"games": {"started": 5, "finished": 4, "abandoned": {"stopped": 1}}, "rows": rows}
+    players = {p: {"step": 7, "versions_pushed": 7} for p in ("attacker", "defender")}
+    first = summarize(Recipe(), "interrupted", 10.0, 2.0, replay, {"players": players}, {"start": {"n": 1}})
+    second = summarize(Recipe(), "failed", 5.0, None, {}, {}, {}, "why", first)
+    assert second["steps"] == {"attacker": 7, "defender": 7} == second["versions_pushed"]
+    assert second["games"]["abandoned"] == 1 and second["rows"] == rows and second["heldout"] == {"start": {"n": 1}}
+    assert second["wall_s_total"] == 15.0
 
 
 SNAPSHOT = Snapshot(
