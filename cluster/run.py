@@ -87,7 +87,8 @@ class Run:
             rollout = asyncio.ensure_future(_wait(parts.rollout.run.remote()))
             await self._watch(parts, rollout)
             await self._stop_games(parts, rollout)
-            self.progress.say("measuring the trained players on the held-out seeds")
+            if self.inputs.heldout:
+                self.progress.say("measuring the trained players on the held-out seeds")
             await self._evaluation.end()
             await self._poll(parts)
         finally:

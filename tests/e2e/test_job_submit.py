@@ -70,8 +70,18 @@ def test_a_submitted_job_runs_on_the_cluster_and_leaves_it_running(head: str, tm
     ensure_sandbox()
     env = {**os.environ, "RAY_ADDRESS": head, **AUTH}
     entry = ["python", "-m", "cluster", "train", "deploy/recipes/sandbox.yaml"]
+    short = settings(tmp_path, "job", **{"run.steps": 3, "seeds.heldout": "null"})
     job = subprocess.run(
-        [BIN / "ray", "job", "submit", "--working-dir", ".", "--", *entry, *settings(tmp_path, "job")],
+        [
+            BIN / "ray",
+            "job",
+            "submit",
+            "--working-dir",
+            ".",
+            "--",
+            *entry,
+            *short,
+        ],
         cwd=ROOT,
         env=env,
         capture_output=True,

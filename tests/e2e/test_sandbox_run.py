@@ -71,11 +71,10 @@ def test_a_run_from_start_to_export(tmp_path: Path) -> None:
     logs = {p.name.rsplit("-", 1)[0] for p in (run / "logs").iterdir()}
     assert {"driver", "replay", "publisher", "rollout", "judge", "generation-attacker", "learner-defender"} <= logs
 
-    # The policy really moved, and what the workers serve is what was exported.
+    # Every push moved the weights (above), and what the worker serves is what a fresh engine finds in the export.
     recipe = load_recipe(ROOT / RECIPE)
     exported = asyncio.run(loaded_checksum(run / "export" / "defender", recipe))
     assert exported == summary["workers"]["defender"][0]["checksum"]
-    assert exported != asyncio.run(loaded_checksum(ensure_sandbox().defender, recipe))
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

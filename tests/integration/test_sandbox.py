@@ -41,9 +41,9 @@ def sample(folder: Path, chats: list[tuple[Message, ...]], temperature: float) -
 
 
 @pytest.mark.timeout(300)
-def test_both_models_are_built_from_nothing(tmp_path: Path) -> None:
-    paths = ensure_sandbox(tmp_path)
-    for folder in (paths.attacker, paths.defender):
+def test_both_models_are_whole(sandbox: SandboxPaths) -> None:
+    # The cache's key is the content of what builds it, so on a new machine, and after any change, this is a new build.
+    for folder in (sandbox.attacker, sandbox.defender):
         assert AutoModelForCausalLM.from_pretrained(folder).config.model_type == "qwen2"
         assert {path.name for path in folder.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
 
