@@ -176,12 +176,10 @@ class ZeroEngine:
         Returns:
             The manifest and, on rank 0, the packed bytes. The checksum is empty on the other ranks.
         """
-        started = time.perf_counter()
         specs, packed = self._pack(dtype)
         self.version = version
         digest = wire.checksum(packed) if packed is not None else ""
-        seconds = time.perf_counter() - started
-        return WeightManifest(player, version, specs, wire.total_bytes(specs), digest, seconds, step), packed
+        return WeightManifest(player, version, specs, wire.total_bytes(specs), digest, step), packed
 
     def export(self, dir: Path, dtype: str) -> None:
         """Writes the EMA weights as a Hugging Face folder that `AutoModelForCausalLM.from_pretrained` loads."""

@@ -7,8 +7,3 @@ Category = Literal["harmful", "benign"]
 
 PLAYERS: tuple[Player, ...] = get_args(Player)
 CATEGORIES: tuple[Category, ...] = get_args(Category)
-
-
-def opponent(player: Player) -> Player:
-    """The other player."""
-    return "defender" if player == "attacker" else "attacker"

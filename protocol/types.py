@@ -3,7 +3,7 @@
 Every type is frozen and picklable. None of them decides anything: the rules are in `game` and `preferences`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from protocol.roles import Category
@@ -190,5 +190,4 @@ class WeightManifest:
     tensors: tuple[TensorSpec, ...]
     nbytes: int
     checksum: str
-    staged_s: float = 0.0
-    step: int = field(default=0)
+    step: int = 0  # optimizer steps that the weights contain

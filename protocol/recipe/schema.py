@@ -110,7 +110,6 @@ class ReplayConfig(_Section):
 class LearnerConfig(_Section):
     """One player's learner group. Defaults are the paper's."""
 
-    objective: Literal["dpo"] = "dpo"
     beta: Annotated[float, Field(gt=0.0)] = 0.1
     lr: Annotated[float, Field(gt=0.0)] = 1e-6
     lr_final_fraction: Fraction = 0.2  # of `lr`, where the cosine ends
@@ -141,7 +140,6 @@ class PushConfig(_Section):
     """How versions reach the generation workers."""
 
     every: Positive = 1  # steps
-    transport: Literal["host"] = "host"
     deadline_s: Seconds = 60.0  # for one worker, all phases; past it the worker is replaced
 
 
