@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from actors.errors import GenerationDeadline, WorkerBroken
-from protocol.recipe.schema import GenerationConfig
+from protocol.recipe import GenerationConfig
 from protocol.types import Ask, Completion
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0  # between attempts: a worker takes seconds to come back

@@ -21,7 +21,7 @@ import structlog
 from actors.engine_args import engine_arguments, prepare_environment
 from actors.errors import PromptTooLong, WorkerBroken
 from protocol.errors import UserError
-from protocol.recipe.schema import GenerationConfig
+from protocol.recipe import GenerationConfig
 from protocol.types import Ask, Completion, Sampling
 
 __all__ = ["Engine", "PromptTooLong", "room_for", "to_completion"]

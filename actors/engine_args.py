@@ -8,7 +8,7 @@ import os
 from collections.abc import MutableMapping
 from typing import Any
 
-from protocol.recipe.schema import GenerationConfig
+from protocol.recipe import GenerationConfig
 
 BACKEND = "host"  # under which the transfer engine is registered with vLLM
 CPU_LOAD_FORMAT = "advgame-plain"

@@ -21,7 +21,7 @@ import structlog
 from actors.engine import Engine
 from actors.errors import GenerationDeadline, WeightsRefused, WorkerBroken
 from actors.update import Held, LoadReport, digest_of, staging_dir, sweep_staged, update
-from protocol.recipe.schema import GenerationConfig
+from protocol.recipe import GenerationConfig
 from protocol.roles import Player
 from protocol.types import Ask, Completion, WeightManifest
 

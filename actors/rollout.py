@@ -21,7 +21,7 @@ import structlog
 from actors.errors import GenerationDeadline, PromptTooLong
 from protocol.game import play_game
 from protocol.interfaces import GameSource, Generator, Judge
-from protocol.recipe.schema import Recipe
+from protocol.recipe import Recipe
 from protocol.types import Deal, GameRecord
 
 _log = structlog.get_logger(__name__)

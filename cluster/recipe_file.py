@@ -7,8 +7,7 @@ from typing import Any
 import yaml
 
 from protocol.errors import UserError
-from protocol.recipe import Recipe, parse_recipe
-from protocol.recipe.schema import SANDBOX
+from protocol.recipe import SANDBOX, Recipe, parse_recipe
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

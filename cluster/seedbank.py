@@ -11,8 +11,7 @@ from pathlib import Path
 from cluster.sandbox import SandboxPaths, ensure_sandbox
 from learners.models import check_model_folder
 from protocol.errors import UserError
-from protocol.recipe import Recipe
-from protocol.recipe.schema import SANDBOX
+from protocol.recipe import SANDBOX, Recipe
 from protocol.roles import PLAYERS, Player
 from protocol.seeds import BadLine, read_seeds
 from protocol.types import Seed

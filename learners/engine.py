@@ -26,7 +26,7 @@ from learners import checkpoints, wire
 from learners.batching import MicroBatch, StepBatch
 from learners.schedule import lr_at
 from protocol.randomness import derive_seed
-from protocol.recipe.schema import LearnerConfig
+from protocol.recipe import LearnerConfig
 from protocol.roles import Player
 from protocol.types import TensorSpec, WeightManifest
 

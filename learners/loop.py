@@ -24,7 +24,7 @@ import structlog
 from learners import checkpoints
 from learners.publisher import Publisher
 from protocol.interfaces import BatchSource, WeightSink
-from protocol.recipe.schema import LearnerConfig
+from protocol.recipe import LearnerConfig
 from protocol.roles import Player
 
 log = structlog.get_logger(__name__)

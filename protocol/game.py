@@ -8,13 +8,14 @@ only on (run seed, game id, move), so a game dealt again is the same game.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from protocol.formats import FORMATS
 from protocol.interfaces import Generator, Judge
 from protocol.preferences import compare, comparisons, rewards
 from protocol.prompts import attacker_messages, defender_messages
 from protocol.randomness import derive_seed
-from protocol.recipe.schema import Recipe
+from protocol.recipe import Recipe
 from protocol.roles import Player
 from protocol.states import fixed_reward
 from protocol.types import (
@@ -32,6 +33,7 @@ from protocol.types import (
     Verdict,
 )
 
+UNJUDGED = 0.0  # reward of a valid item whose player's judge is switched off (GAME.md 2)
 DEFENDER_CRITERION: dict[str, Criterion] = {"benign": "compliance", "harmful": "deflection"}
 ATTACKER_CRITERION: dict[str, Criterion] = {"benign": "refusal", "harmful": "compliance"}
 
@@ -66,13 +68,39 @@ class Scored:
     disagreements: int
 
 
-def read_verdicts(n: int, both_orders: bool, verdicts: Sequence[Verdict]) -> Scored:
-    """Joins the verdicts on `comparisons(n, both_orders)`. A comparison with a failed order yields nothing at all.
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a group is judged: `pointwise`, or pairwise in one order or `both_orders`; not at all where the judge is not `on`."""
 
-    An item none of whose comparisons succeeded has no reward and becomes `judge_failed`.
+    pointwise: bool
+    both_orders: bool
+    on: bool = True
+
+    @classmethod
+    def of(cls, recipe: Recipe, player: Player) -> Self:
+        """As the recipe says for that player's groups."""
+        on = recipe.game.attacker_judge if player == "attacker" else recipe.game.defender_judge
+        return cls(recipe.judge.form == "pointwise", recipe.both_orders, on)
+
+    def questions(self, n: int) -> list[tuple[int, ...]]:
+        """What is asked about a group of `n` valid items: for each verdict the places of the responses shown, in order."""
+        if not self.on:
+            return []
+        return [(k,) for k in range(n)] if self.pointwise else [*comparisons(n, self.both_orders)]
+
+
+def read_verdicts(n: int, scoring: Scoring, verdicts: Sequence[Verdict]) -> Scored:
+    """Joins the verdicts on `scoring.questions(n)`. A comparison with a failed order yields nothing at all.
+
+    An item none of whose questions succeeded has no reward and becomes `judge_failed`. Without a judge every item is worth 0.
     """
-    width = 2 if both_orders and n > 1 else 1
-    orders = comparisons(n, both_orders)
+    if not scoring.on:
+        return Scored([UNJUDGED] * n, [], [], 0, 0)
+    if scoring.pointwise:
+        alone = [None if v.scores is None or len(v.scores) != 1 else v.scores[0] for v in verdicts]
+        return Scored(list(alone), [], list(verdicts), 0, 0)
+    width = 2 if scoring.both_orders and n > 1 else 1
+    orders = comparisons(n, scoring.both_orders)
     preferences = []
     for at in range(0, len(orders), width):
         i, j = orders[at]
@@ -87,16 +115,14 @@ def read_verdicts(n: int, both_orders: bool, verdicts: Sequence[Verdict]) -> Sco
 
 
 async def score(
-    judge: Judge, criterion: Criterion, seed: Seed, query: str, texts: Sequence[str], both_orders: bool, rng: int
+    judge: Judge, criterion: Criterion, seed: Seed, query: str, texts: Sequence[str], scoring: Scoring, rng: int
 ) -> Scored:
-    """Has the judge compare `texts`, every pair of them; a single text with itself; none without asking."""
-    if not texts:
-        return Scored([], [], [], 0, 0)
+    """Has the judge answer `scoring.questions` about `texts`; asks nothing where there are none."""
     requests = [
-        JudgeRequest(criterion, seed.category, query, (texts[i], texts[j]), derive_seed(rng, at))
-        for at, (i, j) in enumerate(comparisons(len(texts), both_orders))
+        JudgeRequest(criterion, seed.category, query, tuple(texts[k] for k in shown), derive_seed(rng, at))
+        for at, shown in enumerate(scoring.questions(len(texts)))
     ]
-    return read_verdicts(len(texts), both_orders, await judge.judge(requests))
+    return read_verdicts(len(texts), scoring, await judge.judge(requests) if requests else [])
 
 
 def settle(
@@ -142,7 +168,10 @@ class _Table:
         return Ask(f"{game}-{player}-{move}", messages, seeds, Sampling(s.temperature, s.top_p, s.max_new_tokens))
 
     async def faithful(self, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict for each text; none where faithfulness is not judged."""
         seed = self.deal.seed
+        if not self.recipe.game.faithfulness:
+            return []
         rng = derive_seed(self.recipe.run.seed, self.deal.game_id, "faithful")
         requests = [
             JudgeRequest("faithfulness", seed.category, seed.text, (text,), derive_seed(rng, k))
@@ -165,7 +194,7 @@ class _Table:
             seed,
             query,
             [text for text in texts if text is not None],
-            self.recipe.judge.both_orders,
+            Scoring.of(self.recipe, "defender"),
             rng,
         )
         return completions, [state for state, _ in read], texts, scored
@@ -193,7 +222,8 @@ async def play_game(deal: Deal, recipe: Recipe, attacker: Generator, defender: G
     states, texts = [state for state, _ in read], [text for _, text in read]
 
     faith = await table.faithful([text for text in texts if text is not None])
-    for k, verdict in zip([k for k, text in enumerate(texts) if text is not None], faith, strict=True):
+    valid = [k for k, text in enumerate(texts) if text is not None] if game.faithfulness else []
+    for k, verdict in zip(valid, faith, strict=True):
         if verdict.faithful is None:
             states[k] = "judge_failed"
         elif not verdict.faithful:
@@ -237,7 +267,7 @@ async def play_game(deal: Deal, recipe: Recipe, attacker: Generator, defender: G
 
     rng = derive_seed(recipe.run.seed, deal.game_id, "judge-attacker")
     scored = await score(
-        judge, ATTACKER_CRITERION[seed.category], seed, seed.text, through, recipe.judge.both_orders, rng
+        judge, ATTACKER_CRITERION[seed.category], seed, seed.text, through, Scoring.of(recipe, "attacker"), rng
     )
     items, preferences = settle(attacks, states, texts, scored)
     defender_version = min((c.first_version for done in answers for c in done[0]), default=0)

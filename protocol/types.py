@@ -33,12 +33,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One chat prompt and the samples wanted of it: one sample for each entry of `seeds`."""
+    """One chat prompt and the samples wanted of it: one sample for each entry of `seeds`.
+
+    `pattern` is a regular expression that the whole completion is held to while it is decoded; None leaves it free.
+    """
 
     id: str
     messages: tuple[Message, ...]
     seeds: tuple[int, ...]
     sampling: Sampling
+    pattern: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from cluster.replay.report import WaitClock, replay_stats
 from cluster.replay.segments import Place, Segments
 from cluster.replay.table import Lease, Row, Table
 from cluster.replay.tally import Tally, finish_event
-from protocol.recipe.schema import Recipe
+from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
 from protocol.rows import to_batch
 from protocol.types import Deal, GameRecord, Seed

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from protocol.errors import UserError
-from protocol.recipe.schema import Recipe
+from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
 
 

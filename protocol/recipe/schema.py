@@ -1,23 +1,20 @@
 """The recipe's fields: unit, default and the reason for the default.
 
-Each part of the system is built from its own section. A knob that can be derived from another is not here.
+Each part of the system is built from its own section. A knob that can be derived from another is not here. `mode: paper` sets
+every field of `quirks` that the recipe does not set itself.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0.0)]
-SANDBOX = "sandbox"  # a path of this value means "the embedded sandbox's"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+from protocol.recipe.engines import GenerationConfig, SamplingConfig
+from protocol.recipe.judging import JudgeConfig
+from protocol.recipe.learning import LearnersConfig, QuirksConfig
+from protocol.recipe.sections import SANDBOX, Fraction, NonNegative, Positive, Rule, Seconds, Section
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Where the run lies and what it derives its randomness from."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = (
@@ -31,33 +28,25 @@ class RunConfig(_Section):
     )
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """A Hugging Face folder (weights, tokenizer, chat template), or `sandbox`."""
 
     path: str = SANDBOX
 
 
-class ModelsConfig(_Section):
+class ModelsConfig(Section):
     attacker: ModelConfig = ModelConfig()
     defender: ModelConfig = ModelConfig()
 
 
-class SeedsConfig(_Section):
+class SeedsConfig(Section):
     """JSONL files of `{"prompt": text, "category": "harmful" | "benign"}`, or `sandbox`. `heldout` may be null."""
 
     train: str = SANDBOX
     heldout: str | None = SANDBOX
 
 
-class SamplingConfig(_Section):
-    """How both players sample. The defaults are the paper's."""
-
-    temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.6
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    max_new_tokens: Positive = 2048
-
-
-class GameConfig(_Section):
+class GameConfig(Section):
     """The rules that GAME.md leaves open."""
 
     attacks: Annotated[int, Field(ge=1, le=64)] = 2  # A: attacks on each seed
@@ -65,85 +54,30 @@ class GameConfig(_Section):
     prompts: Literal["standard", "sandbox"] = "standard"
     attacker_format: Literal["think_prompt", "prompt"] = "think_prompt"
     defender_format: Literal["plain", "think_plain", "think_answer"] = "plain"
-    optimistic: bool = True  # an attack is scored through the defender's best response
+    optimistic: bool = True  # an attack is scored through the defender's best response, not the first valid one
+    faithfulness: bool = True  # attacks that leave their seed's meaning are `unfaithful`; false asks no judge about it
+    attacker_judge: bool = True  # false: a valid attack is worth 0 (GAME.md 5, "no judge for the attacker")
+    defender_judge: bool = True  # false: a valid response is worth 0
     defender_query: Literal["attack", "seed"] = "attack"  # what the judge is told that the defender was asked
     in_flight: Positive = 64  # games that one rollout worker plays at once
 
 
-class JudgeConfig(_Section):
-    """Who judges. `rules` knows the sandbox's world exactly and nothing else; `none` fails every verdict."""
-
-    kind: Literal["rules", "none"] = "rules"
-    workers: Positive = 2
-    both_orders: bool = True  # every pair is judged as (i, j) and (j, i); disagreement is a tie
-    attempts: Positive = 3  # an unparseable verdict is asked again with another seed
-    deadline_s: Seconds = 60.0
-    cpus_per_worker: Annotated[float, Field(ge=0.0)] = 0.1
-
-
-class GenerationConfig(_Section):
-    """The vLLM engine of each player's generation workers."""
-
-    workers: Positive = 1  # for each player
-    dtype: Literal["bfloat16", "float32", "auto"] = "auto"
-    max_model_len: Positive = 4096  # tokens, prompt and completion
-    kv_cache_gib: Annotated[float, Field(gt=0.0)] = 1.0  # CPU only
-    gpu_memory_utilization: Fraction = 0.85  # GPU only
-    tensor_parallel: Positive = 1
-    max_num_seqs: Positive = 128
-    enforce_eager: bool = True  # CPU: a compiled graph saves nothing on a tiny model and costs seconds at start
-    cpus_per_worker: Annotated[float, Field(ge=0.0)] = 0.5
-    gpus_per_worker: Annotated[float, Field(ge=0.0)] = 0.0
-    threads: Positive = 1  # OpenMP threads of an engine on the CPU
-    deadline_s: Seconds = 300.0  # for one request
-    start_deadline_s: Seconds = 300.0
-
-
-class ReplayConfig(_Section):
+class ReplayConfig(Section):
     """The replay buffer. Staleness counts policy versions between sampling and learning."""
 
     max_staleness: Annotated[int, Field(ge=0)] = 4
     capacity_rows: Positive = 100_000  # for each table
-    fsync_s: Annotated[float, Field(ge=0.0)] = 0.5  # group commit: rows wait at most this long for their fsync
+    fsync_s: NonNegative = 0.5  # group commit: rows wait at most this long for their fsync
 
 
-class LearnerConfig(_Section):
-    """One player's learner group. Defaults are the paper's."""
-
-    beta: Annotated[float, Field(gt=0.0)] = 0.1
-    lr: Annotated[float, Field(gt=0.0)] = 1e-6
-    lr_final_fraction: Fraction = 0.2  # of `lr`, where the cosine ends
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
-    clip: Annotated[float, Field(gt=0.0)] = 1.0
-    ema_decay: Fraction = 0.95
-    batch_games: Positive = 64  # finished games whose rows make a step, over all ranks; the paper: 32 of each category
-    max_tokens: Positive = 16_384  # padded tokens in one forward of one rank
-    ranks: Positive = 2
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of compute; optimizer, gradients sums and EMA are fp32
-    stage3_param_persistence_threshold: Annotated[int, Field(ge=0)] = 100_000
-    checkpoint_every: Positive = 50  # steps
-    cpus_per_rank: Annotated[float, Field(ge=0.0)] = 0.25
-    gpus_per_rank: Annotated[float, Field(ge=0.0)] = 0.0
-    threads: Positive = 1  # torch threads of a rank on the CPU
-    collective_deadline_s: Seconds = 600.0
-    restarts: Annotated[int, Field(ge=0)] = 3  # of the whole group, from its last checkpoint
-
-
-class LearnersConfig(_Section):
-    attacker: LearnerConfig = LearnerConfig()
-    defender: LearnerConfig = LearnerConfig()
-
-
-class PushConfig(_Section):
+class PushConfig(Section):
     """How versions reach the generation workers."""
 
     every: Positive = 1  # steps
     deadline_s: Seconds = 60.0  # for one worker, all phases; past it the worker is replaced
 
 
-class HeldoutConfig(_Section):
+class HeldoutConfig(Section):
     """The measurement before and after training."""
 
     samples: Positive = 1  # attacks on each held-out seed
@@ -151,9 +85,22 @@ class HeldoutConfig(_Section):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
 
 
-class Recipe(_Section):
+class PromotionConfig(Section):
+    """What the final checkpoint must show on the held-out seeds, against the base attacker, to be marked `promoted`.
+
+    Each limit holds for the unfavourable end of a 95 % interval of the change since the start.
+    """
+
+    attack_success_drop: Fraction = 0.0  # attack success falls by more than this
+    over_refusal_budget: Fraction = 0.05  # over-refusal rises by at most this
+    utility_budget: Fraction = 0.05  # compliance with benign asks falls by at most this
+
+
+class Recipe(Section):
     """A run, whole."""
 
+    mode: Rule = "default"
+    quirks: QuirksConfig = QuirksConfig()
     run: RunConfig = RunConfig()
     models: ModelsConfig = ModelsConfig()
     seeds: SeedsConfig = SeedsConfig()
@@ -165,6 +112,22 @@ class Recipe(_Section):
     learners: LearnersConfig = LearnersConfig()
     push: PushConfig = PushConfig()
     heldout: HeldoutConfig = HeldoutConfig()
+    promotion: PromotionConfig | None = None  # null: no gate
+
+    @property
+    def both_orders(self) -> bool:
+        """Whether every pair is judged in both orders."""
+        return self.quirks.judge_orders == "default"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_sets_quirks(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("mode") != "paper":
+            return values
+        given = values.get("quirks")
+        if given is not None and not isinstance(given, dict):
+            return values  # the field's own check says what is wrong with it
+        return values | {"quirks": dict.fromkeys(QuirksConfig.model_fields, "paper") | (given or {})}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -173,4 +136,29 @@ class Recipe(_Section):
                 f"sampling.max_new_tokens: {self.sampling.max_new_tokens} leaves no room for a prompt in "
                 f"generation.max_model_len {self.generation.max_model_len}; lower the first or raise the second"
             )
+        trained = {
+            p: c for p, c in (("attacker", self.learners.attacker), ("defender", self.learners.defender)) if c.train
+        }
+        if not trained:
+            raise ValueError("learners: train is false for both players, so nothing is learned; set one to true")
+        if self.learners.alternate_every is not None and len(trained) < 2:
+            raise ValueError(
+                f"learners.alternate_every: {self.learners.alternate_every} needs two players to take turns; "
+                "set learners.alternate_every to null, or train to true for both"
+            )
+        for player, config in trained.items():
+            if config.loss == "grpo" and config.nll > 0:
+                raise ValueError(
+                    f"learners.{player}.nll: {config.nll} with loss grpo, which has no chosen item; "
+                    "set nll to 0 or loss to dpo or ipo"
+                )
+        if self.judge.kind == "api":
+            for key in ("base_url", "model"):
+                if getattr(self.judge.api, key) is None:
+                    raise ValueError(f"judge.api.{key}: null with judge.kind api; give the endpoint's {key}")
+            if self.judge.workers != 1:
+                raise ValueError(
+                    f"judge.workers: {self.judge.workers} with judge.kind api: "
+                    "one worker keeps the limits and the budget; set it to 1"
+                )
         return self

@@ -23,7 +23,7 @@ import torch
 from actors.engine import PromptTooLong
 from actors.generation import GenerationWorker, WeightsRefused, WorkerBroken
 from actors.update import FILE_PREFIX, staging_dir
-from protocol.recipe.schema import GenerationConfig
+from protocol.recipe import GenerationConfig
 from protocol.types import Ask, Completion, Sampling
 from tests.integration.tiny_qwen import EOS_ID, pack, save_tiny, tiny_model
 
@@ -197,7 +197,7 @@ async def test_a_fresh_engine_on_the_exported_folder_has_the_same_checksums(serv
 OWNER = """
 import asyncio, sys
 from actors.generation import GenerationWorker
-from protocol.recipe.schema import GenerationConfig
+from protocol.recipe import GenerationConfig
 
 async def main():
     config = GenerationConfig(dtype="float32", max_model_len=256, kv_cache_gib=0.1, max_num_seqs=8)

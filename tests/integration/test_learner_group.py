@@ -12,7 +12,7 @@ import ray
 from learners.group import fit_group
 from learners.loop import LearnerSpec
 from protocol.errors import UserError
-from protocol.recipe.schema import LearnerConfig
+from protocol.recipe import LearnerConfig
 
 pytestmark = pytest.mark.timeout(240)
 

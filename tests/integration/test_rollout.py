@@ -14,7 +14,7 @@ import ray
 from actors.clients import RemoteGenerator
 from actors.generation import GenerationWorker
 from actors.rollout import RolloutWorker
-from protocol.recipe.schema import GameConfig, GenerationConfig, Recipe, SamplingConfig
+from protocol.recipe import GameConfig, GenerationConfig, Recipe, SamplingConfig
 from protocol.types import Deal, GameRecord, JudgeRequest, Seed, Verdict
 from tests.integration.tiny_qwen import pack, save_tiny, tiny_model
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from protocol.recipe.schema import LearnerConfig
+from protocol.recipe import LearnerConfig
 from protocol.rows import SCHEMA, to_batch
 from protocol.types import Completion, Group, Item, Preference
 from tests.integration.tiny_qwen import save_tiny

@@ -10,7 +10,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 from actors import clients
 from actors.clients import RemoteGenerator
 from actors.errors import GenerationDeadline, PromptTooLong, WorkerBroken
-from protocol.recipe.schema import GenerationConfig
+from protocol.recipe import GenerationConfig
 from protocol.types import Ask, Sampling
 
 ASK = Ask("a", ({"role": "user", "content": "x"},), (1,), Sampling(1.0, 1.0, 8))

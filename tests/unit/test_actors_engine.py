@@ -8,7 +8,7 @@ import pytest
 from actors.engine import room_for, to_completion
 from actors.engine_args import engine_arguments, prepare_environment
 from actors.errors import PromptTooLong
-from protocol.recipe.schema import GenerationConfig
+from protocol.recipe import GenerationConfig
 
 
 @pytest.mark.parametrize(("prompt", "wanted", "room"), [(10, 50, 50), (60, 50, 40), (99, 50, 1)])

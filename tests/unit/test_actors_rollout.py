@@ -12,7 +12,7 @@ import structlog
 from actors import rollout
 from actors.errors import GenerationDeadline, PromptTooLong
 from actors.rollout import RolloutWorker, reason_of, trail
-from protocol.recipe.schema import GameConfig, Recipe
+from protocol.recipe import GameConfig, Recipe
 from protocol.types import Deal, GameRecord, Seed
 
 SEED = Seed("s", "text", "benign")

@@ -11,7 +11,7 @@ import torch
 import learners.engine
 from learners import checkpoints
 from learners.loop import LearnerSpec, learn
-from protocol.recipe.schema import LearnerConfig
+from protocol.recipe import LearnerConfig
 from protocol.rows import SCHEMA
 from protocol.types import WeightManifest
 

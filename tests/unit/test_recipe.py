@@ -16,7 +16,7 @@ REFUSED = [
     ({"game": {"responses": 0}}, "game.responses: 0 is below 1; set it to at least 1"),
     ({"learners": {"attacker": {"lr": 0}}}, "learners.attacker.lr: 0 is not above 0"),
     ({"learners": {"attacker": {"ema_decay": 1.5}}}, "learners.attacker.ema_decay: 1.5 is above 1"),
-    ({"judge": {"kind": "oracle"}}, "judge.kind: 'oracle' is none of 'rules' or 'none'; pick one of them"),
+    ({"judge": {"kind": "oracle"}}, "judge.kind: 'oracle' is none of 'rules', 'lm', 'api' or 'none'; pick one of them"),
     ({"run": {"name": "a b"}}, "run.name: 'a b'"),
     ({"sampling": {"max_new_tokens": 5000}}, "sampling.max_new_tokens: 5000 leaves no room"),
 ]

@@ -1,0 +1,38 @@
+"""The recipe's sections about vLLM: how to sample, and what engine samples."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from protocol.recipe.sections import Fraction, NonNegative, Positive, Seconds, Section
+
+
+class SamplingConfig(Section):
+    """How both players sample. The defaults are the paper's."""
+
+    temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.6
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    max_new_tokens: Positive = 2048
+
+
+class EngineConfig(Section):
+    """A vLLM engine."""
+
+    dtype: Literal["bfloat16", "float32", "auto"] = "auto"
+    max_model_len: Positive = 4096  # tokens, prompt and completion
+    kv_cache_gib: Annotated[float, Field(gt=0.0)] = 1.0  # CPU only
+    gpu_memory_utilization: Fraction = 0.85  # GPU only
+    tensor_parallel: Positive = 1
+    max_num_seqs: Positive = 128
+    enforce_eager: bool = True  # CPU: a compiled graph saves nothing on a tiny model and costs seconds at start
+    threads: Positive = 1  # OpenMP threads of an engine on the CPU
+    start_deadline_s: Seconds = 300.0
+
+
+class GenerationConfig(EngineConfig):
+    """The vLLM engine of each player's generation workers."""
+
+    workers: Positive = 1  # for each player
+    cpus_per_worker: NonNegative = 0.5
+    gpus_per_worker: NonNegative = 0.0
+    deadline_s: Seconds = 300.0  # for one request

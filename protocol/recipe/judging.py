@@ -1,0 +1,74 @@
+"""The recipe's `judge` section: who judges, in what form, and when the judge is no longer believed."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from protocol.recipe.engines import EngineConfig, SamplingConfig
+from protocol.recipe.sections import SANDBOX, NonNegative, Positive, Seconds, Section
+
+
+class ApiConfig(Section):
+    """An OpenAI-compatible endpoint. The key is read from the environment and never written anywhere."""
+
+    base_url: str | None = None  # as in https://api.example.com/v1
+    model: str | None = None
+    key_env: str = (
+        "OPENAI_API_KEY"  # the name of the variable; a local server that wants none gets "EMPTY" by key_env: ""
+    )
+    concurrency: Positive = 16  # requests in flight
+    timeout_s: Seconds = 60.0  # for one attempt
+    retries: Annotated[int, Field(ge=0)] = 5  # after 408, 409, 429, 5xx, a timeout or a lost connection
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    price_in: NonNegative = 0.0  # for a million prompt tokens, in the currency of `budget`
+    price_out: NonNegative = 0.0  # for a million completion tokens
+    budget: Annotated[float, Field(gt=0.0)] | None = None  # hard: no request is sent that could pass it
+    budget_tokens: Positive | None = None  # hard, prompt and completion
+    context: Positive | None = None  # tokens that the model takes, if known; checked like `judge.engine.max_model_len`
+
+
+class AlarmConfig(Section):
+    """When a judge cannot be trusted to answer, no game is dealt."""
+
+    failure_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25  # of the latest verdicts; above it the run pauses
+    window: Positive = 200  # latest verdicts looked at; fewer than half of it never raise the alarm
+    pause_s: Seconds = 15.0  # between two looks at whether it answers again, with `probe_games` games
+    probe_games: Positive = 4
+
+
+class ProbeConfig(Section):
+    """A fixed labelled set that is judged again and again; what changes is drift."""
+
+    file: str | None = None  # as `calibrate --labels`, or `sandbox`; null: none
+    every: Positive = 50  # steps of the slower learner
+
+
+class JudgeConfig(Section):
+    """Who judges.
+
+    `rules` knows the sandbox's world exactly and nothing else; `lm` is a model on vLLM; `api` an OpenAI-compatible endpoint;
+    `none` fails every verdict.
+    """
+
+    kind: Literal["rules", "lm", "api", "none"] = "rules"
+    form: Literal["pairwise", "pointwise"] = "pairwise"
+    rubrics: str = "standard"  # `standard`, `sandbox`, or a folder of rubric files
+    model: str = SANDBOX  # `lm`: a Hugging Face folder, or the sandbox's tiny judge
+    verdicts: Positive = 1  # sampled for each question and averaged; a failed one is left out, all failed is a failure
+    structured: bool = (
+        False  # `lm`, `api`: the decoder is held to the verdict's form, so reasoning is bounded and parsing cannot fail
+    )
+    sampling: SamplingConfig = SamplingConfig(max_new_tokens=8192)
+    engine: EngineConfig = EngineConfig(max_model_len=32_768)
+    api: ApiConfig = ApiConfig()
+    alarm: AlarmConfig = AlarmConfig()
+    probe: ProbeConfig = ProbeConfig()
+    cache_entries: Annotated[int, Field(ge=0)] = (
+        100_000  # verdicts remembered by (judge, rubric version, texts); 0: none
+    )
+    workers: Positive = 2
+    attempts: Positive = 3  # an unparseable verdict is asked again with another seed
+    deadline_s: Seconds = 60.0  # for one call, however many questions it carries
+    cpus_per_worker: NonNegative = 0.1
+    gpus_per_worker: NonNegative = 0.0
