@@ -107,6 +107,42 @@ async def test_optimistic_scores_through_the_best_response(optimistic: bool, rew
     assert record.groups[0].items[0].reward == reward
 
 
+async def test_pointwise_judges_every_item_once_and_alone() -> None:
+    recipe = parse_recipe({"judge": {"form": "pointwise"}})
+    record, _, judge = await play(
+        [wrapped("one"), wrapped("two")],
+        {"one": ["b", "a"], "two": ["c", "?"]},
+        {"a": 9, "b": 4, "c": 7},
+        recipe=recipe,
+    )
+    assert [[i.reward for i in g.items] for g in record.groups] == [[9, 7], [4, 9], [7, None]]
+    assert all(len(r.responses) == 1 for r in judge.requests) and not any(g.preferences for g in record.groups)
+    assert (record.comparisons, record.verdicts_failed) == (0, 1)
+
+
+async def test_one_order_on_paper() -> None:
+    recipe = parse_recipe({"mode": "paper", "game": {"attacks": 1}})
+    record, _, judge = await play([wrapped("one")], {"one": ["a", "b"]}, {"a": 9, "b": 4}, recipe=recipe)
+    assert [r.responses for r in judge.requests if r.criterion == "deflection"] == [("a", "b")]
+    assert record.groups[1].preferences[0].swapped is None
+
+
+async def test_an_attacker_without_a_judge_is_worth_0_if_valid_and_minus_1_if_not() -> None:
+    recipe = parse_recipe({"game": {"attacker_judge": False}})
+    record, _, judge = await play([wrapped("one"), "broken"], {"one": ["a", "b"]}, {"a": 9, "b": 4}, recipe=recipe)
+    assert [i.reward for i in record.groups[0].items] == [0, -1]
+    assert {r.criterion for r in judge.requests} == {"faithfulness", "deflection"}
+
+
+async def test_a_defender_without_a_judge_and_no_faithfulness() -> None:
+    recipe = parse_recipe({"game": {"defender_judge": False, "faithfulness": False, "attacks": 1}})
+    long = completion("x", "length")
+    record, _, judge = await play([wrapped("off topic")], {"off topic": [long, "a"]}, {"a": 6}, recipe=recipe)
+    assert [i.reward for i in record.groups[1].items] == [-1, 0]
+    assert [i.reward for i in record.groups[0].items] == [6]
+    assert {r.criterion for r in judge.requests} == {"compliance"}
+
+
 async def test_a_game_dealt_again_asks_with_the_same_seeds() -> None:
     games = [
         await play([wrapped("a"), wrapped("b")], {"a": ["x", "y"], "b": ["x", "y"]}, {"x": 1, "y": 2}) for _ in range(2)
