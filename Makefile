@@ -1,5 +1,5 @@
 # The commands that people use. Everything runs in .venv, which `setup` makes from pinned files.
-.PHONY: setup demo test test-unit lint types check real-input clean
+.PHONY: setup demo study test test-unit lint types check real-input clean
 VENV := .venv/bin
 ARGS ?=
 export PYTHONUNBUFFERED := 1
@@ -11,6 +11,10 @@ setup:
 ## The whole game on this machine: sandbox models, local Ray, the real loop, a table of what was learned.
 demo: setup
 	@exec $(VENV)/python -m cluster train deploy/recipes/sandbox.yaml $(ARGS)
+
+## Six variants of the game, five seeds each, in the sandbox: about 90 minutes on two cores; goes on where it was. Writes docs/study.md.
+study: setup
+	@exec $(VENV)/python -m cluster.study $(ARGS)
 
 ## Unit tests, then those that start Ray, vLLM and DeepSpeed.
 test: setup

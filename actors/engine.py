@@ -1,5 +1,8 @@
 """A thin shell over vLLM's `AsyncLLM`: chat prompts in, completions with log-probabilities and policy versions out.
 
+An engine that is not `updatable` is a judge's: its weights stay, and its completions carry no log-probabilities, because nobody
+learns from them.
+
 Invariants:
 - A request is salted with the version whose weights were served when it was asked. vLLM's prefix cache never crosses salts, so a
   request asked after an update cannot reuse keys and values computed under older weights. Salting, not clearing: the cache
@@ -21,8 +24,8 @@ import structlog
 from actors.engine_args import engine_arguments, prepare_environment
 from actors.errors import PromptTooLong, WorkerBroken
 from protocol.errors import UserError
-from protocol.recipe import GenerationConfig
-from protocol.types import Ask, Completion, Sampling
+from protocol.recipe import EngineConfig
+from protocol.types import Ask, Completion
 
 __all__ = ["Engine", "PromptTooLong", "room_for", "to_completion"]
 _log = structlog.get_logger(__name__)
@@ -42,8 +45,8 @@ def room_for(prompt_tokens: int, max_model_len: int, max_new_tokens: int) -> int
     return min(room, max_new_tokens)
 
 
-def to_completion(prompt_ids: Sequence[int], output: Any) -> Completion:
-    """From vLLM's `CompletionOutput` (final, with the sampled token's log-probability at each place)."""
+def to_completion(prompt_ids: Sequence[int], output: Any, with_logprobs: bool = True) -> Completion:
+    """From vLLM's `CompletionOutput` (final, with the sampled token's log-probability at each place, if they were asked for)."""
     if output.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended a request with {output.finish_reason!r}")
     if not output.weight_versions:
@@ -52,7 +55,9 @@ def to_completion(prompt_ids: Sequence[int], output: Any) -> Completion:
     return Completion(
         prompt_ids=tuple(prompt_ids),
         token_ids=ids,
-        logprobs=tuple(float(at[token].logprob) for token, at in zip(ids, output.logprobs, strict=True)),
+        logprobs=tuple(float(at[token].logprob) for token, at in zip(ids, output.logprobs, strict=True))
+        if with_logprobs
+        else (),
         text=output.text,
         finish=output.finish_reason,
         first_version=int(output.weight_versions[0].version),
@@ -63,8 +68,9 @@ def to_completion(prompt_ids: Sequence[int], output: Any) -> Completion:
 class Engine:
     """One running `AsyncLLM`. Built by `build`; useless after `close`."""
 
-    def __init__(self, llm: Any, max_model_len: int) -> None:
+    def __init__(self, llm: Any, max_model_len: int, updatable: bool) -> None:
         self._llm = llm
+        self._updatable = updatable
         self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
         self._tokenizer = llm.get_tokenizer()
         self._max_model_len = max_model_len
@@ -74,10 +80,14 @@ class Engine:
         self._salt = "0"
         self._samples: set[asyncio.Task[Completion]] = set()
         self._closed = False
+        self.prompt_tokens = self.cached_tokens = 0  # of all samples; cached ones were in the prefix cache
 
     @classmethod
-    async def build(cls, model_path: str, config: GenerationConfig) -> "Engine":
+    async def build(cls, model_path: str, config: EngineConfig, updatable: bool = True) -> "Engine":
         """Starts vLLM on the folder's weights, as version 0.
+
+        Args:
+            updatable: whether new weights may be loaded and log-probabilities are wanted, as for a player.
 
         Blocks the event loop while EngineCore starts; vLLM ends that wait after `config.start_deadline_s`.
         """
@@ -91,8 +101,8 @@ class Engine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         imported = time.perf_counter()
-        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(model_path, config, cuda)))
-        engine = cls(llm, config.max_model_len)
+        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(model_path, config, cuda, updatable)))
+        engine = cls(llm, config.max_model_len, updatable)
         try:
             if engine._tokenizer.chat_template is None:
                 raise UserError(
@@ -120,7 +130,7 @@ class Engine:
         await self._open.wait()
         if self._closed:
             raise WorkerBroken("the engine was closed")
-        samples = [asyncio.create_task(self._sample(prompt_ids, ask.sampling, seed, room)) for seed in ask.seeds]
+        samples = [asyncio.create_task(self._sample(prompt_ids, ask, seed, room)) for seed in ask.seeds]
         self._samples.update(samples)
         try:
             return list(await asyncio.gather(*samples))
@@ -133,18 +143,19 @@ class Engine:
                 sample.cancel()
             self._samples.difference_update(samples)
 
-    async def _sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, room: int) -> Completion:
+    async def _sample(self, prompt_ids: list[int], ask: Ask, seed: int, room: int) -> Completion:
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
         params = SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
+            temperature=ask.sampling.temperature,
+            top_p=ask.sampling.top_p,
             max_tokens=room,
             seed=seed,
-            logprobs=0,  # the sampled token's only
+            logprobs=0 if self._updatable else None,  # 0: the sampled token's only
+            structured_outputs=None if ask.pattern is None else StructuredOutputsParams(regex=ask.pattern),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt = tokens_input(prompt_ids, cache_salt=self._salt)
@@ -152,7 +163,9 @@ class Engine:
         try:
             async for output in outputs:
                 if output.finished:
-                    return to_completion(prompt_ids, output.outputs[0])
+                    self.prompt_tokens += len(prompt_ids)
+                    self.cached_tokens += output.num_cached_tokens or 0
+                    return to_completion(prompt_ids, output.outputs[0], with_logprobs=self._updatable)
         except EngineDeadError as error:
             raise WorkerBroken("the engine's process died") from error
         raise WorkerBroken("vLLM ended a request without an answer")

@@ -1,4 +1,4 @@
-"""From a recipe's `generation` section to vLLM's settings: environment and engine arguments. Pure, imports no vLLM.
+"""From a recipe's `generation` or `judge.engine` section to vLLM's settings: environment and arguments. Imports no vLLM.
 
 Start-up costs on 2 cores are decided here: one process less (the engine's worker lives in EngineCore), no compilation,
 no warm-up pass, no statistics.
@@ -8,7 +8,7 @@ import os
 from collections.abc import MutableMapping
 from typing import Any
 
-from protocol.recipe import GenerationConfig
+from protocol.recipe import EngineConfig
 
 BACKEND = "host"  # under which the transfer engine is registered with vLLM
 CPU_LOAD_FORMAT = "advgame-plain"
@@ -16,7 +16,7 @@ GIB = 1 << 30
 BATCHED_TOKENS = 2048  # of one engine step on the CPU; vLLM's own default
 
 
-def prepare_environment(config: GenerationConfig, cuda: bool, environ: MutableMapping[str, str] = os.environ) -> None:
+def prepare_environment(config: EngineConfig, cuda: bool, environ: MutableMapping[str, str] = os.environ) -> None:
     """Sets what vLLM and its child processes read from the environment. Call before vllm is imported.
 
     A level of logging that the user chose is kept.
@@ -37,8 +37,12 @@ def prepare_environment(config: GenerationConfig, cuda: bool, environ: MutableMa
             environ["TORCH_COMPILE_DISABLE"] = "1"
 
 
-def engine_arguments(model_path: str, config: GenerationConfig, cuda: bool) -> dict[str, Any]:
-    """Keyword arguments of `vllm.AsyncEngineArgs`."""
+def engine_arguments(model_path: str, config: EngineConfig, cuda: bool, updatable: bool = True) -> dict[str, Any]:
+    """Keyword arguments of `vllm.AsyncEngineArgs`.
+
+    Args:
+        updatable: whether the engine takes new weights while it serves; a judge's does not.
+    """
     arguments: dict[str, Any] = {
         "model": model_path,
         "dtype": config.dtype,
@@ -46,13 +50,15 @@ def engine_arguments(model_path: str, config: GenerationConfig, cuda: bool) -> d
         "max_num_seqs": config.max_num_seqs,
         "enforce_eager": config.enforce_eager,
         "tensor_parallel_size": config.tensor_parallel,
-        "enable_prefix_caching": True,  # the samples of an ask share their prompt
-        "logprobs_mode": "raw_logprobs",  # before temperature and top-p: what the learner's importance ratio needs
+        "enable_prefix_caching": True,  # the samples of an ask share their prompt, a judge's asks their rubric
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
+        # Also where no weights are transferred: its module ends the engine's processes with the actor that started them.
         "worker_extension_cls": "actors.host_transfer.HostTransferExtension",
-        "weight_transfer_config": {"backend": BACKEND},
     }
+    if updatable:
+        arguments["logprobs_mode"] = "raw_logprobs"  # before temperature and top-p: for the learner's importance ratio
+        arguments["weight_transfer_config"] = {"backend": BACKEND}
     if config.tensor_parallel > 1:
         arguments["distributed_executor_backend"] = (
             "mp"  # inside a Ray actor vLLM would otherwise ask Ray for more actors

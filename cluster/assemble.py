@@ -1,4 +1,4 @@
-"""Puts the parts of one run on the cluster: a placement group, the actors, and the two learner tasks.
+"""Puts the parts of one run on the cluster: a placement group, the actors, and a task for each learner group.
 
 The only module that knows every part's constructor. It decides nothing about the game and holds no state of the run.
 """
@@ -6,6 +6,7 @@ The only module that knows every part's constructor. It decides nothing about th
 import asyncio
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors import rollout
 from actors.clients import RemoteGenerator
 from actors.generation import GenerationWorker
-from actors.rollout import RolloutWorker
+from cluster.judge_engine import engine_builder
 from cluster.logs import log_rank, logged
 from cluster.named import Named
 from cluster.placement import Demand
@@ -24,12 +26,16 @@ from cluster.publisher import WeightPublisher
 from cluster.publisher_client import PublisherSink, VersionClient
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
+from cluster.replay.turns import trained
 from cluster.seedbank import Inputs
+from judge.cache import VerdictCache
 from judge.pool import JudgePool
-from judge.worker import JudgeWorker
+from judge.rubric import load_rubrics
+from judge.worker import JudgeWorker, judge_id_of
 from learners.group import fit_group
 from learners.loop import LearnerSpec
 from protocol.errors import UserError
+from protocol.interfaces import GameSource, Generator
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
 
@@ -47,14 +53,35 @@ class Parts:
     judges: list[Any]
     generators: dict[Player, list[Any]]
     rollout: Any
-    learners: dict[Player, Any]  # object refs of the learner tasks
+    learners: dict[Player, Any]  # object refs of the learner tasks, of the players that learn
     registered: list[Any]  # object refs: the publisher knows the workers; it starts them
 
     def generator(self, player: Player, recipe: Recipe) -> RemoteGenerator:
         return RemoteGenerator(self.generators[player], recipe.generation)
 
     def judge(self, recipe: Recipe) -> JudgePool:
-        return JudgePool(self.judges, recipe.judge.deadline_s, recipe.judge.attempts)
+        return judge_pool(self.judges, recipe)
+
+
+class RolloutWorker(rollout.RolloutWorker):
+    """A rollout worker that tells what its judge pool counted, under `judge`."""
+
+    def __init__(
+        self, name: str, recipe: Recipe, source: GameSource, attacker: Generator, defender: Generator, pool: JudgePool
+    ) -> None:
+        super().__init__(name, recipe, source, attacker, defender, pool)
+        self._pool = pool
+
+    async def stats(self) -> dict[str, Any]:
+        return await super().stats() | {"judge": self._pool.stats()}
+
+
+def judge_pool(workers: Sequence[Any], recipe: Recipe) -> JudgePool:
+    """A pool over the run's judge workers, with a memory of its own."""
+    judge = recipe.judge
+    rubrics = load_rubrics(judge.rubrics).names if judge.kind in ("lm", "api") else ()
+    key = " ".join([judge_id_of(judge), *rubrics])
+    return JudgePool(workers, judge.deadline_s, judge.attempts, VerdictCache(judge.cache_entries), key)
 
 
 def wire_dtype(dtype: str, model_path: str) -> str:
@@ -110,7 +137,7 @@ class _Builder:
 
 
 def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) -> Parts:
-    """Starts every actor and both learner groups; returns at once, they come up side by side."""
+    """Starts every actor and the learner groups; returns at once, they come up side by side."""
     b, g = _Builder(recipe, run_dir, group), recipe.generation  # actors in the order of `placement.demand_of`'s bundles
     replay = b.actor(ReplayBuffer, "replay-0", str(run_dir), recipe, inputs.train)
     # A restarted publisher would know neither weights nor workers: its death ends the run, which can be resumed.
@@ -125,21 +152,33 @@ def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) 
 
     generators = {player: engines(player) for player in PLAYERS}
     registered = [publisher.register.remote(player, generators[player]) for player in PLAYERS]
-    # No retries of Ray's: the pool asks another worker at once instead of waiting for this one to come back.
-    judges = [b.actor(JudgeWorker, f"judge-{k}", recipe.judge, retries=0) for k in range(recipe.judge.workers)]
-    rollout = b.actor(
+    judges = _judges(b, recipe, inputs, run_dir)
+    playing = b.actor(
         RolloutWorker,
         "rollout-0",
         "rollout-0",
         recipe,
         ReplayClient(b.named("replay-0")),
         *(RemoteGenerator([b.named(f"generation-{p}-{k}") for k in range(g.workers)], g) for p in PLAYERS),
-        JudgePool(
-            [b.named(f"judge-{k}") for k in range(recipe.judge.workers)], recipe.judge.deadline_s, recipe.judge.attempts
-        ),
+        judge_pool([b.named(f"judge-{k}") for k in range(recipe.judge.workers)], recipe),
     )
-    learners = {p: _learn(p, recipe, inputs, run_dir, BatchClient(replay), PublisherSink(publisher)) for p in PLAYERS}
-    return Parts(group, replay, publisher, judges, generators, rollout, learners, registered)
+    source, sink = BatchClient(replay), PublisherSink(publisher)
+    learners = {p: _learn(p, recipe, inputs, run_dir, source, sink) for p in trained(recipe)}
+    return Parts(group, replay, publisher, judges, generators, playing, learners, registered)
+
+
+def _judges(b: _Builder, recipe: Recipe, inputs: Inputs, run_dir: Path) -> list[Any]:
+    judge = recipe.judge
+    engine = None if inputs.judge_model is None else engine_builder(recipe, inputs.judge_model)
+    ledger: str | None = None
+    if judge.kind == "api":
+        (run_dir / "judge").mkdir(exist_ok=True)
+        ledger = str(run_dir / "judge" / "ledger.jsonl")
+    # No retries of Ray's: the pool asks another worker at once instead of waiting for this one to come back.
+    return [
+        b.actor(JudgeWorker, f"judge-{k}", judge, judge_id_of(judge), engine, ledger, retries=0)
+        for k in range(judge.workers)
+    ]
 
 
 def _learn(
@@ -155,6 +194,7 @@ def _learn(
         run_dir=str(run_dir),
         wire_dtype=wire_dtype(recipe.generation.dtype, inputs.models[player]),
         push_every=recipe.push.every,
+        quirks=recipe.quirks,
     )
     on_rank = functools.partial(log_rank, str(run_dir), player)
     return ray.remote(fit_group).options(num_cpus=0, max_retries=0).remote(spec, source, sink, on_rank)

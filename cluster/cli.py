@@ -1,4 +1,4 @@
-"""The command line: `python -m cluster train RECIPE`.
+"""The command line: `python -m cluster train RECIPE`, `python -m cluster calibrate RECIPE --labels FILE`.
 
 A mistake of the user's is one line on standard error and exit status 2; a run that failed is 1, one that was interrupted 130.
 """
@@ -23,7 +23,7 @@ FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 @app.callback()
 def _main() -> None:
-    """Keeps `train` a subcommand."""
+    """Takes no options of its own."""
 
 
 @app.command()
@@ -41,6 +41,25 @@ def train(
     from cluster.train import train_run
 
     raise typer.Exit(train_run(recipe, set_ or [], resume, psutil.Process().create_time()))
+
+
+@app.command()
+def calibrate(
+    recipe: Annotated[Path, typer.Argument(help="a YAML file, as in deploy/recipes")],
+    labels: Annotated[
+        str, typer.Option(help="a JSONL file of criterion, category, query, responses, label; or `sandbox`")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="override one key, as in judge.verdicts=3; repeatable", metavar="KEY=VALUE"),
+    ] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="write the report here, too", metavar="OUT")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="judge only this many labels, spread over the file")] = None,
+) -> None:
+    """Measures the recipe's judge against labels: agreement, flips, failures and biases, with 95 % intervals."""
+    from cluster.calibrate import calibrate as run_calibration
+
+    run_calibration(recipe, set_ or [], labels, json_, limit)
 
 
 @app.command("random-model")

@@ -27,6 +27,10 @@ _RUN = {
     "in_flight": "games being played",
     "verdicts": "verdicts asked for",
     "failed": "verdicts that could not be had",
+    "failure_rate": "share of the latest verdicts (judge.alarm.window of them) that could not be had",
+    "cache_hits": "verdicts that were remembered, or on their way already, and asked of no judge; since the rollout worker started",
+    "flip_rate": "share of the compared pairs so far whose winner changed with their order",
+    "paused": "1 while the judge's alarm is up and no game is dealt but to ask it again, else 0",
     "staleness": "largest staleness of a learned row so far, in policy versions",
     "bound": "the staleness bound",
 }

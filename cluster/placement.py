@@ -6,8 +6,9 @@ itself, so their share is counted here but reserved there.
 
 from dataclasses import dataclass
 
+from cluster.replay.turns import trained
 from protocol.errors import UserError
-from protocol.recipe import Recipe
+from protocol.recipe import EngineConfig, Recipe
 from protocol.roles import PLAYERS
 
 ROLLOUT_CPUS = 0.1  # mostly waits
@@ -27,23 +28,31 @@ class Demand:
     bundles: tuple[dict[str, float], ...]  # of everything but the learner ranks
 
 
+def _bundle(cpus: float, gpus: float) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+def _engine_gib(engine: EngineConfig, gpus: float) -> float:
+    """Host memory of one engine; on a GPU its KV cache is there."""
+    return ENGINE_GIB + (0.0 if gpus else engine.kv_cache_gib)
+
+
 def demand_of(recipe: Recipe) -> Demand:
     """What the run needs at the same time, weights not counted."""
     g, j = recipe.generation, recipe.judge
-    bundles: list[dict[str, float]] = []
-    bundles += [{"CPU": SERVICE_CPUS}, {"CPU": SERVICE_CPUS}]
-    for _ in range(len(PLAYERS) * g.workers):
-        bundles.append(
-            {"CPU": g.cpus_per_worker, "GPU": g.gpus_per_worker} if g.gpus_per_worker else {"CPU": g.cpus_per_worker}
-        )
-    bundles += [{"CPU": j.cpus_per_worker}] * j.workers
-    bundles.append({"CPU": ROLLOUT_CPUS})
-    learners = [recipe.learners.attacker, recipe.learners.defender]
+    generators = len(PLAYERS) * g.workers
+    bundles = [
+        *[_bundle(SERVICE_CPUS, 0.0)] * 2,
+        *[_bundle(g.cpus_per_worker, g.gpus_per_worker)] * generators,
+        *[_bundle(j.cpus_per_worker, j.gpus_per_worker)] * j.workers,
+        _bundle(ROLLOUT_CPUS, 0.0),
+    ]
+    learners = [getattr(recipe.learners, p) for p in trained(recipe)]
     cpus = sum(b["CPU"] for b in bundles) + sum(c.ranks * c.cpus_per_rank for c in learners)
     gpus = sum(b.get("GPU", 0.0) for b in bundles) + sum(c.ranks * c.gpus_per_rank for c in learners)
-    memory = (
-        BASE_GIB + len(PLAYERS) * g.workers * (ENGINE_GIB + g.kv_cache_gib) + sum(c.ranks for c in learners) * RANK_GIB
-    )
+    memory = BASE_GIB + generators * _engine_gib(g, g.gpus_per_worker) + sum(c.ranks for c in learners) * RANK_GIB
+    if j.kind == "lm":
+        memory += j.workers * _engine_gib(j.engine, j.gpus_per_worker)
     return Demand(round(cpus, 3), round(gpus, 3), round(memory, 2), tuple(bundles))
 
 
@@ -68,5 +77,5 @@ def check_room(demand: Demand, free_cpus: float, free_gpus: float, free_memory_g
     if demand.memory_gib > free_memory_gib:
         raise UserError(
             f"placement: the recipe needs about {demand.memory_gib:g} GiB of memory, {where} has {free_memory_gib:.1f} free; "
-            "lower generation.kv_cache_gib, workers or ranks, or free some"
+            "lower kv_cache_gib, workers or ranks, or free some"
         )

@@ -52,11 +52,13 @@ def line(view: Mapping[str, Any]) -> str:
     """The moment in one line of text."""
     players = ", ".join(
         f"{p} step {view[p]['step']}/{view['steps']} v{view[p]['version']} loss {_number(view[p]['loss'])}"
+        if view[p]["learns"]
+        else f"{p} frozen"
         for p in PLAYERS
     )
     return (
         f"{players}; games {view['finished']} done {view['in_flight']} playing; "
-        f"staleness {_number(view['staleness'])} of {view['bound']}"
+        f"staleness {_number(view['staleness'])} of {view['bound']}" + (f"; {view['why']}" if view["paused"] else "")
     )
 
 
@@ -68,8 +70,8 @@ def picture(view: Mapping[str, Any]) -> Table:
     for p in PLAYERS:
         v = view[p]
         table.add_row(
-            p,
-            f"{v['step']}/{view['steps']}",
+            f"{p} (its turn)" if view["turn"] == p else p,
+            f"{v['step']}/{view['steps']}" if v["learns"] else "frozen",
             str(v["version"]),
             *(_number(v[k]) for k in ("loss", "reward")),
             str(v["held"]),

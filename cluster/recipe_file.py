@@ -1,4 +1,8 @@
-"""Recipe files: YAML and `key=value` overrides in, a checked `Recipe` out, and back to YAML for the run directory."""
+"""Recipe files: YAML and `key=value` overrides in, a checked `Recipe` out, and back to YAML for the run directory.
+
+A recipe that begins with `extends: other.yaml` (a path beside its own file) says only what differs from that one: sections are
+merged key by key, values and lists replace the base's. `extends` is gone once the file is read; the schema does not know it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,18 +12,28 @@ import yaml
 
 from protocol.errors import UserError
 from protocol.recipe import SANDBOX, Recipe, parse_recipe
+from protocol.roles import PLAYERS
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe file and applies overrides of the form `learners.defender.lr=1e-5`, the last one winning.
 
     Raises:
-        UserError: the file is missing, is no YAML mapping, or a value does not fit the schema.
+        UserError: a file is missing or no YAML mapping, files extend each other in a circle, or a value does not fit the schema.
     """
+    values = _read(path, ())
+    for override in overrides:
+        _apply(values, override)
+    return parse_recipe(values)
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's values over those of the files that it extends. `above` are the files that led here, outermost first."""
+    named = f"recipe: {path}" if not above else f"recipe: {above[-1]}: extends {path}, which"
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"recipe: {path} cannot be read ({type(e).__name__}); give the path of a YAML file") from None
+    except (OSError, ValueError) as e:  # ValueError: no UTF-8, or a NUL in the path
+        raise UserError(f"{named} cannot be read ({type(e).__name__}); give the path of a YAML file") from None
     try:
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as e:  # ValueError: what looks like a date and is none
@@ -33,9 +47,25 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"recipe: {path} holds a {type(values).__name__}, not a mapping of sections; see deploy/recipes"
         )
     values = _unshared(values)
-    for override in overrides:
-        _apply(values, override)
-    return parse_recipe(values)
+    if "extends" not in values:
+        return values
+    base = values.pop("extends")
+    if not isinstance(base, str) or not base or "\0" in base:
+        raise UserError(f"recipe: {path}: extends: {base!r} is no path; name one YAML file beside this one")
+    below, chain = path.parent / base, (*above, path)
+    if below.resolve() in [p.resolve() for p in chain]:
+        circle = " -> ".join(p.name for p in (*chain, below))
+        raise UserError(f"recipe: {path}: extends: {base} closes a circle ({circle}); let one of them extend nothing")
+    return _merged(_read(below, chain), values)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Sections key by key; where either is no section, `over` wins whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _unshared(value: Any) -> Any:
@@ -80,6 +110,14 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     for key in ("train", "heldout"):
         values["seeds"][key] = _absolute(values["seeds"][key])
     values["run"]["dir"] = _absolute(values["run"]["dir"])
+    judge = values["judge"]
+    judge["model"] = _absolute(judge["model"])
+    judge["probe"]["file"] = _absolute(judge["probe"]["file"])
+    if judge["rubrics"] != "standard":
+        judge["rubrics"] = _absolute(judge["rubrics"])
+    for player in PLAYERS:
+        sft = values["learners"][player]["sft"]
+        sft["path"] = _absolute(sft["path"])
     return parse_recipe(values)
 
 

@@ -7,7 +7,7 @@ gives up or when nothing moves any more.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Run:
         self._watchdog = Watchdog(recipe.run.stall_s, ABANDONED_ROUNDS * recipe.game.in_flight)
         self._replay: Mapping[str, Any] = {}
         self._publisher: Mapping[str, Any] = {}
+        self._pool: Mapping[str, int] = {}
         self._health: dict[str, tuple[int, int]] = {}
         self._tokens = 0
         self._evaluation: Evaluation | None = None
@@ -96,19 +97,17 @@ class Run:
             take_down(parts)
 
     async def _start_engines(self, parts: Parts) -> None:
-        """Brings up every generation worker at once, while the learners start."""
-        self.progress.say("starting two vLLM engines and two ZeRO-3 groups")
+        """Brings up every generation and judge worker at once, while the learners start."""
+        groups = " and ".join(parts.learners)
+        self.progress.say(f"starting the vLLM engines of both players and the ZeRO-3 groups of {groups}")
         handles = [h for p in PLAYERS for h in parts.generators[p]]
-        try:
-            async with asyncio.timeout(self.recipe.generation.start_deadline_s):
-                await asyncio.gather(*(_wait(ref) for ref in parts.registered))
-                await asyncio.gather(*(_wait(h.start.remote()) for h in handles))
-        except TimeoutError:
-            limit = self.recipe.generation.start_deadline_s
-            raise RunFailed(f"the engines did not start within {limit:.0f} s (generation.start_deadline_s)") from None
-        except ray.exceptions.RayError as e:
-            log.error("an engine did not start", exc_info=e)
-            raise RunFailed(f"an engine did not start: {_last_line(e)}") from None
+        starting = [*parts.registered, *(h.start.remote() for h in handles)]
+        judging = [h.start.remote() for h in parts.judges]
+        generation, engine = self.recipe.generation, self.recipe.judge.engine
+        await asyncio.gather(
+            _started(starting, "the engines", generation.start_deadline_s, "generation.start_deadline_s"),
+            _started(judging, "the judges", engine.start_deadline_s, "judge.engine.start_deadline_s"),
+        )
 
     async def _catch_up(self, parts: Parts) -> None:
         """After a resume the workers hold version 0; games wait for the versions that the learners push first."""
@@ -138,7 +137,7 @@ class Run:
         return done
 
     async def _watch(self, parts: Parts, rollout: "asyncio.Future[Any]") -> None:
-        """Polls until both learner groups are done."""
+        """Polls until every learner group is done."""
         next_health = next_history = 0.0
         waiting = set(parts.learners.values())
         while waiting:
@@ -176,7 +175,7 @@ class Run:
         self._replay = await _answer(parts.replay.stats.remote(), self._replay)
         self._publisher = await _answer(parts.publisher.stats.remote(), self._publisher)
         self._history.add(await _answer(parts.publisher.drain_metrics.remote(), []))
-        view = view_of(self.recipe, self._replay, self._publisher)
+        view = view_of(self.recipe, self._replay, self._publisher, self._pool)
         self._metrics.update(view)
         self.progress.show(view)
         return view
@@ -190,6 +189,7 @@ class Run:
             self._health[p] = (sum(1 for a in answers if a), len(answers))
         judges = await asyncio.gather(*(_answer(h.stats.remote(), None) for h in parts.judges))
         self._health["judge"] = (sum(1 for a in judges if a is not None), len(judges))
+        self._pool = (await _answer(parts.rollout.stats.remote(), {"judge": self._pool}))["judge"]
         self._tokens = tokens
 
     async def _stop_games(self, parts: Parts, rollout: "asyncio.Future[Any]") -> None:
@@ -198,7 +198,7 @@ class Run:
             async with asyncio.timeout(STOP_S):
                 await _wait(parts.replay.stop.remote())
                 await _wait(parts.rollout.stop.remote())
-                await rollout
+                self._pool = (await rollout)["judge"]
         except TimeoutError:
             log.warning("the rollout worker did not stop in time", limit_s=STOP_S)
 
@@ -218,9 +218,22 @@ class Run:
             self._evaluation.results if self._evaluation else {},
             note,
             earlier,
+            self._pool,
         )
         write_json(file, value)
         return value
+
+
+async def _started(refs: Sequence[Any], what: str, limit_s: float, key: str) -> None:
+    """Waits until all have started. Raises `RunFailed` if one does not, or not within `limit_s`, the value of `key`."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await asyncio.gather(*(_wait(ref) for ref in refs))
+    except TimeoutError:
+        raise RunFailed(f"{what} did not start within {limit_s:.0f} s ({key})") from None
+    except ray.exceptions.RayError as e:
+        log.error("not started", what=what, exc_info=e)
+        raise RunFailed(f"{what} did not start: {_last_line(e)}") from None
 
 
 async def _wait(ref: Any) -> Any:

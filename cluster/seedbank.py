@@ -1,4 +1,4 @@
-"""Seeds and models of a recipe, found and checked before anything is started or written.
+"""Seeds, models and judge of a recipe, found and checked before anything is started or written.
 
 `sandbox` stands for the embedded sandbox's files. Bad seed lines are kept for `quarantine.jsonl` in the run directory.
 """
@@ -8,8 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.replay.turns import trained
 from cluster.sandbox import SandboxPaths, ensure_sandbox
+from judge.rubric import load_rubrics
 from learners.models import check_model_folder
+from learners.sft import read_examples
 from protocol.errors import UserError
 from protocol.recipe import SANDBOX, Recipe
 from protocol.roles import PLAYERS, Player
@@ -19,9 +22,13 @@ from protocol.types import Seed
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads: absolute model folders, seeds, and the seed lines that were left out."""
+    """What a run reads: absolute model folders, seeds, and the seed lines that were left out.
+
+    `judge_model` is the folder of `judge.kind: lm`, else None.
+    """
 
     models: dict[Player, str]
+    judge_model: str | None
     train: list[Seed]
     heldout: list[Seed]
     quarantine: dict[str, list[BadLine]]
@@ -35,15 +42,49 @@ class Inputs:
         )
 
 
-def _check_length(folder: str, recipe: Recipe, where: str) -> None:
-    """A model must be able to hold what the engine is told to serve."""
+def _check_length(folder: str, wanted: int, where: str, limits: str) -> None:
+    """A model must be able to hold what the engine is told to serve: `wanted` tokens, the value of the key `limits`."""
     limit = json.loads((Path(folder) / "config.json").read_text()).get("max_position_embeddings")
-    wanted = recipe.generation.max_model_len
     if isinstance(limit, int) and limit < wanted:
         raise UserError(
-            f"{where}: {folder} takes {limit} tokens, generation.max_model_len asks for {wanted}; "
-            f"set generation.max_model_len to at most {limit}"
+            f"{where}: {folder} takes {limit} tokens, {limits} asks for {wanted}; set {limits} to at most {limit}"
         )
+
+
+def find_judge(recipe: Recipe, say: Callable[[str], None]) -> str | None:
+    """Checks that the recipe's judge can be asked; builds the sandbox's (some minutes, once) if the recipe names it.
+
+    Returns:
+        The model folder of `judge.kind: lm`, else None.
+
+    Raises:
+        UserError: rubrics that are not as they should be, a model folder that is incomplete, a context too short for the longest
+            question, an endpoint that does not answer as it should.
+    """
+    judge = recipe.judge
+    if judge.kind not in ("lm", "api"):
+        return None
+    from cluster.judge_engine import check_judge_context
+
+    load_rubrics(judge.rubrics)
+    folder: str | None = None
+    if judge.kind == "api":
+        from judge.api import check_endpoint  # its client takes a second to import
+
+        check_judge_context(recipe, None)
+        check_endpoint(judge.api)
+    else:
+        if judge.model == SANDBOX:
+            from cluster.sandbox import ensure_sandbox_judge
+
+            say("the sandbox's judge is taken from the cache, or trained now (a few minutes, once)")
+            folder = str(ensure_sandbox_judge())
+        else:
+            folder = str(Path(judge.model).expanduser().resolve())
+        check_model_folder(folder, "judge.model")
+        _check_length(folder, judge.engine.max_model_len, "judge.model", "judge.engine.max_model_len")
+        check_judge_context(recipe, folder)
+    return folder
 
 
 def find_inputs(recipe: Recipe, say: Callable[[str], None]) -> Inputs:
@@ -53,12 +94,17 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None]) -> Inputs:
         say: told before something takes long.
 
     Raises:
-        UserError: a model folder is incomplete or too short, a seed file is missing or has no good line.
+        UserError: a model folder is incomplete or too short, a file of seeds or demonstrations is missing or has no good line,
+            or the judge cannot be asked (`find_judge`).
     """
     sandbox: SandboxPaths | None = None
     named = [recipe.models.attacker.path, recipe.models.defender.path, recipe.seeds.train, recipe.seeds.heldout]
     if recipe.seeds.train != SANDBOX:
         read_seeds(Path(recipe.seeds.train), "seeds.train")  # cheap to refuse before the sandbox is built
+    for player in trained(recipe):
+        demonstrations = getattr(recipe.learners, player).sft.path
+        if demonstrations is not None:
+            read_examples(demonstrations, f"learners.{player}.sft.path")
     if SANDBOX in named:
         say("the sandbox's two models are taken from the cache, or trained now (about a minute, once)")
         sandbox = ensure_sandbox()
@@ -70,7 +116,7 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None]) -> Inputs:
     for player in PLAYERS:
         folder = resolve(getattr(recipe.models, player).path, player)
         check_model_folder(folder, f"models.{player}.path")
-        _check_length(folder, recipe, f"models.{player}.path")
+        _check_length(folder, recipe.generation.max_model_len, f"models.{player}.path", "generation.max_model_len")
         models[player] = folder
     train_file = resolve(recipe.seeds.train, "train_seeds")
     train, bad = read_seeds(Path(train_file), "seeds.train")
@@ -79,4 +125,4 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None]) -> Inputs:
     if recipe.seeds.heldout is not None:
         heldout_file = resolve(recipe.seeds.heldout, "heldout_seeds")
         heldout, quarantine[heldout_file] = read_seeds(Path(heldout_file), "seeds.heldout")
-    return Inputs(models, train, heldout, quarantine)
+    return Inputs(models, find_judge(recipe, say), train, heldout, quarantine)

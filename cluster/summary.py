@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cluster.replay.turns import trained
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS
 
@@ -26,6 +27,7 @@ _NOTHING: dict[str, Any] = {  # what a run that never began has to say
     "staleness": {"max_learned": None, "mean_learned": None},
     "states": {"attack": {}, "response": {}},
     "judge": {"verdicts": 0, "failed": 0},
+    "alarm": {"raised": 0, "paused_s": 0.0},
     "heldout": {},
 }
 
@@ -52,6 +54,7 @@ def summarize(
     heldout: Mapping[str, Any],
     note: str = "",
     earlier: Mapping[str, Any] | None = None,
+    pool: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The summary of a run, as far as it came.
 
@@ -61,6 +64,7 @@ def summarize(
         heldout: measurements by occasion.
         note: why a run did not finish.
         earlier: the summary of the part that a resumed run goes on from. The publisher counts anew in each part.
+        pool: what the rollout worker's judge pool counted in this part.
     """
     before = {**_NOTHING, **(earlier or {})}
     players = publisher.get("players", {})
@@ -88,7 +92,11 @@ def summarize(
         "rows": told("rows"),
         "staleness": {"bound": recipe.replay.max_staleness, **told("staleness")},
         "states": told("states"),
-        "judge": told("judge"),
+        "judge": {**told("judge"), "pool": dict(pool or {})},
+        "alarm": {"raised": told("alarm")["raised"], "paused_s": round(told("alarm")["paused_s"], 1)},
+        "export": {
+            p: f"export/{p}" if p in trained(recipe) else None for p in PLAYERS
+        },  # null: frozen, nothing to write
         "push": {p: players.get(p, {}).get("pushes", {}) for p in PLAYERS},
         "workers": {p: players.get(p, {}).get("workers", []) for p in PLAYERS},
         "heldout": {**before["heldout"], **heldout},
@@ -119,7 +127,7 @@ def run_table(summary: Mapping[str, Any]) -> Table:
         evicted = ", ".join(f"{n} {reason}" for reason, n in sorted(rows.get("evicted", {}).items())) or "none"
         table.add_row(
             p,
-            str(summary["steps"][p]),
+            str(summary["steps"][p]) if summary["export"][p] else "frozen",
             str(summary["versions_pushed"][p]),
             *(str(rows.get(k, 0)) for k in ("appended", "learned", "held")),
             evicted,

@@ -6,6 +6,7 @@ Pure. Where an actor has not answered, its last answer stands.
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.replay.turns import trained
 from cluster.watchdog import Snapshot
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
@@ -13,16 +14,19 @@ from protocol.roles import PLAYERS, Player
 Stats = Mapping[str, Any]
 
 
-def view_of(recipe: Recipe, replay: Stats, publisher: Stats) -> dict[str, Any]:
+def view_of(recipe: Recipe, replay: Stats, publisher: Stats, pool: Stats) -> dict[str, Any]:
     """The moment, by name.
 
     Args:
         replay: `ReplayBuffer.stats()`; empty before its first answer.
         publisher: `WeightPublisher.stats()`; empty before its first answer.
+        pool: `JudgePool.stats()` of the rollout worker; empty before its first answer.
     """
     games = replay.get("games", {})
     judge = replay.get("judge", {})
     staleness = replay.get("staleness", {})
+    alarm = replay.get("alarm", {})
+    compared = judge.get("comparisons", 0)
     abandoned = sum(games.get("abandoned", {}).values())
     view: dict[str, Any] = {
         "run": recipe.run.name,
@@ -33,9 +37,15 @@ def view_of(recipe: Recipe, replay: Stats, publisher: Stats) -> dict[str, Any]:
         "in_flight": games.get("started", 0) - games.get("finished", 0) - abandoned,
         "verdicts": judge.get("verdicts", 0),
         "failed": judge.get("failed", 0),
+        "cache_hits": pool.get("cache_hits"),
+        "flip_rate": judge["disagreements"] / compared if compared else None,
+        "failure_rate": alarm.get("failure_rate"),
+        "paused_s": alarm.get("up_s", 0.0),
+        "paused": float(alarm.get("up_s", 0.0) > 0),
         "staleness": staleness.get("max_learned"),
         "bound": recipe.replay.max_staleness,
         "why": replay.get("admission", {}).get("why", ""),
+        "turn": replay.get("turn"),
     }
     for player in PLAYERS:
         view[player] = _player(player, recipe, replay, publisher)
@@ -48,6 +58,7 @@ def _player(player: Player, recipe: Recipe, replay: Stats, publisher: Stats) -> 
     rows = replay.get("rows", {}).get(player, {})
     pushes = mine.get("pushes", {})
     return {
+        "learns": player in trained(recipe),
         "step": mine.get("step", 0),
         "steps": recipe.run.steps,
         "version": mine.get("newest", 0),
@@ -78,9 +89,10 @@ def snapshot_of(
         games_abandoned=view["abandoned"],
         tokens=tokens,
         verdicts=view["verdicts"],
-        held={p: view[p]["held"] for p in PLAYERS},
+        held={p: view[p]["held"] for p in PLAYERS if view["turn"] in (None, p)},
         batch={p: getattr(recipe.learners, p).batch_games for p in PLAYERS},
         healthy_judges=healthy["judge"],
         healthy_generators={p: healthy[p] for p in PLAYERS},
         admission=view["why"],
+        paused_s=view["paused_s"],
     )

@@ -20,18 +20,20 @@ class Snapshot:
     games_abandoned: int
     tokens: int
     verdicts: int
-    held: Mapping[Player, int]
+    held: Mapping[Player, int]  # games that wait for a step, of the players that may take one now
     batch: Mapping[Player, int]
     healthy_judges: tuple[int, int]  # (healthy, all)
     healthy_generators: Mapping[Player, tuple[int, int]]
     admission: str = ""
+    paused_s: float = 0.0  # for how long the judge's alarm is up
 
 
 @dataclass
 class Watchdog:
     """Feeds on snapshots; `check` gives the reason once nothing has moved for `stall_s` seconds.
 
-    Giving up games is no movement: `abandoned_in_a_row` of them with none finished in between end the run at once.
+    Giving up games is no movement: `abandoned_in_a_row` of them with none finished in between end the run at once. Nor are the
+    games that ask a failing judge again: a pause of `stall_s` ends the run whatever else moves.
     """
 
     stall_s: float
@@ -48,6 +50,8 @@ class Watchdog:
         in_a_row = s.games_abandoned - self._abandoned
         if in_a_row >= self.abandoned_in_a_row:
             return f"the last {in_a_row} games were all given up; games.abandoned_by and logs/rollout-0.log say why"
+        if s.paused_s >= self.stall_s:
+            return f"no end of a pause of {s.paused_s:.0f} s: {s.admission}"
         moving = (*(s.steps[p] for p in PLAYERS), s.games_finished, s.tokens, s.verdicts)
         if moving != self._last or not self._since_s:
             self._last, self._since_s = moving, s.now_s
@@ -66,9 +70,9 @@ def blocked_edge(s: Snapshot) -> str:
     healthy, total = s.healthy_judges
     if healthy < total:
         return f"rollout waits on the judge pool, {healthy}/{total} healthy"
-    for player in PLAYERS:
-        if s.held[player] >= s.batch[player]:
-            return f"replay holds {s.held[player]} games for the {player} learner, which does not take its {s.batch[player]}"
+    for player, held in s.held.items():
+        if held >= s.batch[player]:
+            return f"replay holds {held} games for the {player} learner, which does not take its {s.batch[player]}"
     in_flight = s.games_started - s.games_finished - s.games_abandoned
     if in_flight > 0:
         return f"{in_flight} games are in flight and none ends; the engines' logs say more"

@@ -1,5 +1,7 @@
 """What a judge's generator raises when it has no text to give. `lm` makes a failed verdict of it, never a number."""
 
+GAVE_UP = "gave up"  # how a verdict's `failure` begins where asking again cannot help; the pool does not retry those
+
 
 class JudgeUnavailable(Exception):
     """No text came.
@@ -10,5 +12,10 @@ class JudgeUnavailable(Exception):
     """
 
     def __init__(self, reason: str, hopeless: bool = False) -> None:
-        super().__init__(reason)
+        super().__init__(
+            reason, hopeless
+        )  # all of them, because it is rebuilt from these when it crosses a process boundary
         self.reason, self.hopeless = reason, hopeless
+
+    def __str__(self) -> str:
+        return self.reason

@@ -3,7 +3,8 @@
 Invariants:
 - every request gets exactly one verdict, in order, and a judge that cannot be reached yields a failure, never a number;
 - a worker that failed a call is avoided for a while, longer each time in a row; it is asked sooner only when all are avoided;
-- a verdict that failed for the judge's own reasons is asked again with the next seed; a hopeless one is not.
+- a verdict that failed for the judge's own reasons is asked again with the next seed; a hopeless one is not;
+- a question that is remembered, or on its way, is not asked again, unless a fresh verdict is wanted.
 
 It does not restart workers (Ray does) and knows nothing of rubrics.
 """
@@ -19,12 +20,14 @@ import ray
 import structlog
 from ray.exceptions import RayError
 
+from judge.cache import VerdictCache, question
+from judge.errors import GAVE_UP
 from judge.worker import NO_JUDGE
 from protocol.types import JudgeRequest, Verdict
 
 AVOID_S = 1.0  # after a first failure: about what Ray takes to notice a death and start the process again
 AVOID_MAX_S = 60.0  # a worker that hangs costs its callers one deadline in this long
-HOPELESS = ("query", NO_JUDGE)  # failures that begin so would fail with any seed
+HOPELESS = ("query", NO_JUDGE, GAVE_UP)  # failures that begin so would fail with any seed
 
 _log = structlog.get_logger(__name__)
 
@@ -96,17 +99,74 @@ class JudgePool:
         workers: Ray actor handles of `judge.worker.JudgeWorker`. They should not retry by themselves (`max_task_retries=0`).
         deadline_s: for one call, however many requests it carries.
         attempts: rounds before a request is given up, whatever failed in them.
+        cache: verdicts that were given; None asks every question.
+        key: names the judge and its rubrics, for the cache: what gives another verdict must have another key.
     """
 
-    def __init__(self, workers: Sequence[Any], deadline_s: float, attempts: int) -> None:
+    def __init__(
+        self,
+        workers: Sequence[Any],
+        deadline_s: float,
+        attempts: int,
+        cache: VerdictCache | None = None,
+        key: str = "",
+    ) -> None:
         self._workers = list(workers)
         self._deadline_s = deadline_s
         self._attempts = max(1, attempts)
         self._chooser = LeastLoaded(len(self._workers))
+        self._cache, self._key = cache, key
+        self._coming: dict[bytes, asyncio.Task[dict[bytes, Verdict]]] = {}
         self._counts: Counter[str] = Counter()
 
-    async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
-        """One verdict for each request, in that order. Takes at most `attempts` deadlines and the pauses between them."""
+    async def judge(self, requests: Sequence[JudgeRequest], fresh: bool = False) -> list[Verdict]:
+        """One verdict for each request, in that order. Takes at most `attempts` deadlines and the pauses between them.
+
+        Args:
+            requests: equal ones (whatever their seeds) get one answer between them.
+            fresh: asks every one of them, whatever is remembered, and remembers nothing: for measuring the judge.
+        """
+        if self._cache is None or fresh:
+            verdicts = await self._ask_all(requests)
+        else:
+            verdicts = await self._ask_new(requests, self._cache)
+        self._counts["verdicts"] += len(verdicts)
+        self._counts["failed"] += sum(v.failure is not None for v in verdicts)
+        return verdicts
+
+    async def _ask_new(self, requests: Sequence[JudgeRequest], cache: VerdictCache) -> list[Verdict]:
+        """Answers from the cache and from what is being asked already; asks the rest in one call."""
+        asked = [question(self._key, request) for request in requests]
+        given: dict[bytes, Verdict] = {}
+        new: dict[bytes, JudgeRequest] = {}
+        for one, request in zip(asked, requests, strict=True):
+            if one in given or one in new or one in self._coming:
+                continue
+            if (known := cache.get(one)) is not None:
+                given[one] = known
+            else:
+                new[one] = request
+        if new:
+            # A task of its own: others may wait for these verdicts after this caller has given up.
+            task = asyncio.create_task(self._ask_once(new, cache))
+            self._coming |= dict.fromkeys(new, task)
+        waited = {one: self._coming[one] for one in asked if one not in given}
+        for one, coming in waited.items():
+            given[one] = (await asyncio.shield(coming))[one]
+        self._counts["cache_hits"] += len(requests) - len(new)
+        return [given[one] for one in asked]
+
+    async def _ask_once(self, new: dict[bytes, JudgeRequest], cache: VerdictCache) -> dict[bytes, Verdict]:
+        try:
+            verdicts = dict(zip(new, await self._ask_all(list(new.values())), strict=True))
+        finally:
+            for one in new:
+                del self._coming[one]
+        for one, verdict in verdicts.items():
+            cache.put(one, verdict)
+        return verdicts
+
+    async def _ask_all(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         verdicts: dict[int, Verdict] = {}
         asked = dict(enumerate(requests))
         for attempt in range(self._attempts):
@@ -122,13 +182,14 @@ class JudgePool:
             verdicts |= dict(zip(asked, answer, strict=True))
             again = [k for k in asked if (why := verdicts[k].failure) is not None and not why.startswith(HOPELESS)]
             asked = {k: replace(asked[k], seed=asked[k].seed + 1) for k in again}
-        self._counts["verdicts"] += len(verdicts)
-        self._counts["failed"] += sum(v.failure is not None for v in verdicts.values())
         return [verdicts[k] for k in range(len(requests))]
 
     def stats(self) -> dict[str, int]:
-        """`verdicts` given, how many of them `failed`, requests `retried`, and `calls_failed` (dead, raising or late workers)."""
-        return {name: self._counts[name] for name in ("verdicts", "failed", "retried", "calls_failed")}
+        """`verdicts` given, how many of them `failed`, and `cache_hits`: those that needed no question of their own.
+
+        Requests `retried`, and `calls_failed` (dead, raising or late workers).
+        """
+        return {name: self._counts[name] for name in ("verdicts", "failed", "retried", "calls_failed", "cache_hits")}
 
     async def _ask(self, requests: list[JudgeRequest]) -> list[Verdict] | str:
         """One call to one worker: its verdicts, or why there are none."""

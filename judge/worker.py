@@ -1,17 +1,25 @@
 """The judge worker: one judge behind a queue of calls. `cluster` makes it a Ray actor; here it is an ordinary async class.
 
-It builds the judge that the recipe names and counts what it answered. It does not retry: `pool` does.
+It builds the judge that the recipe names, once, at `start` or at the first call, so that an actor that Ray restarted serves
+without anybody's help. A call that is given up meanwhile does not stop the building. It counts what it answered; it does not
+retry: `pool` does.
 """
 
-from collections.abc import Sequence
-from typing import assert_never
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, assert_never
 
-from judge.rules import RuleJudge
-from protocol.interfaces import Judge
+from judge.lm import LMJudge
+from judge.rubric import load_rubrics
+from judge.rules import JUDGE_ID, RuleJudge
+from protocol.interfaces import Generator, Judge
 from protocol.recipe import JudgeConfig
 from protocol.types import JudgeRequest, Verdict
 
 NO_JUDGE = "no judge"
+Build = Callable[[], Awaitable[Generator]]
 
 
 class NoJudge:
@@ -22,13 +30,19 @@ class NoJudge:
         return [Verdict("none", f"none/{request.criterion}", failure=NO_JUDGE) for request in requests]
 
 
-def build_judge(config: JudgeConfig) -> Judge:
-    """The judge that the recipe's `judge` section names."""
-    if config.kind == "rules":
-        return RuleJudge()
-    if config.kind == "none":
-        return NoJudge()
-    assert_never(config.kind)
+def judge_id_of(config: JudgeConfig) -> str:
+    """How the recipe's judge is named in verdicts: `rules-1`, `lm:FOLDER`, `api:MODEL` or `none`."""
+    match config.kind:
+        case "rules":
+            return JUDGE_ID
+        case "lm":
+            return f"lm:{Path(config.model).name}"
+        case "api":
+            return f"api:{config.api.model}"
+        case "none":
+            return "none"
+        case _:
+            assert_never(config.kind)
 
 
 class JudgeWorker:
@@ -36,20 +50,76 @@ class JudgeWorker:
 
     Args:
         config: the recipe's `judge` section.
+        judge_id: names the judge in verdicts; by default `judge_id_of(config)`.
+        build: makes the generator of kind `lm`, in this process.
+        ledger: where kind `api` keeps its account of tokens and money; null keeps it in memory.
     """
 
-    def __init__(self, config: JudgeConfig) -> None:
-        self._judge = build_judge(config)
+    def __init__(
+        self, config: JudgeConfig, judge_id: str | None = None, build: Build | None = None, ledger: str | None = None
+    ) -> None:
+        if config.kind == "lm" and build is None:
+            raise ValueError("judge.kind lm needs somebody to build its engine")
+        self._config, self._judge_id = config, judge_id or judge_id_of(config)
+        self._build, self._ledger = build, ledger
+        self._generator: Generator | None = None
+        self._judge: Judge | None = None
+        self._starting: asyncio.Task[Judge] | None = None
         self._calls = self._verdicts = self._failed = 0
+
+    async def start(self) -> None:
+        """Builds the judge unless it is built.
+
+        Raises:
+            UserError: the rubrics, the endpoint or the model folder are not as they should be.
+        """
+        await self._started()
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict for each request, in that order."""
-        verdicts = await self._judge.judge(requests)
+        verdicts = await (await self._started()).judge(requests)
         self._calls += 1
         self._verdicts += len(verdicts)
         self._failed += sum(v.failure is not None for v in verdicts)
         return verdicts
 
-    async def stats(self) -> dict[str, int]:
-        """Since this process started: `calls` answered, `verdicts` in them, and how many of those are failures (`failed`)."""
-        return {"calls": self._calls, "verdicts": self._verdicts, "failed": self._failed}
+    async def stats(self) -> dict[str, Any]:
+        """Since this process started: `calls` answered, `verdicts` in them, and how many of those are failures (`failed`).
+
+        A language model's also `unread`, its samples without a verdict, by reason, and under `generator` what its generator counts.
+        """
+        stats: dict[str, Any] = {"calls": self._calls, "verdicts": self._verdicts, "failed": self._failed}
+        if isinstance(self._judge, LMJudge):
+            stats["unread"] = dict(self._judge.unread)
+        count = getattr(self._generator, "stats", None)
+        if count is not None:
+            counted = count()
+            stats["generator"] = await counted if inspect.isawaitable(counted) else counted
+        return stats
+
+    async def _started(self) -> Judge:
+        if self._judge is not None:
+            return self._judge
+        if self._starting is None or (self._starting.done() and self._judge is None):
+            self._starting = asyncio.create_task(self._make())
+        # Shielded: a caller's deadline must not tear down an engine that others wait for, half-built.
+        return await asyncio.shield(self._starting)
+
+    async def _make(self) -> Judge:
+        config = self._config
+        if config.kind == "rules":
+            self._judge = RuleJudge()
+        elif config.kind == "none":
+            self._judge = NoJudge()
+        else:
+            rubrics = load_rubrics(config.rubrics)
+            self._generator = await self._make_generator()
+            self._judge = LMJudge(self._generator, rubrics, config, self._judge_id)
+        return self._judge
+
+    async def _make_generator(self) -> Generator:
+        if self._build is not None:
+            return await self._build()
+        from judge.api import ApiGenerator  # here, because its client takes a second to import
+
+        return ApiGenerator(self._config.api, None if self._ledger is None else Path(self._ledger))

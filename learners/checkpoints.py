@@ -12,8 +12,10 @@ import shutil
 from pathlib import Path
 
 from protocol.errors import UserError
+from protocol.recipe import LearnerConfig
 
 _META = "checkpoint.json"
+_MODES = ("reference", "sampler")  # they decide whether there is an average in it, and of what
 _STEP = re.compile(r"step-(\d+)")
 KEEP = 2  # the newest, and one more in case its disk turns out bad
 
@@ -29,23 +31,32 @@ def newest(root: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def write_meta(folder: Path, *, step: int, version: int, world_size: int) -> None:
-    """Steps that the checkpoint contains, the policy version they ended at, and the ranks that wrote it."""
-    (folder / _META).write_text(json.dumps({"step": step, "version": version, "world_size": world_size}))
+def write_meta(folder: Path, *, step: int, version: int, ranks: int, config: LearnerConfig) -> None:
+    """Steps that the checkpoint contains, the policy version they ended at, and what a learner must be like to go on from it."""
+    modes = {key: getattr(config, key) for key in _MODES}
+    (folder / _META).write_text(json.dumps({"step": step, "version": version, "world_size": ranks} | modes))
 
 
-def read_meta(folder: Path, world_size: int) -> tuple[int, int]:
+def read_meta(folder: Path, ranks: int, config: LearnerConfig) -> tuple[int, int]:
     """(step, version) of a checkpoint.
 
     Raises:
-        UserError: another number of ranks wrote it. ZeRO-3 states are one shard a rank and load only as they were written.
+        UserError: another number of ranks wrote it (ZeRO-3 states are one shard a rank and load only as they were written), or a
+            learner with another reference or sampler, whose average is another or is not there.
     """
     meta = json.loads((folder / _META).read_text())
-    if meta["world_size"] != world_size:
+    if meta["world_size"] != ranks:
         raise UserError(
-            f"{folder}: written by {meta['world_size']} ranks, this learner group has {world_size}; "
+            f"{folder}: written by {meta['world_size']} ranks, this learner group has {ranks}; "
             f"set this player's learners.*.ranks to {meta['world_size']} to resume, or start a new run"
         )
+    for key in _MODES:
+        written, now = meta.get(key, "ema"), getattr(config, key)  # those of before there was a choice are "ema"
+        if written != now:
+            raise UserError(
+                f"{folder}: written by a learner with {key} {written}, this one has {now}; "
+                f"set this player's learners.*.{key} to {written} to resume, or start a new run"
+            )
     return meta["step"], meta["version"]
 
 

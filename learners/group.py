@@ -13,6 +13,7 @@ from typing import Any, cast
 from learners import checkpoints
 from learners.loop import LearnerSink, LearnerSpec, learn
 from learners.models import check_model_folder
+from learners.sft import load_mix
 from protocol.errors import UserError
 from protocol.interfaces import BatchSource
 
@@ -31,7 +32,16 @@ def _rank_main(handed: dict[str, Any]) -> dict[str, Any]:
 
 def _absolute(spec: LearnerSpec) -> LearnerSpec:
     """The same with absolute paths: Ray Train changes every rank's working directory."""
-    return replace(spec, model_path=str(Path(spec.model_path).resolve()), run_dir=str(Path(spec.run_dir).resolve()))
+    config = spec.config
+    if config.sft.path is not None:
+        sft = config.sft.model_copy(update={"path": str(Path(config.sft.path).resolve())})
+        config = config.model_copy(update={"sft": sft})
+    return replace(
+        spec,
+        model_path=str(Path(spec.model_path).resolve()),
+        run_dir=str(Path(spec.run_dir).resolve()),
+        config=config,
+    )
 
 
 def _user_error(error: BaseException) -> UserError | None:
@@ -53,7 +63,8 @@ def fit_group(
         What `loop.learn` returns on rank 0.
 
     Raises:
-        UserError: the model folder is incomplete, or the newest checkpoint was written by another number of ranks.
+        UserError: the model folder is incomplete, the demonstrations cannot be used, or the newest checkpoint was written by
+            another number of ranks or with another reference or sampler.
         ray.train.TrainingFailedError: the group failed more often than `config.restarts` allows.
     """
     spec = _absolute(spec)
@@ -61,7 +72,8 @@ def fit_group(
     check_model_folder(spec.model_path, f"models.{spec.player}.path")
     newest = checkpoints.newest(spec.checkpoints)
     if newest is not None:
-        checkpoints.read_meta(newest, config.ranks)
+        checkpoints.read_meta(newest, config.ranks, config)
+    load_mix(spec.model_path, config, spec.run_seed, spec.section)  # its errors, before ranks start and are restarted
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT_S)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _HEALTH_CHECK_S)
 

@@ -15,7 +15,7 @@ It does not know Ray: source and sink are adapters that `cluster` hands in, and 
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,8 +23,9 @@ import structlog
 
 from learners import checkpoints
 from learners.publisher import Publisher
+from learners.sft import SftMix, load_mix
 from protocol.interfaces import BatchSource, WeightSink
-from protocol.recipe import LearnerConfig
+from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.roles import Player
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,7 @@ class LearnerSpec:
     run_dir: str
     wire_dtype: str
     push_every: int = 1
+    quirks: QuirksConfig = field(default_factory=QuirksConfig)
 
     @property
     def checkpoints(self) -> Path:
@@ -70,6 +72,11 @@ class LearnerSpec:
     def export(self) -> Path:
         """This player's Hugging Face folder."""
         return Path(self.run_dir) / "export" / self.player
+
+    @property
+    def section(self) -> str:
+        """The recipe key of `config`."""
+        return f"learners.{self.player}"
 
 
 def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str, Any]:
@@ -89,13 +96,14 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str
     from learners.engine import ZeroEngine
 
     started = time.perf_counter()
-    engine = ZeroEngine(spec.model_path, spec.config, spec.steps, spec.run_seed)
+    mix = load_mix(spec.model_path, spec.config, spec.run_seed, spec.section)
+    engine = ZeroEngine(spec.model_path, spec.config, spec.steps, spec.run_seed, spec.quirks)
     rank0 = engine.rank == 0
     found, seen = _agree(spec, source, rank0)
     if found is not None:
         engine.load(Path(found))
     start = engine.steps_done
-    run = _Run(spec, source, sink, engine, max(engine.version, seen))
+    run = _Run(spec, source, sink, engine, mix, max(engine.version, seen))
     if rank0:
         log.info("learner ready", player=spec.player, step=start, seconds=round(time.perf_counter() - started, 1))
     if run.version > 0 or start > 0:
@@ -114,7 +122,7 @@ def _agree(spec: LearnerSpec, source: BatchSource, rank0: bool) -> tuple[str | N
         spec.checkpoints.mkdir(parents=True, exist_ok=True)
         checkpoints.tidy(spec.checkpoints)
         newest = checkpoints.newest(spec.checkpoints)
-        step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks)[0]
+        step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks, spec.config)[0]
         decided = [None if newest is None else str(newest), source.rewind(spec.player, step)]
     torch.distributed.broadcast_object_list(decided, src=0)
     return decided[0], decided[1]
@@ -123,8 +131,17 @@ def _agree(spec: LearnerSpec, source: BatchSource, rank0: bool) -> tuple[str | N
 class _Run:
     """One rank's progress: the current version and what hangs on it."""
 
-    def __init__(self, spec: LearnerSpec, source: BatchSource, sink: LearnerSink, engine: Any, version: int) -> None:
+    def __init__(
+        self,
+        spec: LearnerSpec,
+        source: BatchSource,
+        sink: LearnerSink,
+        engine: Any,
+        mix: SftMix | None,
+        version: int,
+    ) -> None:
         self.spec, self.source, self.sink, self.engine, self.version = spec, source, sink, engine, version
+        self.mix = mix
         self.rank0 = engine.rank == 0
         self.publisher = Publisher(sink) if self.rank0 else None
 
@@ -135,8 +152,10 @@ class _Run:
         waited = time.perf_counter()
         table = self.lease(step)
         waited = time.perf_counter() - waited
-        batch = make_batch(table, self.engine.rank, self.engine.world, spec.config.max_tokens)
-        metrics = self.engine.step(batch, step)
+        rank, ranks = self.engine.rank, self.engine.world
+        batch = make_batch(table, spec.config, spec.quirks, rank, ranks)
+        demonstrations = None if self.mix is None else self.mix.batch(step, rank, ranks)
+        metrics = self.engine.step(batch, step, demonstrations)
         staged = time.perf_counter()
         if done % spec.push_every == 0 or done == spec.steps:
             self.push(done)
@@ -160,7 +179,7 @@ class _Run:
                 log.warning("learner waits on replay", player=spec.player, step=step, seconds=round(now - began))
 
     def push(self, done: int) -> None:
-        """Stages the EMA as the next version and leaves it to the publisher."""
+        """Stages the sampler's weights as the next version and leaves it to the publisher."""
         self.version += 1
         manifest, packed = self.engine.stage(self.spec.wire_dtype, self.spec.player, self.version, done)
         if self.publisher is not None:

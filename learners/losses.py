@@ -1,80 +1,67 @@
-"""Log-probabilities of completions and the DPO loss (GAME.md 4). Pure torch: no model, no process group.
+"""The losses of GAME.md 4 as formulas on log-probabilities. Pure torch: no model, no configuration, no weights of rows.
 
-Invariants: every sum and softmax is float32 whatever the logits are; a row of weight 0 moves neither the loss nor a statistic.
-It does not know how rows were batched or what their weights mean: the caller scales them.
+Every function keeps the dtype it is given. What is averaged over what is `objective`'s affair.
 
-Shape suffixes: B rows, T positions, V vocabulary, N = B * T, P pairs. A pair's chosen row is row p, its rejected one row P + p.
+Shape suffixes: B rows, T positions, P pairs.
 """
 
-from typing import Any
+import math
 
 import torch
 import torch.nn.functional as F
 
-# Elements of logits turned into float32 at a time (128 MiB): a 152k vocabulary over 16k tokens would otherwise be 10 GB.
-_CHUNK_ELEMENTS = 1 << 25
-STATISTICS = ("loss", "accuracy", "margin", "delta_chosen", "delta_rejected", "kl")
 
-
-class _TokenLogp(torch.autograd.Function):
-    """log softmax at one target for each position, float32, never holding more than a chunk of float32 logits."""
-
-    @staticmethod
-    def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-        rows = max(1, _CHUNK_ELEMENTS // logits_NV.shape[-1])
-        norm_N = torch.cat([chunk.float().logsumexp(-1) for chunk in torch.split(logits_NV, rows)])
-        ctx.save_for_backward(logits_NV, targets_N, norm_N)
-        return logits_NV.gather(-1, targets_N[:, None]).squeeze(-1).float() - norm_N
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        logits_NV, targets_N, norm_N = ctx.saved_tensors
-        (grad_N,) = grads
-        rows = max(1, _CHUNK_ELEMENTS // logits_NV.shape[-1])
-        grad_NV = torch.empty_like(logits_NV)
-        for start in range(0, len(targets_N), rows):
-            part = slice(start, start + rows)
-            chunk = logits_NV[part].float().sub_(norm_N[part, None]).exp_().mul_(-grad_N[part, None])
-            chunk.scatter_add_(-1, targets_N[part, None], grad_N[part, None])
-            grad_NV[part] = chunk
-        return grad_NV, None
-
-
-def summed_logp(logits_BTV: torch.Tensor, targets_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Each row's summed log-probability of its targets, natural logarithm, float32.
+def dpo(gap_P: torch.Tensor, beta: float) -> torch.Tensor:
+    """-log sigmoid(beta gap) (Rafailov et al. 2023, eq. 7).
 
     Args:
-        logits_BTV: any floating dtype; position t holds the distribution of `targets_BT[:, t]`.
-        targets_BT: int64 token ids; anything valid where the mask is False.
-        mask_BT: which positions count.
-    """
-    vocabulary = logits_BTV.shape[-1]
-    logp_N: torch.Tensor = _TokenLogp.apply(  # type: ignore[no-untyped-call]
-        logits_BTV.reshape(-1, vocabulary), targets_BT.reshape(-1)
-    )
-    return torch.where(mask_BT, logp_N.view(mask_BT.shape), 0.0).sum(-1)
-
-
-def dpo(
-    policy_logp_B: torch.Tensor, reference_logp_B: torch.Tensor, weight_P: torch.Tensor, beta: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weighted sum of -log sigmoid(beta (Delta_w - Delta_l)) over pairs (Rafailov et al. 2023, eq. 7), and statistics.
-
-    Args:
-        policy_logp_B: 2P summed log-probabilities, the chosen rows first; carries the gradient.
-        reference_logp_B: the same rows under the reference.
-        weight_P: 0 for a row that is there only to join collectives.
+        gap_P: Delta_w - Delta_l, where Delta is the policy's log-probability of a completion less the reference's.
         beta: strength of the pull to the reference, no unit.
-
-    Returns:
-        The scalar loss, and a float32 vector of weighted sums in the order of `STATISTICS`: loss, pairs ranked rightly,
-        margin beta (Delta_w - Delta_l), Delta_w, Delta_l, and the estimate -Delta of KL(reference || policy) in nats a
-        completion, which holds as far as the reference drew the batch.
     """
-    chosen_P, rejected_P = (policy_logp_B - reference_logp_B).chunk(2)
-    margin_P = beta * (chosen_P - rejected_P)
-    loss_P = F.softplus(-margin_P)
-    columns_PS = torch.stack(
-        [loss_P, (margin_P > 0).float(), margin_P, chosen_P, rejected_P, -(chosen_P + rejected_P) / 2], dim=-1
-    )
-    return (weight_P * loss_P).sum(), (weight_P[:, None] * columns_PS.detach()).sum(0)
+    return F.softplus(-beta * gap_P)
+
+
+def ipo(gap_P: torch.Tensor, beta: float) -> torch.Tensor:
+    """(gap - 1 / (2 beta))^2 (Azar et al. 2023, eq. 17); `gap_P` as for `dpo`."""
+    return (gap_P - 1.0 / (2.0 * beta)) ** 2
+
+
+def k3(logp_BT: torch.Tensor, reference_BT: torch.Tensor) -> torch.Tensor:
+    """exp(r - p) - (r - p) - 1 for each token: a non-negative estimate of KL(policy || reference) on the policy's samples."""
+    apart_BT = reference_BT - logp_BT
+    return torch.expm1(apart_BT) - apart_BT
+
+
+def truncated_ratio(logp_BT: torch.Tensor, sampler_BT: torch.Tensor, cap: float) -> torch.Tensor:
+    """min(p_policy / p_sampler, cap) for each token; its gradient is 0 above the cap.
+
+    Truncated before it is exponentiated: the ratio of a token that the sampler found next to impossible overflows.
+    """
+    return (logp_BT - sampler_BT).clamp(max=math.log(cap)).exp()
+
+
+def grpo(
+    logp_BT: torch.Tensor,
+    sampler_BT: torch.Tensor,
+    reference_BT: torch.Tensor,
+    advantage_B: torch.Tensor,
+    *,
+    beta: float,
+    cap: float,
+    detached: bool,
+) -> torch.Tensor:
+    """The loss of each token (B, T): truncated importance sampling times advantage, and the KL term.
+
+    Args:
+        logp_BT: the policy's; carries the gradient.
+        sampler_BT: the log-probabilities that the tokens were drawn with.
+        reference_BT: the reference's.
+        advantage_B: reward less baseline.
+        beta: weight of `k3`.
+        cap: of the ratio.
+        detached: `grpo_ratio: default`. Otherwise the ratio carries a gradient beside that of the log-probability, so
+            that below the cap the whole is doubled.
+    """
+    ratio_BT = truncated_ratio(logp_BT, sampler_BT, cap)
+    gain_BT = ratio_BT.detach() * logp_BT if detached else ratio_BT * torch.exp(logp_BT - logp_BT.detach())
+    return beta * k3(logp_BT, reference_BT) - advantage_B[:, None] * gain_BT

@@ -3,7 +3,9 @@
 import math
 
 
-def lr_at(step: int, *, lr: float, final_fraction: float, warmup_steps: int, steps: int) -> float:
+def lr_at(
+    step: int, *, lr: float, final_fraction: float, warmup_steps: int, steps: int, advances_per_step: int = 1
+) -> float:
     """Linear warm-up to `lr`, then half a cosine down to `lr * final_fraction`, which the last step takes.
 
     Args:
@@ -12,8 +14,11 @@ def lr_at(step: int, *, lr: float, final_fraction: float, warmup_steps: int, ste
         final_fraction: of `lr`, in [0, 1].
         warmup_steps: steps of the rise; the first of them already moves.
         steps: the whole horizon, warm-up included.
+        advances_per_step: places of the schedule that one step takes. With 2 (`quirks.lr_schedule: paper`) the rise is half as
+            long and the cosine ends half-way.
     """
-    if step < warmup_steps:
-        return lr * (step + 1) / warmup_steps
-    progress = min(1.0, (step - warmup_steps) / max(1, steps - 1 - warmup_steps))
+    place = step * advances_per_step
+    if place < warmup_steps:
+        return lr * (place + 1) / warmup_steps
+    progress = min(1.0, (place - warmup_steps) / max(1, steps - 1 - warmup_steps))
     return lr * (final_fraction + (1.0 - final_fraction) * 0.5 * (1.0 + math.cos(math.pi * progress)))

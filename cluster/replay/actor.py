@@ -1,6 +1,7 @@
 """The ReplayBuffer actor: deals games, stores what comes back, leases rows to learner steps.
 
-A thin shell: `AdmissionRule` says how many games may start, `Dealer` which, `Table` which rows a step gets; `Segments` and
+A thin shell: `AdmissionRule` says how many games may start, `Dealer` which, `Table` which rows a step gets,
+`Alarm` whether the judge can be asked; `Segments` and
 `Journal` keep it on disk. Every method runs on one event loop and changes state without awaiting in between. Invariants:
 
 - **durable before answered**: whatever changes rows or the end of a game returns after the fsync that covers it. So a killed
@@ -20,15 +21,17 @@ import pyarrow as pa
 import structlog
 
 from cluster.replay.admission import Admission, AdmissionRule, AdmissionState
+from cluster.replay.alarm import Alarm
 from cluster.replay.commit import Changed, GroupCommit
 from cluster.replay.dealer import Dealer
-from cluster.replay.facts import read_facts
-from cluster.replay.journal import Journal
+from cluster.replay.facts import Loss, read_facts
+from cluster.replay.journal import Event, Journal
 from cluster.replay.recovery import Rows, recover_state
 from cluster.replay.report import WaitClock, replay_stats
 from cluster.replay.segments import Place, Segments
 from cluster.replay.table import Lease, Row, Table
 from cluster.replay.tally import Tally, finish_event
+from cluster.replay.turns import Roster
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
 from protocol.rows import to_batch
@@ -53,7 +56,8 @@ class ReplayBuffer:
     def __init__(self, run_dir: str, recipe: Recipe, seeds: list[Seed]) -> None:
         self._rule = AdmissionRule.from_recipe(recipe)
         self._dealer = Dealer(recipe.run.seed, seeds)
-        self._steps = recipe.run.steps
+        self._roster = Roster.from_recipe(recipe)
+        self._losses: dict[Player, Loss] = {p: getattr(recipe.learners, p).loss for p in PLAYERS}
         self._batch_games: dict[Player, int] = {p: getattr(recipe.learners, p).batch_games for p in PLAYERS}
         # Two generations and three rounds of judging is the longest game; beyond that, its worker or a reply is lost.
         judging_s = recipe.judge.attempts * recipe.judge.deadline_s
@@ -66,6 +70,7 @@ class ReplayBuffer:
         self._stopped = False
         self._changed = Changed()
         self._waits = WaitClock()
+        self._alarm = Alarm.from_recipe(recipe)
         self._leased: dict[Player, tuple[Lease[Place], pa.Table]] = {}  # the latest lease, for the other ranks
         folder = Path(run_dir) / "replay"
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,15 +87,18 @@ class ReplayBuffer:
         with self._waits.waiting("rollout"):
             while not self._stopped:
                 now = time.monotonic()
-                self._dealer.meet(worker)
+                lost = self._dealer.meet(worker)
                 if overdue := self._dealer.overdue(now, self._game_limit_s):
                     log.warning("games_overdue", games=len(overdue), limit_s=self._game_limit_s)
-                games = min(limit, self._admit().games)
+                self._note_alarm(self._alarm.gone([*lost, *overdue], now))
+                games = min(limit, self._admit(now).games)
                 if games > 0:
-                    return self._dealer.deal(worker, games, now)
+                    deals = self._dealer.deal(worker, games, now)
+                    self._alarm.dealt(deal.game_id for deal in deals)
+                    return deals
                 if now >= deadline:
                     return []
-                await self._changed.wait(deadline - now)
+                await self._changed.wait(min(deadline - now, self._alarm.wait_s(now) or deadline - now))
         return []
 
     async def finish(self, worker: str, records: Sequence[GameRecord]) -> None:
@@ -108,9 +116,13 @@ class ReplayBuffer:
             self._journal.append(event)
             self._dealer.finish(record.game_id)
             self._tally.add_game(event)
+            self._note_alarm(
+                self._alarm.finished(record.game_id, record.verdicts, record.verdicts_failed, time.monotonic())
+            )
             rows = self._set_aside.pop(record.game_id, _NOTHING)
+            standing = self._roster.standing(self._tables)
             for player in PLAYERS:
-                self._tables[player].append(record.game_id, rows[player])
+                self._tables[player].append(record.game_id, rows[player], self._roster.refusal(player, standing))
         for player in PLAYERS:
             self._note_evicted(player, "capacity", self._tables[player].trim())
         self._changed.notify()
@@ -120,15 +132,17 @@ class ReplayBuffer:
         """Gives a game up for good; it is counted under `reason`."""
         if self._dealer.abandon(worker, game_id, reason):
             self._set_aside.pop(game_id, None)
+            self._note_alarm(self._alarm.gone([game_id], time.monotonic()))
             self._journal.append({"e": "abandon", "id": game_id, "why": reason})
             self._changed.notify()
         await self._commits.commit()
 
     async def worker_gone(self, worker: str) -> int:
         """A rollout worker died: its games are dealt again. Gives how many those are."""
-        games = len(self._dealer.worker_gone(worker))
+        lost = self._dealer.worker_gone(worker)
+        self._note_alarm(self._alarm.gone(lost, time.monotonic()))
         self._changed.notify()
-        return games
+        return len(lost)
 
     async def stop(self) -> None:
         """No more deals: those who wait for one get [] at once. Rows still come in and go out."""
@@ -198,30 +212,51 @@ class ReplayBuffer:
 
     async def stats(self) -> dict[str, Any]:
         """Everything that the summary and the progress display need; see `report.replay_stats`."""
+        now = time.monotonic()
         return replay_stats(
-            self._dealer, self._tables, self._batch_games, self._tally, self._rule, self._admit(), self._waits
+            self._dealer,
+            self._tables,
+            self._batch_games,
+            self._tally,
+            self._rule,
+            self._admit(now),
+            self._waits,
+            self._roster,
+            self._alarm,
+            now,
         )
 
-    def _admit(self) -> Admission:
-        return self._rule.admit(
+    def _admit(self, now_s: float) -> Admission:
+        standing = self._roster.standing(self._tables)
+        admission = self._rule.admit(
             AdmissionState(
                 open_games=self._dealer.open_games,
                 unlearned={p: t.unlearned for p, t in self._tables.items()},
-                finished=frozenset(p for p, t in self._tables.items() if t.finished),
+                finished=standing.finished,
+                turn=self._roster.turn(standing),
             )
         )
+        allowed = self._alarm.allows(now_s)
+        return admission if allowed is None else Admission(min(allowed, admission.games), self._alarm.why(now_s))
+
+    def _note_alarm(self, event: Event | None) -> None:
+        if event is not None:
+            self._journal.append(event)
+            log.warning("judge_alarm", what=event["e"], why=self._alarm.why(time.monotonic()))
 
     def _try_lease(self, player: Player, step: int, version: int, games: int) -> Lease[Place] | None:
         table = self._tables[player]
-        before, seen = table.unlearned, table.version
-        outcome = table.lease(step, version, games)
+        before, turn = table.unlearned, self._roster.turn(self._roster.standing(self._tables))
+        new = table.ask(step, version)
+        turn_now = self._roster.turn(self._roster.standing(self._tables))
+        outcome = table.lease(step, version, games, may_take=turn_now is None or turn_now.player == player)
         self._note_evicted(player, "stale", outcome.stale)
         if outcome.new and outcome.lease is not None:
             ids = [unit.game_id for unit in outcome.lease.units]
             self._journal.append({"e": "lease", "p": player, "step": step, "version": version, "games": ids})
-        elif table.version > seen:  # versions only rise, also over a restart: `rewind` says which was the last
-            self._journal.append({"e": "seen", "p": player, "version": version})
-        if table.unlearned < before:  # a step is executed, or rows went stale: games may start
+        elif new:  # so that a restart forgets neither the last version (`rewind` gives it) nor whose turn it is
+            self._journal.append({"e": "seen", "p": player, "step": step, "version": version})
+        if table.unlearned < before or turn_now != turn:  # a step is executed, or rows went stale: games may start
             self._changed.notify()
         return outcome.lease
 
@@ -235,7 +270,7 @@ class ReplayBuffer:
             return
         batch = to_batch(list(new.values()))
         places = self._segments[player].append(batch)
-        for facts, place in zip(read_facts(batch), places, strict=True):
+        for facts, place in zip(read_facts(batch, self._losses[player]), places, strict=True):
             aside = self._set_aside.setdefault(facts.game_id, {p: [] for p in PLAYERS})
             aside[player].append(Row(facts.row_id, facts.version, place, facts.unlearnable))
             self._tally.add_row(player, facts.reward)
@@ -247,7 +282,8 @@ class ReplayBuffer:
     def _recover(self) -> None:
         events, journal_bytes = self._journal.recover()
         found = {p: s.recover() for p, s in self._segments.items()}
-        recovered = recover_state({p: stored for p, (stored, _) in found.items()}, events, self._tables, self._tally)
+        stored = {p: batches for p, (batches, _) in found.items()}
+        recovered = recover_state(stored, events, self._tables, self._tally, self._alarm, self._roster, self._losses)
         self._dealer.recover(recovered.finished, recovered.abandoned)
         self._set_aside = recovered.set_aside
         for tail in [tail for _, tails in found.values() for tail in tails]:

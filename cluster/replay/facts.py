@@ -2,11 +2,14 @@
 arrives and when it is recovered from disk. Pure."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 
 from protocol.preferences import pick_pair
 from protocol.types import Preference
+
+Loss = Literal["dpo", "ipo", "grpo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +23,26 @@ class RowFacts:
     reward: float | None
 
 
-def read_facts(batch: pa.RecordBatch) -> list[RowFacts]:
-    """One entry for each row of a batch of `protocol.rows.SCHEMA`, in order. Token ids and texts are not touched."""
+def read_facts(batch: pa.RecordBatch, loss: Loss) -> list[RowFacts]:
+    """One entry for each row of a batch of `protocol.rows.SCHEMA`, in order. Token ids and texts are not touched.
+
+    Args:
+        loss: the player's. DPO and IPO need a pair (else `tie` or `no_pair`), GRPO a reward (else `no_reward`).
+    """
     items = batch.column("items")
     rewards = pa.ListArray.from_arrays(items.offsets, items.values.field("reward")).to_pylist()
     columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "version", "preferences"))
     return [
-        RowFacts(row_id, game_id, version, _unlearnable(row_rewards, prefs), _mean(row_rewards))
+        RowFacts(row_id, game_id, version, _unlearnable(row_rewards, prefs, loss), _mean(row_rewards))
         for row_id, game_id, version, prefs, row_rewards in zip(*columns, rewards, strict=True)
     ]
 
 
-def _unlearnable(rewards: list[float | None], preferences: list[dict[str, int | float | None]]) -> str | None:
+def _unlearnable(
+    rewards: list[float | None], preferences: list[dict[str, int | float | None]], loss: Loss
+) -> str | None:
+    if loss == "grpo":
+        return None if any(r is not None for r in rewards) else "no_reward"
     # pick_pair reads who won, not by how much; the scores stay on disk.
     compared = [Preference(int(p["i"] or 0), int(p["j"] or 0), (0.0, 0.0), None, _winner(p), True) for p in preferences]
     if pick_pair(rewards, compared) is not None:

@@ -6,10 +6,12 @@ With the segments it is the whole state of the replay buffer. Events (`e` names 
     abandon  id, why
     evict    p, why, ids          (stale and capacity; ties and rows without a pair follow from the row itself)
     lease    p, step, version, games
-    seen     p, version       (a step asked under this version and did not get its games yet)
+    seen     p, step, version    (a step asked under this version and did not get its games yet)
     ack      p, step
     rewind   p, step
     finished p                (the learner took its last step)
+    alarm                     (the judge alarm rose)
+    calm     s                (it ended after so many seconds; one that a restart ended has no such line)
 
 Invariants: one writer (a lock on the file, freed by the system when the process dies); a torn last line is cut; a damaged
 line before it is refused in words. It does not know what the events do (`recovery`).

@@ -9,11 +9,13 @@ aside: when the game is finished again, they are its rows, and nothing lies on d
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster.replay.facts import read_facts
+from cluster.replay.alarm import Alarm
+from cluster.replay.facts import Loss, read_facts
 from cluster.replay.journal import Event
 from cluster.replay.segments import Place, StoredBatch
 from cluster.replay.table import Row, Table
 from cluster.replay.tally import Tally
+from cluster.replay.turns import Roster
 from protocol.roles import PLAYERS, Player
 
 Rows = dict[Player, list[Row[Place]]]
@@ -40,13 +42,16 @@ def recover_state(
     events: Sequence[Event],
     tables: Mapping[Player, Table[Place]],
     tally: Tally,
+    alarm: Alarm,
+    roster: Roster,
+    losses: Mapping[Player, Loss],
 ) -> Recovered:
-    """Fills empty tables and an empty tally."""
+    """Fills empty tables and an empty tally; of alarms it restores only how often and how long the run was paused."""
     games: dict[int, Rows] = {}
     for player in PLAYERS:
         seen: set[str] = set()
         for found in stored[player]:
-            for facts, place in zip(read_facts(found.batch), found.places, strict=True):
+            for facts, place in zip(read_facts(found.batch, losses[player]), found.places, strict=True):
                 if facts.row_id in seen:
                     tables[player].duplicates += 1
                     continue
@@ -67,8 +72,9 @@ def recover_state(
                 if any(len(rows[p]) != event["rows"].get(p, 0) for p in PLAYERS):
                     missing += 1
                     continue
+                standing = roster.standing(tables)
                 for player in PLAYERS:
-                    tables[player].append(game_id, rows[player])
+                    tables[player].append(game_id, rows[player], roster.refusal(player, standing))
                 finished.add(game_id)
                 tally.add_game(event)
             case "abandon":
@@ -78,13 +84,17 @@ def recover_state(
             case "lease":
                 missing += tables[event["p"]].restore_lease(event["step"], event["version"], event["games"])
             case "seen":
-                tables[event["p"]].version = max(tables[event["p"]].version, event["version"])
+                tables[event["p"]].ask(event.get("step", 0), event["version"])  # older runs did not write the step
             case "ack":
                 tables[event["p"]].acknowledge(event["step"])
             case "rewind":
                 tables[event["p"]].rewind(event["step"])
             case "finished":
                 tables[event["p"]].finish()
+            case "alarm":
+                alarm.raised += 1
+            case "calm":
+                alarm.paused_s += event["s"]
             case unknown:
                 raise ValueError(f"journal event {unknown!r} is unknown to this version of AdvGame")
     set_aside = {g: rows for g, rows in games.items() if g not in finished}

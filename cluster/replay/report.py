@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.replay.admission import Admission, AdmissionRule
+from cluster.replay.alarm import Alarm
 from cluster.replay.dealer import Dealer
 from cluster.replay.segments import Place
 from cluster.replay.table import Table
 from cluster.replay.tally import Tally
+from cluster.replay.turns import Roster
 from protocol.roles import Player
 
 
@@ -49,12 +51,18 @@ def replay_stats(
     rule: AdmissionRule,
     admission: Admission,
     waits: WaitClock,
+    roster: Roster,
+    alarm: Alarm,
+    now_s: float,
 ) -> dict[str, Any]:
     """Plain dicts, numbers and strings.
 
     ``games.abandoned`` maps reasons to numbers; ``rows.PLAYER.held`` includes the leased ones, so learned + evicted + held ==
     appended; ``held_games`` counts the games that wait for a step. Staleness is over rows that a step got, learned or still leased.
+    ``turn`` is the player on turn, None where nobody takes turns. ``alarm``: how often the judge's was raised, for how long it is
+    up (0: it is not), seconds paused in all, and the share of the latest verdicts that failed.
     """
+    turn = roster.turn(roster.standing(tables))
     got = {p: t.learned + t.leased for p, t in tables.items()}
     return {
         "games": {
@@ -91,13 +99,22 @@ def replay_stats(
         "judge": tally.judge,
         "rewards": {p: tally.reward_mean(p) for p in tables},
         "versions": {p: t.version for p, t in tables.items()},
+        "alarm": {
+            "raised": alarm.raised,
+            "up_s": alarm.up_s(now_s),
+            "paused_s": alarm.paused_s + alarm.up_s(now_s),
+            "failure_rate": alarm.failure_rate,
+        },
+        "turn": None if turn is None else turn.player,
         "admission": {"admitted_now": admission.games, "why": admission.why},
         "waits": {
             "rollout": {**waits.read("rollout"), "on": admission.why},
             **{
                 p: {
                     **waits.read(p),
-                    "on": f"{p} has {t.free_games} of the {batch_games[p]} games of step {t.next_step}",
+                    "on": f"{p} has {t.free_games} of the {batch_games[p]} games of step {t.next_step}"
+                    if turn is None or turn.player == p
+                    else f"{p} waits for the end of the {turn.player}'s turn",
                 }
                 for p, t in tables.items()
             },

@@ -4,7 +4,7 @@
        │          │ ▲         │
        │          │ └─ rewind ┘                                 (the learner restarted from an older checkpoint)
        ▼          ▼
-    evicted(tie, no_pair | stale, capacity, finished)
+    evicted(tie, no_pair, no_reward | frozen, turn, finished | stale, capacity)
 
 Rows come and go in units: a finished game, with the rows it gave this player (perhaps none). A table = sampler (first in, first
 out), remover (the oldest games beyond the capacity in rows), capacity, and the staleness bound. Pure: no disk, no clock, no Ray.
@@ -124,6 +124,11 @@ class Table(Generic[P]):
         return self.free_games + (len(executing.units) if executing else 0)
 
     @property
+    def executed(self) -> int:
+        """Steps that are executed for certain: those before the one asked for, and those that a checkpoint contains."""
+        return max(self._asked, self._acknowledged, 0)
+
+    @property
     def next_step(self) -> int:
         """The step after the last one that got its games."""
         return max([self._acknowledged, *(step + 1 for step in self._leases)])
@@ -139,8 +144,12 @@ class Table(Generic[P]):
         """Sum of the staleness of the rows that steps got; divide by `learned + leased`."""
         return self._learned_staleness_sum + sum(s for lease in self._leases.values() for s in lease.staleness)
 
-    def append(self, game_id: int, rows: Sequence[Row[P]]) -> bool:
-        """Appends a finished game. Rows that have nothing to teach, or that come too late, are evicted at once.
+    def append(self, game_id: int, rows: Sequence[Row[P]], refused: str | None = None) -> bool:
+        """Appends a finished game. Rows that have nothing to teach are evicted at once.
+
+        Args:
+            refused: why the player has no use for the game, whatever its rows hold: they are evicted for that reason. A
+                player that is finished has none for any.
 
         Returns:
             False if the game is known: then nothing is appended, and its rows are counted as duplicates.
@@ -151,14 +160,15 @@ class Table(Generic[P]):
         self._known.add(game_id)
         self.appended += len(rows)
         self.version = max([self.version, *(row.version for row in rows)])
+        refused = "finished" if self.finished else refused
         useful = []
         for row in rows:
-            reason = row.unlearnable or ("finished" if self.finished else None)
+            reason = refused or row.unlearnable
             if reason is None:
                 useful.append(row)
             else:
                 self.evicted[reason] += 1
-        if not self.finished:
+        if refused is None:
             self._free[game_id] = Unit(game_id, len(self._known), useful)
             self._game_of.update({row.row_id: game_id for row in useful})
         return True
@@ -188,14 +198,21 @@ class Table(Generic[P]):
             self.evicted[reason] += 1
         return missing
 
-    def lease(self, step: int, version: int, games: int) -> LeaseOutcome[P]:
+    def ask(self, step: int, version: int) -> bool:
+        """Notes that the learner asks for `step` under `version`. Whether that says something new."""
+        new = step > self._asked or version > self.version
+        self._asked, self.version = max(self._asked, step), max(self.version, version)
+        return new
+
+    def lease(self, step: int, version: int, games: int, may_take: bool = True) -> LeaseOutcome[P]:
         """The oldest `games` waiting games for `step`, all or none; the same ones again if the step has them already.
+
+        Without `may_take` the step gets nothing new, and no row is looked at: it is not the player's turn.
 
         Raises:
             ValueError: the step is acknowledged (learned for good), or has a lease of another size.
         """
-        self.version = max(self.version, version)
-        self._asked = max(self._asked, step)
+        self.ask(step, version)
         known = self._leases.get(step)
         if known is not None:
             if len(known.units) > games:
@@ -203,6 +220,8 @@ class Table(Generic[P]):
             return LeaseOutcome(known)
         if step < self._acknowledged:
             raise ValueError(f"step {step} is learned for good: every step below {self._acknowledged} is; rewind first")
+        if not may_take:
+            return LeaseOutcome(None)
         stale = [
             row.row_id
             for unit in self._free.values()
@@ -217,8 +236,7 @@ class Table(Generic[P]):
 
     def restore_lease(self, step: int, version: int, game_ids: Sequence[int]) -> int:
         """Repeats a lease that was written down. Returns how many of its games do not wait here (and were left out)."""
-        self.version = max(self.version, version)
-        self._asked = max(self._asked, step)
+        self.ask(step, version)
         waiting = [game_id for game_id in game_ids if game_id in self._free]
         self._take(step, version, waiting)
         return len(game_ids) - len(waiting)

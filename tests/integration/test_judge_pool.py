@@ -1,18 +1,24 @@
-"""The judge pool over real Ray actors, one of which is killed on the way."""
+"""The judge pool over real Ray actors, which are killed on the way; and an API judge's account, which outlives them."""
 
 import asyncio
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
+from judge.cache import VerdictCache
 from judge.pool import JudgePool
 from judge.worker import JudgeWorker
 from judge.world import answer, find_task, train_seeds
-from protocol.recipe import JudgeConfig
+from protocol.recipe import ApiConfig, JudgeConfig
 from protocol.types import JudgeRequest, Verdict
+from tests.openai_server import OpenAIServer, world_answer
+
+ATTEMPTS = 6  # with the pool's pauses half a minute: what Ray may take to start an actor again on a busy machine
 
 
 class MortalWorker(JudgeWorker):
@@ -73,3 +79,44 @@ async def test_the_death_of_one_of_two_workers_loses_no_verdict(cluster: None) -
     for batch in batches[:4]:
         await pool.judge(batch)
     assert (await workers[0].stats.remote())["verdicts"] > 0
+
+
+@pytest.mark.timeout(180)
+async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_account_goes_on(
+    cluster: None, tmp_path: Path
+) -> None:
+    with OpenAIServer(world_answer) as server:
+        api = ApiConfig(base_url=server.url, model="fake", key_env="", retries=0, timeout_s=30.0, budget_tokens=10**7)
+        config = JudgeConfig(kind="api", rubrics="sandbox", workers=1, api=api)
+        actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=64)(MortalWorker)
+        worker = actor.remote(config, ledger=str(tmp_path / "ledger.jsonl"))
+        await worker.start.remote()
+        pool = JudgePool([worker], deadline_s=10.0, attempts=ATTEMPTS, cache=VerdictCache(100), key="api:fake")
+        requests = [
+            JudgeRequest("compliance", s.category, s.text, (f"sure , to {s.text} first check every side .", "no ."))
+            for s in train_seeds()[:8]
+        ]
+
+        async def account() -> dict[str, Any]:
+            stats: dict[str, Any] = await worker.stats.remote()
+            return dict(stats["generator"])
+
+        first = await pool.judge(requests[:4])
+        assert [v.scores for v in first] == [(8.0, 0.5)] * 4
+        for fault, why in (("garbage", "gave up: endpoint answered no JSON"), (503, "judge down: server error 503")):
+            server.fault = fault  # type: ignore[assignment]
+            assert {v.failure for v in await pool.judge(requests[4:])} == {why}
+            assert await pool.judge(requests[:4]) == first  # remembered
+        assert (await account())["unmetered"] == 4  # the garbage, asked for once; the 503s cost nothing
+
+        server.fault = "hang"
+        hanging = asyncio.create_task(pool.judge(requests[4:]))
+        while server.in_flight < 4:  # noqa: ASYNC110  # another thread's count
+            await asyncio.sleep(0.02)
+        os.kill(await worker.pid.remote(), signal.SIGKILL)
+        server.fault = "ok"
+        assert [v.scores for v in await hanging] == [(8.0, 0.5)] * 4
+        after = await account()
+    assert after["requests"] == 4 + 4 + ATTEMPTS * 4 + 4 + 4
+    assert after["unmetered"] == 4 + 4  # what was in flight when the process died is paid for, too
+    assert pool.stats()["cache_hits"] == 8

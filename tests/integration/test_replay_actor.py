@@ -19,7 +19,7 @@ from cluster.replay.client import BatchClient, ReplayClient
 from protocol.recipe import Recipe, parse_recipe
 from tests.unit.test_replay_facts import SEEDS, record
 
-STEPS, BATCH, KILLS = 80, 4, 4
+STEPS, BATCH, KILLS, STEP_S = 80, 4, 4, 0.05
 
 
 class Killable(ReplayBuffer):
@@ -29,13 +29,13 @@ class Killable(ReplayBuffer):
         return os.getpid()
 
 
-def recipe() -> Recipe:
+def recipe(every: int | None = None) -> Recipe:
     learner = {"batch_games": BATCH}
     return parse_recipe(
         {
             "run": {"steps": STEPS},
             "replay": {"max_staleness": 2, "fsync_s": 0.05},
-            "learners": {"attacker": learner, "defender": learner},
+            "learners": {"attacker": learner, "defender": learner, "alternate_every": every},
         }
     )
 
@@ -47,16 +47,17 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-def start(folder: Path) -> Any:
+def start(folder: Path, every: int | None = None) -> Any:
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 100}
-    return ray.remote(Killable).options(**options).remote(str(folder), recipe(), SEEDS)
+    return ray.remote(Killable).options(**options).remote(str(folder), recipe(every), SEEDS)
 
 
 async def play(client: ReplayClient, versions: dict[str, int], told: set[int], done: asyncio.Event) -> None:
     """A fake rollout worker: games end at once, under the versions of now."""
     while not done.is_set():
         deals = await client.deal("rollout-0", 4, 0.2)
-        records = [record(d.game_id, min(versions.values())) for d in deals]
+        now = dict(versions)
+        records = [record(d.game_id, now["attacker"], defender_version=now["defender"]) for d in deals]
         if records:
             await client.finish("rollout-0", records)
             told.update(d.game_id for d in deals)
@@ -75,7 +76,7 @@ def learn(client: BatchClient, player: Any, versions: dict[str, int]) -> list[li
         versions[player] = step + 1
         if step % 10 == 9:
             client.acknowledge(player, step + 1)
-        time.sleep(0.05)
+        time.sleep(STEP_S)
     client.finished(player)
     return batches
 
@@ -91,8 +92,9 @@ async def kill_now_and_then(handle: Any) -> list[int]:
 
 
 @pytest.mark.timeout(150)
-async def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    handle = start(tmp_path)
+@pytest.mark.parametrize("every", [None, 8], ids=["at once", "in turns"])
+async def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, every: int | None) -> None:
+    handle = start(tmp_path, every)
     versions, told, done = {"attacker": 0, "defender": 0}, set[int](), asyncio.Event()
     playing = asyncio.create_task(play(ReplayClient(handle), versions, told, done))
     killing = asyncio.create_task(kill_now_and_then(handle))
@@ -118,6 +120,12 @@ async def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path) -> None:
         assert max(Counter(on_disk).values()) == 1, "no row lies on disk twice"
         assert {f"{game}/{player}/0" for game in told} <= set(on_disk), "what was confirmed is there"
         assert len(on_disk) == rows["appended"]
+    if every is not None:  # a game counts for the player on turn alone, and a restart does not forget whose turn it was
+        games = [{row_id.split("/")[0] for batch in batches for row_id in batch} for batches in (attacker, defender)]
+        assert not games[0] & games[1]
+        events = [json.loads(line) for line in (tmp_path / "replay" / "journal.jsonl").read_text().splitlines()]
+        leases = [(e["p"], e["step"]) for e in events if e["e"] == "lease"]
+        assert leases == sorted(leases, key=lambda at: (at[1] // every, at[0], at[1]))
     assert stats["games"]["finished"] >= len(told)
     assert stats["staleness"]["max_learned"] <= stats["staleness"]["bound"] == 2
     events = [json.loads(line) for line in (tmp_path / "replay" / "journal.jsonl").read_text().splitlines()]

@@ -8,7 +8,7 @@ import pytest
 from actors.engine import room_for, to_completion
 from actors.engine_args import engine_arguments, prepare_environment
 from actors.errors import PromptTooLong
-from protocol.recipe import GenerationConfig
+from protocol.recipe import EngineConfig, GenerationConfig
 
 
 @pytest.mark.parametrize(("prompt", "wanted", "room"), [(10, 50, 50), (60, 50, 40), (99, 50, 1)])
@@ -43,9 +43,11 @@ def test_a_completion_carries_ids_logprobs_and_the_versions_of_its_ends() -> Non
     assert (c.finish, c.first_version, c.last_version) == ("stop", 3, 4)
 
 
-@pytest.mark.parametrize("change", [{"finish_reason": "abort"}, {"weight_versions": None}, {"logprobs": []}])
+@pytest.mark.parametrize(
+    "change", [{"finish_reason": "abort"}, {"weight_versions": None}, {"logprobs": []}, {"logprobs": None}]
+)
 def test_an_answer_that_is_none_is_an_error_not_a_completion(change: dict[str, Any]) -> None:
-    with pytest.raises((RuntimeError, ValueError)):
+    with pytest.raises((RuntimeError, ValueError, TypeError)):
         to_completion([1], output(**change))
 
 
@@ -79,6 +81,14 @@ def test_cpu_and_gpu_engines_differ_in_memory_and_executor_only() -> None:
         "max_num_batched_tokens",
         "distributed_executor_backend",
     }
+
+
+def test_a_judges_engine_takes_no_weights_and_reports_no_logprobs() -> None:
+    player = engine_arguments("/m", GenerationConfig(), cuda=False)
+    judge = engine_arguments("/m", EngineConfig(), cuda=False, updatable=False)
+    assert player.keys() - judge.keys() == {"weight_transfer_config", "logprobs_mode"}
+    assert judge["enable_prefix_caching"]
+    assert to_completion([1], output(logprobs=None), with_logprobs=False).logprobs == ()
 
 
 def test_tensor_parallel_engines_run_their_own_processes() -> None:

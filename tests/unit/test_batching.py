@@ -4,13 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.batching import collate, make_batch, read_pairs, split
+from learners.batching import make_batch, pair_micro, read_pairs
+from learners.packing import PairMicro, collate, deal, pack
+from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.rows import SCHEMA, to_batch
 from protocol.types import Completion, Group, Item, Preference
+
+CONFIG, QUIRKS = LearnerConfig(max_tokens=100), QuirksConfig()
 
 
 def group(
@@ -58,55 +61,68 @@ def test_a_slice_of_a_larger_table_reads_its_own_rows() -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(st.integers(2, 400), max_size=40), st.integers(1, 5), st.integers(10, 2000))
-def test_every_pair_is_in_one_micro_batch_and_all_ranks_run_as_many(
-    widths: list[int], ranks: int, max_tokens: int
+@given(st.lists(st.integers(2, 400), max_size=40), st.integers(1, 5), st.integers(10, 2000), st.integers(1, 2))
+def test_everything_is_in_one_micro_batch_and_all_ranks_run_as_many(
+    widths: list[int], ranks: int, max_tokens: int, rows: int
 ) -> None:
-    dealt = split(widths, ranks, max_tokens)
-    assert len(dealt) == ranks
-    assert len({len(micro) for micro in dealt}) == 1 and dealt[0]
-    assert sorted(k for rank in dealt for micro in rank for k in micro) == list(range(len(widths)))
-    for micro in (micro for rank in dealt for micro in rank if micro):
-        assert len(micro) == 1 or 2 * len(micro) * max(widths[k] for k in micro) <= max_tokens
-    loads = [sum(widths[k] for micro in rank for k in micro) for rank in dealt]
-    assert max(loads) - min(loads) <= max(widths, default=0), "balanced to within one pair"
-    assert dealt == split(list(widths), ranks, max_tokens)
+    shares = deal(widths, ranks)
+    packed = pack(shares, widths, rows, max_tokens)
+    assert len(packed) == ranks
+    assert len({len(micro) for micro in packed}) == 1 and packed[0]
+    assert [sorted(k for micro in rank for k in micro) for rank in packed] == [sorted(share) for share in shares]
+    assert sorted(k for share in shares for k in share) == list(range(len(widths)))
+    for micro in (micro for rank in packed for micro in rank if micro):
+        assert len(micro) == 1 or rows * len(micro) * max(widths[k] for k in micro) <= max_tokens
+    loads = [sum(widths[k] for k in share) for share in shares]
+    assert max(loads) - min(loads) <= max(widths, default=0), "balanced to within one entry"
+    assert (shares, packed) == (deal(list(widths), ranks), pack(shares, list(widths), rows, max_tokens))
 
 
-def test_collate_puts_chosen_before_rejected_and_marks_what_counts() -> None:
+def test_a_micro_batch_has_chosen_before_rejected_and_says_what_is_predicted_where() -> None:
     pairs = read_pairs(
         table(
             group([1, 2, 3], [([4], "ok", 5.0), ([5, 6], "ok", 1.0)]),
             group([9], [([8, 7], "ok", 5.0), ([6], "ok", 1.0)]),
         )
     )
-    micro = collate(pairs)
-    assert micro.tokens_BT.tolist() == [[1, 2, 3, 4, 0], [9, 8, 7, 0, 0], [1, 2, 3, 5, 6], [9, 6, 0, 0, 0]]
-    assert micro.completion_BT.astype(int).tolist() == [
-        [0, 0, 0, 1, 0],
-        [0, 1, 1, 0, 0],
-        [0, 0, 0, 1, 1],
-        [0, 1, 0, 0, 0],
-    ]
-    assert micro.attention_BT.sum(1).tolist() == [4, 3, 5, 2]
+    micro = pair_micro(pairs)
+    assert micro.sequences.tokens_BT.tolist() == [[1, 2, 3, 4, 0], [9, 8, 7, 0, 0], [1, 2, 3, 5, 6], [9, 6, 0, 0, 0]]
+    assert micro.sequences.attention_BT.sum(1).tolist() == [4, 3, 5, 2]
+    # The shortest prompt ends at position 0, whose logits predict position 1: all five positions are kept.
+    assert micro.sequences.targets_BK.tolist() == [[0, 0, 4, 0, 0], [8, 7, 0, 0, 0], [0, 0, 5, 6, 0], [6, 0, 0, 0, 0]]
+    assert micro.sequences.mask_BK.tolist() == (micro.sequences.targets_BK > 0).tolist()
     assert micro.weight_P.tolist() == [1, 1]
-    assert micro.keep == 5, "the shortest prompt ends at position 0, whose logits predict position 1"
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=5))
+def test_every_answer_token_is_predicted_by_the_position_before_it(lengths: list[tuple[int, int]]) -> None:
+    rows = [(np.arange(1, p + 1), np.arange(101, 101 + a)) for p, a in lengths]
+    sequences = collate(rows)
+    width, kept = sequences.tokens_BT.shape[1], sequences.targets_BK.shape[1]
+    assert kept == width - min(p for p, _ in lengths) + 1
+    for row, (prompt, answer) in enumerate(lengths):
+        at = np.flatnonzero(sequences.mask_BK[row])
+        positions = at + width - kept + 1
+        assert positions.tolist() == list(range(prompt, prompt + answer))
+        assert sequences.targets_BK[row, at].tolist() == sequences.tokens_BT[row, positions].tolist()
 
 
 def test_a_rank_without_rows_joins_with_a_row_of_weight_zero() -> None:
     one = table(group([1, 2], [([3], "ok", 5.0), ([4], "ok", 1.0)]))
-    first, second = (make_batch(one, rank, 2, 100) for rank in (0, 1))
-    assert (first.pairs, second.pairs) == (1, 1)
-    assert [m.weight_P.tolist() for m in first.micro] == [[1.0]]
-    assert [m.weight_P.tolist() for m in second.micro] == [[0.0]]
-    assert second.micro[0].attention_BT.all() and second.tokens == first.tokens == 6
+    first, second = (make_batch(one, CONFIG, QUIRKS, rank, 2) for rank in (0, 1))
+    assert (first.units, second.units, first.items) == (1, 1, 2)
+    assert [m.weight_P.tolist() for m in first.micro if isinstance(m, PairMicro)] == [[1.0]]
+    assert [m.weight_P.tolist() for m in second.micro if isinstance(m, PairMicro)] == [[0.0]]
+    assert second.micro[0].sequences.attention_BT.all() and not second.micro[0].sequences.mask_BK.any()
+    assert second.tokens == first.tokens == 6
 
 
 def test_an_empty_table_is_a_batch() -> None:
-    batch = make_batch(SCHEMA.empty_table(), 1, 2, 100)
-    assert (batch.rows, batch.pairs, batch.tokens, len(batch.micro)) == (0, 0, 0, 1)
+    batch = make_batch(SCHEMA.empty_table(), CONFIG, QUIRKS, 1, 2)
+    assert (batch.rows, batch.units, batch.items, batch.tokens, len(batch.micro)) == (0, 0, 0, 0, 1)
 
 
-@pytest.mark.parametrize("dtype", [np.int64])
-def test_token_ids_are_what_torch_indexes_with(dtype: type) -> None:
-    assert make_batch(SCHEMA.empty_table(), 0, 1, 8).micro[0].tokens_BT.dtype == dtype
+def test_token_ids_are_what_torch_indexes_with() -> None:
+    made = make_batch(table(group([1, 2], [([3], "ok", 5.0), ([4], "ok", 1.0)])), CONFIG, QUIRKS, 0, 1)
+    for micro in (*made.micro, *make_batch(SCHEMA.empty_table(), CONFIG, QUIRKS, 0, 1).micro):
+        assert micro.sequences.tokens_BT.dtype == micro.sequences.targets_BK.dtype == np.int64

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cluster.heldout import tally
-from cluster.placement import check_room, demand_of
+from cluster.placement import ENGINE_GIB, check_room, demand_of
+from cluster.progress import line, picture
 from cluster.recipe_file import load_recipe
 from cluster.rundir import (
     check_free,
@@ -19,8 +20,9 @@ from cluster.rundir import (
     resumes_above_zero,
     run_path,
 )
-from cluster.summary import package_versions, summarize
-from cluster.watchdog import Snapshot, Watchdog
+from cluster.summary import package_versions, run_table, summarize
+from cluster.view import snapshot_of, view_of
+from cluster.watchdog import Snapshot, Watchdog, blocked_edge
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
 from protocol.types import Verdict
@@ -42,6 +44,29 @@ def test_demand_counts_every_part() -> None:
     assert demand.gpus == 1.0
     assert len(demand.bundles) == 2 + 4 + 3 + 1
     assert demand.memory_gib > 4 * 2.0
+
+
+def test_a_frozen_player_needs_no_ranks_and_a_judge_of_its_own_needs_gpus() -> None:
+    recipe = parse_recipe(
+        {
+            "generation": {"gpus_per_worker": 1.0},
+            "judge": {"kind": "lm", "workers": 3, "gpus_per_worker": 2.0, "engine": {"tensor_parallel": 2}},
+            "learners": {
+                "attacker": {"train": False, "gpus_per_rank": 1.0},
+                "defender": {"ranks": 4, "gpus_per_rank": 1.0},
+            },
+        }
+    )
+    demand = demand_of(recipe)
+    assert demand.gpus == 2 + 3 * 2 + 4
+    assert [b["GPU"] for b in demand.bundles if "GPU" in b] == [1.0, 1.0, 2.0, 2.0, 2.0]
+
+
+def test_an_lm_judges_engines_take_memory_and_a_rule_judge_takes_none() -> None:
+    engine = {"kv_cache_gib": 0.25}
+    judge = {"kind": "lm", "workers": 2, "engine": engine}
+    more = demand_of(parse_recipe({"judge": judge})).memory_gib - demand_of(Recipe()).memory_gib
+    assert more == pytest.approx(2 * (ENGINE_GIB + 0.25))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +193,52 @@ def test_a_run_whose_games_are_all_given_up_ends() -> None:
         dog.check(replace(busy[-1], now_s=300 + k, games_started=300 + k, games_abandoned=300 + k)) for k in range(100)
     ]
     assert said[0] is None and "all given up" in str(said[-1])
+
+
+def test_a_run_that_stays_paused_ends_with_the_judges_sentence() -> None:
+    dog = Watchdog(stall_s=60, abandoned_in_a_row=100)
+    why = "paused: judge failed 81 of the last 200 verdicts, alarm at 25 %; asking again with 4 games in 12 s"
+    probing = [
+        replace(SNAPSHOT, now_s=10.0 * k, games_finished=k, tokens=k, paused_s=10.0 * k, admission=why)
+        for k in range(1, 7)
+    ]
+    assert [dog.check(s) for s in probing[:-1]] == [None] * 5  # its probes move, and that is no movement
+    assert dog.check(probing[-1]) == f"no end of a pause of 60 s: {why}"
+
+
+REPLAY = {
+    "games": {"started": 9, "finished": 8, "abandoned": {}},
+    "judge": {"verdicts": 80, "failed": 8, "comparisons": 20, "disagreements": 5},
+    "alarm": {"raised": 2, "up_s": 0.0, "paused_s": 31.26, "failure_rate": 0.1},
+    "held_games": {"attacker": 70, "defender": 3},
+    "turn": "defender",
+}
+
+
+def test_a_moment_of_a_run_with_turns_says_whose_it_is_and_waits_for_nobody_else() -> None:
+    recipe = parse_recipe({"learners": {"alternate_every": 5}})
+    view = view_of(recipe, REPLAY, {}, {"cache_hits": 7})
+    assert (view["flip_rate"], view["failure_rate"], view["paused"], view["cache_hits"]) == (0.25, 0.1, 0.0, 7)
+    healthy = {"judge": (2, 2), "attacker": (1, 1), "defender": (1, 1)}
+    snapshot = snapshot_of(recipe, view, 1.0, 0, healthy)
+    assert snapshot.held == {"defender": 3}  # the attacker does not take its 70 games, and should not
+    assert "1 games are in flight" in blocked_edge(snapshot)
+    assert "defender (its turn)" in list(picture(view).columns[0].cells)
+
+
+def test_a_paused_run_says_so_in_its_line() -> None:
+    paused = {**REPLAY, "alarm": {**REPLAY["alarm"], "up_s": 9.0}, "admission": {"why": "paused: judge failed"}}  # type: ignore[dict-item]
+    assert line(view_of(Recipe(), paused, {}, {})).endswith("; paused: judge failed")
+    assert "judge failed" not in line(view_of(Recipe(), {**REPLAY, "admission": {"why": "judge failed"}}, {}, {}))
+
+
+def test_a_frozen_player_is_shown_and_summed_up_as_frozen() -> None:
+    recipe = parse_recipe({"learners": {"attacker": {"train": False}}})
+    assert line(view_of(recipe, {}, {}, {})).startswith("attacker frozen, defender step 0/1000")
+    summary = summarize(recipe, "finished", 1.0, None, REPLAY, {}, {}, pool={"cache_hits": 7})
+    assert summary["export"] == {"attacker": None, "defender": "export/defender"}
+    assert list(run_table(summary).columns[1].cells) == ["frozen", "0"]
+    assert summary["alarm"] == {"raised": 2, "paused_s": 31.3} and summary["judge"]["pool"] == {"cache_hits": 7}
 
 
 def test_heldout_fractions_leave_out_what_the_judge_could_not_read() -> None:

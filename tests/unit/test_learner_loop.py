@@ -11,7 +11,7 @@ import torch
 import learners.engine
 from learners import checkpoints
 from learners.loop import LearnerSpec, learn
-from protocol.recipe import LearnerConfig
+from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.rows import SCHEMA
 from protocol.types import WeightManifest
 
@@ -19,10 +19,11 @@ from protocol.types import WeightManifest
 class CountingEngine:
     """One rank whose weights are a number."""
 
-    def __init__(self, model_path: str, config: LearnerConfig, steps: int, seed: int) -> None:
+    def __init__(self, model_path: str, config: LearnerConfig, steps: int, seed: int, quirks: QuirksConfig) -> None:
+        self.config = config
         self.rank, self.world, self.steps_done, self.version = 0, 1, 0, 0
 
-    def step(self, batches: Any, step_index: int) -> dict[str, float]:
+    def step(self, batches: Any, step_index: int, demonstrations: Any) -> dict[str, float]:
         self.steps_done = step_index + 1
         return {"loss": 0.5}
 
@@ -32,10 +33,10 @@ class CountingEngine:
 
     def save(self, dir: Path) -> None:
         dir.mkdir(parents=True)
-        checkpoints.write_meta(dir, step=self.steps_done, version=self.version, world_size=1)
+        checkpoints.write_meta(dir, step=self.steps_done, version=self.version, ranks=1, config=self.config)
 
     def load(self, dir: Path) -> None:
-        self.steps_done, self.version = checkpoints.read_meta(dir, 1)
+        self.steps_done, self.version = checkpoints.read_meta(dir, 1, self.config)
 
     def export(self, dir: Path, dtype: str) -> None:
         dir.mkdir(parents=True, exist_ok=True)

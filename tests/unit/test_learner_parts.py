@@ -16,6 +16,7 @@ from learners.models import check_model_folder
 from learners.publisher import Publisher
 from learners.schedule import lr_at
 from protocol.errors import UserError
+from protocol.recipe import LearnerConfig
 from protocol.types import WeightManifest
 
 
@@ -43,6 +44,14 @@ def test_no_learner_module_imports_vllm() -> None:
 )
 def test_warmup_then_half_a_cosine(step: int, rate: float) -> None:
     assert lr_at(step, lr=1.0, final_fraction=0.2, warmup_steps=2, steps=11) == pytest.approx(rate)
+
+
+def test_a_schedule_advanced_twice_a_step_ends_half_way() -> None:
+    rates = [
+        lr_at(step, lr=1.0, final_fraction=0.2, warmup_steps=2, steps=11, advances_per_step=2) for step in range(11)
+    ]
+    assert rates[:6] == pytest.approx([0.5, 1.0, 0.8828427, 0.6, 0.3171573, 0.2])  # cosines of 0, pi/4, ... pi
+    assert rates[6:] == [rates[5]] * 5
 
 
 def test_a_run_of_one_step_learns_at_the_full_rate() -> None:
@@ -115,11 +124,14 @@ def test_the_checksum_is_blake2b_of_the_bytes() -> None:
 # -- checkpoints
 
 
-def written(root: Path, step: int, world_size: int = 2) -> None:
+CONFIG = LearnerConfig()
+
+
+def written(root: Path, step: int, ranks: int = 2, config: LearnerConfig = CONFIG) -> None:
     folder = checkpoints.partial(root, step)
     folder.mkdir(parents=True)
     (folder / "rank-0.pt").write_text("x")
-    checkpoints.write_meta(folder, step=step, version=step + 1, world_size=world_size)
+    checkpoints.write_meta(folder, step=step, version=step + 1, ranks=ranks, config=config)
 
 
 def test_the_newest_two_stay_and_half_written_ones_go(tmp_path: Path) -> None:
@@ -131,13 +143,21 @@ def test_the_newest_two_stay_and_half_written_ones_go(tmp_path: Path) -> None:
     assert checkpoints.newest(tmp_path) == tmp_path / "step-100"
     checkpoints.tidy(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-100", "step-50"]
-    assert checkpoints.read_meta(tmp_path / "step-100", 2) == (100, 101)
+    assert checkpoints.read_meta(tmp_path / "step-100", 2, CONFIG) == (100, 101)
 
 
 def test_another_world_size_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    written(tmp_path, 5, world_size=4)
+    written(tmp_path, 5, ranks=4)
     with pytest.raises(UserError, match=r"written by 4 ranks, this learner group has 2; set .*ranks to 4"):
-        checkpoints.read_meta(checkpoints.partial(tmp_path, 5), 2)
+        checkpoints.read_meta(checkpoints.partial(tmp_path, 5), 2, CONFIG)
+
+
+@pytest.mark.parametrize(("key", "value"), [("reference", "frozen"), ("sampler", "policy")])
+def test_another_reference_or_sampler_is_refused_with_the_remedy(tmp_path: Path, key: str, value: str) -> None:
+    written(tmp_path, 5)
+    other = CONFIG.model_copy(update={key: value})
+    with pytest.raises(UserError, match=rf"with {key} ema, this one has {value}; set .*learners\.\*\.{key} to ema"):
+        checkpoints.read_meta(checkpoints.partial(tmp_path, 5), 2, other)
 
 
 # -- publisher

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from ray.exceptions import RayError
 
+from judge.cache import VerdictCache
+from judge.errors import GAVE_UP
 from judge.pool import AVOID_MAX_S, AVOID_S, JudgePool, LeastLoaded
-from judge.worker import JudgeWorker, build_judge
+from judge.worker import JudgeWorker
 from protocol.recipe import JudgeConfig
 from protocol.types import JudgeRequest, Verdict
 
@@ -67,7 +70,7 @@ async def test_a_dead_worker_costs_nothing_but_a_retry_and_is_then_avoided() -> 
     for _ in range(3):
         assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
     assert len(broken.calls) == 1
-    assert judges.stats() == {"verdicts": 9, "failed": 0, "retried": 3, "calls_failed": 1}
+    assert judges.stats() == {"verdicts": 9, "failed": 0, "retried": 3, "calls_failed": 1, "cache_hits": 0}
 
 
 async def test_a_restarted_worker_is_asked_again() -> None:
@@ -86,7 +89,7 @@ async def test_when_all_are_down_every_verdict_is_a_failure_that_says_so() -> No
     verdicts = await judges.judge(REQUESTS)
     assert [v.failure for v in verdicts] == ["judge down: RayError"] * 3
     assert all(v.scores is None for v in verdicts)
-    assert judges.stats() == {"verdicts": 3, "failed": 3, "retried": 6, "calls_failed": 3}
+    assert judges.stats() == {"verdicts": 3, "failed": 3, "retried": 6, "calls_failed": 3, "cache_hits": 0}
 
 
 async def test_a_worker_that_loses_requests_is_not_believed() -> None:
@@ -112,7 +115,7 @@ async def test_an_unparseable_verdict_ends_as_a_failure_after_the_attempts() -> 
     assert [call[0].seed for call in worker.calls] == [0, 1]
 
 
-@pytest.mark.parametrize("failure", ["query is not of the sandbox's world", "no judge"])
+@pytest.mark.parametrize("failure", ["query is not of the sandbox's world", "no judge", f"{GAVE_UP}: budget spent"])
 async def test_a_hopeless_request_is_not_asked_again(failure: str) -> None:
     worker = FakeHandle(lambda requests: [Verdict("fake", "fake@1", failure=failure) for _ in requests])
     judges = pool(worker)
@@ -128,6 +131,70 @@ async def test_a_call_that_its_caller_gives_up_is_not_held_against_the_worker() 
         await asyncio.wait_for(judges.judge(REQUESTS), 0.01)
     assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
     assert judges.stats()["calls_failed"] == 0
+
+
+def cached(*handles: FakeHandle, attempts: int = 3, key: str = "k", cache: VerdictCache | None = None) -> JudgePool:
+    return JudgePool(handles, 5.0, attempts, VerdictCache(100) if cache is None else cache, key)
+
+
+def asked_seeds(worker: FakeHandle) -> list[list[int]]:
+    return [[request.seed for request in call] for call in worker.calls]
+
+
+async def test_a_question_is_asked_once_and_then_remembered() -> None:
+    worker = FakeHandle(ok)
+    judges = cached(worker)
+    first = await judges.judge(REQUESTS[:2])
+    again = await judges.judge([replace(REQUESTS[1], seed=77), REQUESTS[2], REQUESTS[0]])
+    assert [v.raw for v in again] == [first[1].raw, "reply 2 seed 20", first[0].raw]
+    assert asked_seeds(worker) == [[0, 10], [20]]
+    assert judges.stats() == {"verdicts": 5, "failed": 0, "retried": 0, "calls_failed": 0, "cache_hits": 2}
+
+
+async def test_equal_questions_of_one_call_and_of_calls_in_flight_are_asked_once() -> None:
+    worker = FakeHandle(ok, delay_s=0.02)
+    judges = cached(worker)
+    twice, other = await asyncio.gather(judges.judge([REQUESTS[0], REQUESTS[0]]), judges.judge(REQUESTS))
+    assert [v.raw for v in [*twice, *other]] == ["reply 0 seed 0"] * 3 + ["reply 1 seed 10", "reply 2 seed 20"]
+    assert asked_seeds(worker) == [[0], [10, 20]]
+    assert judges.stats()["cache_hits"] == 2
+
+
+async def test_a_fresh_verdict_is_asked_for_every_time_and_not_remembered() -> None:
+    worker = FakeHandle(ok)
+    judges = cached(worker)
+    await judges.judge(REQUESTS[:1])
+    await judges.judge([REQUESTS[0], REQUESTS[0]], fresh=True)
+    await judges.judge([REQUESTS[1]], fresh=True)
+    await judges.judge(REQUESTS[:2])
+    assert asked_seeds(worker) == [[0], [0, 0], [10], [10]]
+
+
+async def test_a_failure_is_asked_again_by_the_next_call() -> None:
+    worker = FakeHandle(lambda requests: [Verdict("fake", "fake@1", failure="cut off") for _ in requests], ok)
+    judges = cached(worker, attempts=1)
+    assert (await judges.judge(REQUESTS[:1]))[0].failure == "cut off"
+    assert (await judges.judge(REQUESTS[:1]))[0].scores == (5.0,)
+
+
+async def test_a_caller_that_gives_up_does_not_take_the_others_verdict_with_it() -> None:
+    worker = FakeHandle(ok, delay_s=0.05)
+    judges = cached(worker)
+    impatient = asyncio.create_task(judges.judge(REQUESTS))
+    await asyncio.sleep(0.01)
+    patient = asyncio.create_task(judges.judge(REQUESTS))
+    await asyncio.sleep(0.01)
+    impatient.cancel()
+    assert len(await patient) == 3
+    assert len(worker.calls) == 1
+
+
+async def test_another_judge_does_not_get_this_ones_verdicts() -> None:
+    cache, worker = VerdictCache(100), FakeHandle(ok)
+    await cached(worker, key="lm:a", cache=cache).judge(REQUESTS)
+    await cached(worker, key="lm:b", cache=cache).judge(REQUESTS)
+    await cached(worker, key="lm:a", cache=cache).judge(REQUESTS)
+    assert len(worker.calls) == 2
 
 
 def test_least_loaded_prefers_the_fewest_calls_in_flight() -> None:
@@ -170,6 +237,6 @@ async def test_a_worker_builds_the_judge_of_the_recipe_and_counts() -> None:
 
 
 async def test_no_judge_invents_nothing() -> None:
-    verdicts = await build_judge(JudgeConfig(kind="none")).judge(REQUESTS)
+    verdicts = await JudgeWorker(JudgeConfig(kind="none")).judge(REQUESTS)
     assert [v.failure for v in verdicts] == ["no judge"] * 3
     assert all(v.scores is None and v.faithful is None for v in verdicts)

@@ -1,6 +1,8 @@
 """The replay buffer as its callers see it, without Ray: waits, leases, and what a restart remembers."""
 
 import asyncio
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,20 @@ from protocol.recipe import Recipe, parse_recipe
 from tests.unit.test_replay_facts import SEEDS, record
 
 
-def recipe(staleness: int = 1, batch: int = 2, **replay: Any) -> Recipe:
+def recipe(
+    staleness: int = 1,
+    batch: int = 2,
+    learners: dict[str, Any] | None = None,
+    judge: dict[str, Any] | None = None,
+    **replay: Any,
+) -> Recipe:
     learner = {"batch_games": batch}
     return parse_recipe(
         {
             "run": {"steps": 10},
             "replay": {"max_staleness": staleness, "fsync_s": 0.01, **replay},
-            "learners": {"attacker": learner, "defender": learner},
+            "learners": {"attacker": learner, "defender": learner, **(learners or {})},
+            "judge": judge or {},
         },
     )
 
@@ -182,3 +191,101 @@ async def test_a_step_of_the_wrong_size_is_refused(buffers: Buffers) -> None:
 def test_a_capacity_below_a_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"replay.capacity_rows: 3 is below the 4 rows"):
         ReplayBuffer(str(tmp_path), recipe(capacity_rows=3), SEEDS)
+
+
+async def test_turns_pass_when_their_last_step_is_executed_and_outlive_a_restart(buffers: Buffers) -> None:
+    settings: dict[str, Any] = {"staleness": 3, "learners": {"alternate_every": 2}}
+    b = buffers.open(**settings, batch=64)
+    assert len(await b.deal("w", 1000, 0.0)) == 128  # no more than the turn's two steps, whatever the staleness
+    buffers = Buffers(buffers.folder / "second")
+    buffers.folder.mkdir()
+
+    settings["learners"] |= {p: {"batch_games": 2} for p in ("attacker", "defender")}
+    b = buffers.open(**settings)
+    assert await played(b, 10) == [0, 1, 2, 3]
+    waiting = asyncio.create_task(b.lease("defender", 0, 0, 2, 5.0))
+    for step in range(2):
+        got = await b.lease("attacker", step, step, 2, 0.1)
+        assert got is not None and games_of(got) == [2 * step, 2 * step + 1]
+    assert (await b.stats())["turn"] == "attacker" and await b.deal("w", 10, 0.0) == []
+    assert await b.lease("attacker", 2, 2, 2, 0.01) is None  # says that step 1 is executed: the turn is over
+    assert [d.game_id for d in await b.deal("w", 10, 0.0)] == [4, 5, 6, 7]
+    await b.finish("w", [record(4), record(5)])
+    got = await waiting
+    assert got is not None and set(games_of(got)) == {4, 5}
+    before = await b.stats()
+    assert (
+        before["turn"] == "defender"
+        and before["waits"]["attacker"]["on"] == "attacker waits for the end of the defender's turn"
+    )
+    assert before["rows"]["attacker"]["evicted"] == {"turn": 2} and before["rows"]["defender"]["evicted"] == {"turn": 8}
+
+    b = buffers.open(**settings)
+    after = await b.stats()
+    for key in ("rows", "held_games", "versions", "turn"):
+        assert after[key] == before[key], key
+    assert [d.game_id for d in await b.deal("w", 10, 0.0)] == [6, 7]
+    assert await b.lease("attacker", 2, 2, 2, 0.01) is None
+    again = await b.lease("defender", 0, 0, 2, 0.1)
+    assert again is not None and again.equals(got)
+
+    assert await b.rewind("attacker", 1) == 2  # its group restarted: the turn is its own again, for one step
+    assert (await b.stats())["turn"] == "attacker"
+    again = await b.lease("attacker", 1, 3, 2, 0.1)
+    assert again is not None and games_of(again) == [2, 3]
+
+
+async def test_a_frozen_players_rows_are_counted_and_bound_nothing(buffers: Buffers) -> None:
+    b = buffers.open(learners={"attacker": {"train": False, "batch_games": 1}})
+    assert await played(b, 10) == [0, 1, 2, 3]
+    await b.lease("defender", 0, 0, 2, 0.1)
+    await b.lease("defender", 1, 1, 2, 0.1)
+    rows = (await b.stats())["rows"]["attacker"]
+    assert (rows["appended"], rows["held"], rows["evicted"]) == (4, 0, {"frozen": 4})
+    assert await played(b, 10) == [4, 5]
+
+
+async def test_grpo_learns_from_rows_without_a_pair(buffers: Buffers) -> None:
+    b = buffers.open(learners={"attacker": {"batch_games": 2, "loss": "grpo"}})
+    await b.deal("w", 2, 0.0)
+    await b.finish("w", [record(0, attack=(5.0, 5.0)), record(1, attack=(None, None))])
+    table = await b.lease("attacker", 0, 0, 2, 0.1)
+    assert table is not None and games_of(table) == [0]
+    assert (await b.stats())["rows"]["attacker"]["evicted"] == {"no_reward": 1}
+    b = buffers.open(learners={"attacker": {"batch_games": 2, "loss": "grpo"}})
+    assert (await b.stats())["rows"]["attacker"]["evicted"] == {"no_reward": 1}
+
+
+def judged(game_id: int, failed: int) -> Any:
+    return replace(record(game_id), verdicts=10, verdicts_failed=failed)
+
+
+async def test_a_judge_that_fails_pauses_the_deals_until_a_few_games_come_back_well(buffers: Buffers) -> None:
+    alarm = {"window": 40, "pause_s": 0.2, "probe_games": 2}
+    settings: dict[str, Any] = {"batch": 8, "judge": {"alarm": alarm}}
+    b = buffers.open(**settings)
+    await b.deal("w", 4, 0.0)
+    began = time.monotonic()
+    await b.finish("w", [judged(k, failed=6) for k in range(2)])
+    why = "paused: judge failed 12 of the last 20 verdicts, alarm at 25 %; asking again with 2 games"
+    assert why in (await b.stats())["admission"]["why"]
+    assert await b.deal("w", 9, 0.0) == []
+    assert [d.game_id for d in await b.deal("w", 9, 5.0)] == [4, 5]
+    assert 0.2 <= time.monotonic() - began < 2.0
+    await b.worker_gone("w")  # the probe is lost, and so are the games in flight
+    assert (await b.deal("v", 9, 0.0)) == []
+    assert [d.game_id for d in await b.deal("v", 9, 5.0)] == [2, 3]
+    await b.finish("v", [judged(2, failed=0), judged(3, failed=1)])
+    assert len(await b.deal("v", 9, 0.0)) == 9
+    stats = (await b.stats())["alarm"]
+    assert stats["raised"] == 1 and stats["up_s"] == 0 and stats["paused_s"] >= 0.4 and stats["failure_rate"] is None
+
+    b = buffers.open(**settings)
+    assert (await b.stats())["alarm"] == stats
+    await b.deal("v", 9, 0.0)
+    await b.finish("v", [judged(k, failed=6) for k in range(4, 6)])
+    assert (await b.stats())["alarm"]["raised"] == 2
+    b = buffers.open(**settings)  # killed while paused: it asks the judge as if nothing had been
+    after = (await b.stats())["alarm"]
+    assert (after["raised"], after["up_s"], after["paused_s"]) == (2, 0.0, stats["paused_s"])
+    assert len(await b.deal("v", 3, 0.0)) == 3

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.sandbox import cache
-from cluster.sandbox.cache import cache_root, content_key, ensure_sandbox
+from cluster.sandbox import cache, store
+from cluster.sandbox.cache import content_key, ensure_sandbox
+from cluster.sandbox.store import cache_root
 from judge.world import heldout_seeds, train_seeds
 from protocol.errors import UserError
 from protocol.seeds import read_seeds
@@ -71,7 +72,7 @@ def test_a_failed_build_leaves_nothing_and_can_be_repeated(
 def test_the_key_follows_the_content(monkeypatch: pytest.MonkeyPatch) -> None:
     before = content_key()
     assert content_key() == before
-    monkeypatch.setattr(cache.importlib.metadata, "version", lambda name: "9.9.9")
+    monkeypatch.setattr(store.importlib.metadata, "version", lambda name: "9.9.9")
     assert content_key() != before
 
 

@@ -1,0 +1,47 @@
+"""Where the sandbox's judge lies, and what its key is made of.
+
+It is a part of its own, because it takes minutes where the players take seconds: only a recipe that names this judge
+(`judge.model: sandbox` with `kind: lm`) builds it. How a folder is made whole is `store`'s.
+"""
+
+from pathlib import Path
+
+import judge.rules
+import judge.world
+from cluster.sandbox import store
+from judge.rubric import load_rubrics
+from protocol.types import JudgeRequest
+
+BUILD_DEADLINE_S = 1800.0  # it takes 4 minutes on two idle cores, and may share them
+THREADS = 2
+SOURCES = ("judge_samples.py", "judge_model.py", "samples.py", "tokenizer.py", "pretrain.py")
+
+
+def judge_key() -> str:
+    """Changes with the world, the rule judge, the rubrics and their fences, what trains the judge, and the libraries."""
+    here = Path(__file__).parent
+    parts = [Path(judge.world.__file__).read_text(), Path(judge.rules.__file__).read_text()]
+    parts += [(here / name).read_text() for name in SOURCES]
+    rubrics = load_rubrics("sandbox")
+    shown = [JudgeRequest("compliance", "benign", "query", texts) for texts in (("one",), ("one", "two"))]
+    parts += [*rubrics.names, *(str(rubrics.render(request)[0]) for request in shown)]
+    return store.digest(parts)
+
+
+def ensure_sandbox_judge(root: Path | None = None) -> Path:
+    """The Hugging Face folder of the sandbox's judge, trained now if this machine has not trained it yet (about 4 minutes).
+
+    Args:
+        root: where sandboxes are cached; `store.cache_root()` if None.
+
+    Raises:
+        UserError: the cache cannot be written.
+        RuntimeError: the model could not be trained; the message ends with what its process last said.
+    """
+    root = store.cache_root() if root is None else root
+    return store.build_once(root, f"sandbox-judge-{judge_key()}", _train, BUILD_DEADLINE_S) / "judge"
+
+
+def _train(draft: Path) -> None:
+    command = ("cluster.sandbox.judge_model", str(draft / "judge"))
+    store.train_in_processes({"judge": command}, draft, THREADS, BUILD_DEADLINE_S)

@@ -1,0 +1,140 @@
+"""Where the sandbox's parts lie: each built once, outside the checkout, in a folder whose name is the content of what makes it.
+
+A part is written to a temporary folder and renamed, so a folder under its final name is whole. Of two processes that
+want it at once one builds and the other waits; should the lock fail, both build the same and the first rename wins.
+It does not know what is built.
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from protocol.errors import UserError
+
+VERSIONS = ("torch", "transformers", "tokenizers")
+
+_log = structlog.get_logger(__name__)
+
+
+def cache_root() -> Path:
+    """`$ADVGAME_CACHE`, or `~/.cache/advgame`."""
+    named = os.environ.get("ADVGAME_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "advgame"
+
+
+def digest(parts: Sequence[str]) -> str:
+    """A key of what a part is made of: `parts`, the libraries that train, and the kind of processor."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in VERSIONS]
+    return hashlib.blake2b("\0".join([*parts, *versions, platform.machine()]).encode(), digest_size=8).hexdigest()
+
+
+def build_once(root: Path, name: str, build: Callable[[Path], None], deadline_s: float) -> Path:
+    """The folder `name` in `root`, built now by `build(draft folder)` if it is not there.
+
+    Args:
+        deadline_s: how long another process that builds it is waited for.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    folder = root / name
+    if folder.is_dir():
+        return folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _lock(root / f".{name}.lock", deadline_s):
+            if not folder.is_dir():
+                _build_and_rename(folder, build)
+    except OSError as e:
+        raise UserError(
+            f"sandbox cache {root}: cannot be written ({e.strerror or type(e).__name__}); set ADVGAME_CACHE to a writable folder"
+        ) from e
+    return folder
+
+
+def _build_and_rename(folder: Path, build: Callable[[Path], None]) -> None:
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        started = time.monotonic()
+        build(draft)
+        for path in draft.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        draft.chmod(0o755)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was first, with the same content
+                raise
+        _log.info("sandbox part built", folder=str(folder), seconds=round(time.monotonic() - started, 1))
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def train_in_processes(commands: Mapping[str, Sequence[str]], draft: Path, threads: int, deadline_s: float) -> None:
+    """Runs `python -m ...` for each of `commands` side by side, with `threads` each, so that this process never loads torch.
+
+    Args:
+        commands: by name, what follows `python -m`.
+        draft: takes the logs while they run.
+
+    Raises:
+        RuntimeError: one failed or was late; the message ends with what it last said.
+    """
+    checkout = Path(__file__).parents[2]
+    env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(checkout), "TRANSFORMERS_VERBOSITY": "error"}
+    jobs: list[tuple[subprocess.Popen[bytes], Path]] = []
+    deadline = time.monotonic() + deadline_s
+    try:
+        for name, command in commands.items():
+            log = draft / f".{name}.log"
+            with log.open("wb") as out:
+                jobs.append(
+                    (
+                        subprocess.Popen(
+                            [sys.executable, "-m", *command], cwd=checkout, env=env, stdout=out, stderr=out
+                        ),
+                        log,
+                    )
+                )
+        for job, log in jobs:
+            try:
+                status = job.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                raise RuntimeError(f"sandbox: pre-training took longer than {deadline_s:g} s") from None
+            if status != 0:
+                said = log.read_text(errors="replace").strip().splitlines()[-5:]
+                raise RuntimeError(f"sandbox: pre-training ended with status {status}: {' / '.join(said)}")
+            log.unlink()
+    finally:
+        for job, _ in jobs:
+            if job.poll() is None:
+                job.kill()
+                job.wait()
+
+
+@contextmanager
+def _lock(path: Path, deadline_s: float) -> Iterator[None]:
+    """Holds the file's lock, or goes on without it once the holder must have given up."""
+    with path.open("w") as file:
+        deadline = time.monotonic() + deadline_s
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.2)
+        yield

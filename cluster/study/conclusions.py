@@ -1,0 +1,125 @@
+"""Sentences made from numbers: which differences the seeds can tell, and where that contradicts the paper. Pure.
+
+A sentence says "lower" or "higher" only where the interval of the paired difference excludes 0; otherwise it says that these
+seeds cannot tell. Nothing is corrected for the number of comparisons, and the text says how many there are.
+"""
+
+from collections.abc import Sequence
+
+from cluster.intervals import Interval
+from cluster.study.compare import Checked, Difference, Place, check_claims, difference, pareto_front, places
+from cluster.study.figures import BASE_SUCCESS, COMPLIANCE, DEFLECTION, OVER_REFUSAL, Study
+from cluster.study.pooled import pooled_difference
+from cluster.study.variants import BASELINE, BY_NAME, CLAIMS, VARIANTS
+
+COMPARED = (
+    BASE_SUCCESS,
+    COMPLIANCE,
+    OVER_REFUSAL,
+    DEFLECTION,
+)  # the held-out attacks of the base attacker: the same for all
+
+
+def points(interval: Interval) -> str:
+    """A difference of fractions in percentage points, with its interval."""
+    if interval.high == float("inf"):
+        return f"{100 * interval.value:+.1f} points (one seed: no interval)"
+    return f"{100 * interval.value:+.1f} points [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def differences(study: Study) -> list[Difference]:
+    """Each other variant against the default game: `COMPARED`, then attack success of the pooled trained attackers."""
+    found = []
+    for variant in (v.name for v in VARIANTS if v.name != BASELINE):
+        found += [difference(study, metric, variant, BASELINE) for metric in COMPARED]
+        found.append(pooled_difference(study, variant, BASELINE))
+    return [d for d in found if d is not None]
+
+
+def told_apart(found: Sequence[Difference]) -> list[str]:
+    """One sentence a variant: what differs from the default game, and what cannot be told from it."""
+    sentences = []
+    for variant in dict.fromkeys(d.of for d in found):
+        mine = [d for d in found if d.of == variant]
+        differs = [f"{d.metric.title} is {d.direction} ({points(d.interval)})" for d in mine if d.direction != "open"]
+        same = [f"{d.metric.title} ({points(d.interval)})" for d in mine if d.direction == "open"]
+        text = f"**{BY_NAME[variant].label}** against {BASELINE}: "
+        text += "; ".join(differs) + "." if differs else "nothing can be told apart."
+        if same and differs:
+            text += f" Not told apart: {', '.join(same)}."
+        elif same:
+            text += f" The differences are {', '.join(same)}."
+        sentences.append(text)
+    return sentences
+
+
+def against_paper(checked: Sequence[Checked]) -> list[str]:
+    """One sentence a claim, then the count."""
+    verbs = {
+        "agrees": "agrees with the paper",
+        "contradicts": "**contradicts the paper**",
+        "open": "cannot be told: the interval includes 0",
+    }
+    lines = []
+    for c in checked:
+        better, worse = BY_NAME[c.claim.better], BY_NAME[c.claim.worse]
+        paper = ""
+        if better.paper and worse.paper:
+            paper = f" ({better.paper[0]:g} < {worse.paper[0]:g} and {better.paper[1]:g} < {worse.paper[1]:g} there)"
+        lines.append(
+            f"{better.label} < {worse.label}{paper}: {worse.label} minus {better.label} is "
+            f"{points(c.difference.interval)} here; {verbs[c.outcome]}."
+        )
+    return lines
+
+
+def verdict(checked: Sequence[Checked]) -> str:
+    """The count of claims by outcome, in one sentence."""
+    n = {outcome: sum(c.outcome == outcome for c in checked) for outcome in ("agrees", "contradicts", "open")}
+    if not checked:
+        return "No claim of the paper could be looked at: too few runs."
+    return (
+        f"Of the {len(checked)} orderings that the paper reports or argues for, {n['agrees']} came out here, "
+        f"{n['contradicts']} came out the other way round, and {n['open']} cannot be told at this number of seeds."
+    )
+
+
+def front_sentence(found: Sequence[Place]) -> str:
+    """Who is on the Pareto front of the means, and who is not."""
+    front = [p.variant for p in pareto_front(found)]
+    behind = [p.variant for p in found if p.variant not in front]
+    text = f"On the Pareto front of the means (attack success against benign compliance): {_names(front)}."
+    return f"{text} Behind it: {_names(behind)}." if behind else text
+
+
+def _names(variants: Sequence[str]) -> str:
+    return ", ".join(BY_NAME[v].label for v in variants)
+
+
+def conclusions(study: Study) -> list[str]:
+    """The section's lines, Markdown."""
+    found = differences(study)
+    checked = check_claims(CLAIMS, lambda worse, better: difference(study, BASE_SUCCESS, worse, better))
+    trained = check_claims(CLAIMS, lambda worse, better: pooled_difference(study, worse, better))
+    ranked = sorted(places(study, [v.name for v in VARIANTS], BASE_SUCCESS), key=lambda p: p.attack_success)
+    if not ranked:
+        return ["No run finished, so there is nothing to conclude."]
+    order = ", ".join(f"{BY_NAME[p.variant].label} {100 * p.attack_success:.1f} %" for p in ranked)
+    lines = [
+        f"Attack success of the base attacker after training, by mean: {order}.",
+        "",
+        front_sentence(ranked),
+        "",
+        f"Against the default game, paired by seed. {len(found)} comparisons, each at 95 %: about one in twenty would look like "
+        "a difference where there is none.",
+        "",
+        *(f"- {sentence}" for sentence in told_apart(found)),
+        "",
+        f"Against the paper, by the base attacker's attacks: {verdict(checked)}",
+        "",
+        *(f"- {line}" for line in against_paper(checked)),
+    ]
+    if trained:
+        lines += ["", f"By the attacks of the pooled trained attackers: {verdict(trained)}", ""]
+        lines += [f"- {line}" for line in against_paper(trained)]
+    return lines

@@ -1,0 +1,62 @@
+"""Every trained Defender against the attacks of every variant's trained Attacker of the same seed.
+
+"Own trained attacker" compares Defenders against different opponents. Here all of a seed's Defenders face the same ones. The
+models are the runs' exports, the attacks and measurements those of `cluster.heldout`, the judge the sandbox's rules.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from cluster.heldout import Attack, measure, wrap
+from cluster.study.figures import BASE, Faced
+from cluster.study.local import LocalPlayer
+from cluster.study.runner import Planned
+from judge.rules import RuleJudge
+from protocol.recipe import Recipe
+from protocol.types import Seed
+
+
+async def face(
+    attackers: Mapping[str, Path], defenders: Mapping[str, Path], seeds: Sequence[Seed], recipe: Recipe
+) -> list[Faced]:
+    """All pairs of one seed.
+
+    Args:
+        attackers, defenders: Hugging Face folders by name.
+        seeds: the held-out ones.
+        recipe: of any of the runs: they play, sample and measure alike.
+    """
+    judge = RuleJudge()
+    attacks: dict[str, list[Attack]] = {}
+    for name, folder in attackers.items():
+        attacks[name] = await wrap(seeds, recipe, LocalPlayer(folder), judge, f"cross-{name}")
+    wanted = len(seeds) * recipe.heldout.samples
+    found = []
+    for defender, folder in defenders.items():
+        player = LocalPlayer(folder)
+        measured = await asyncio.gather(
+            *(measure(mine, wanted, recipe, player, judge, f"cross-{name}") for name, mine in attacks.items())
+        )
+        found += [
+            Faced(recipe.run.seed, name, defender, m.as_dict()) for name, m in zip(attacks, measured, strict=True)
+        ]
+    return found
+
+
+def cross_play(finished: Sequence[Planned], say: Callable[[str], None]) -> list[Faced]:
+    """All pairs, seed by seed, of the runs that finished."""
+    from cluster.seedbank import find_inputs
+
+    if not finished:
+        return []
+    inputs = find_inputs(finished[0].recipe, say)  # the starting models and the held-out seeds are the same in all runs
+    found: list[Faced] = []
+    for seed in sorted({run.seed for run in finished}):
+        mine = [run for run in finished if run.seed == seed]
+        trained = {run.variant: run.path / "export" / "attacker" for run in mine if run.steps["attacker"]}
+        attackers = {BASE: Path(inputs.models["attacker"]), **trained}
+        defenders = {run.variant: run.path / "export" / "defender" for run in mine}
+        found += asyncio.run(face(attackers, defenders, inputs.heldout, mine[0].recipe))
+        say(f"seed {seed}: {len(defenders)} Defenders against {len(attackers)} Attackers")
+    return found

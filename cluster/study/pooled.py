@@ -1,0 +1,40 @@
+"""Cross-play, summed up: each Defender against every Attacker of its seed, and against the trained ones taken together. Pure."""
+
+from cluster.intervals import Interval
+from cluster.study.compare import Difference, mean_of, paired
+from cluster.study.figures import BASE, POOLED_SUCCESS, Study
+
+
+def attackers_of(study: Study) -> list[str]:
+    """In the order they were played: the base attacker, then the trained ones."""
+    return list(dict.fromkeys(f.attacker for f in study.faced))
+
+
+def against(study: Study, defender: str, attacker: str) -> Interval | None:
+    """Attack success of one Attacker on one variant's Defender, over seeds."""
+    games = [f for f in study.faced if (f.defender, f.attacker) == (defender, attacker)]
+    return mean_of([s for s in (f.measured["attack_success"] for f in games) if s is not None])
+
+
+def pooled_by_seed(study: Study, defender: str) -> dict[int, float]:
+    """Mean attack success over the trained Attackers, each counting alike, by seed.
+
+    Only seeds on which every trained Attacker of the study played: otherwise the opponents would differ from seed to seed.
+    """
+    trained = {a for a in attackers_of(study) if a != BASE}
+    by_seed: dict[int, dict[str, float]] = {}
+    for f in study.faced:
+        success = f.measured["attack_success"]
+        if f.defender == defender and f.attacker in trained and success is not None:
+            by_seed.setdefault(f.seed, {})[f.attacker] = success
+    return {seed: sum(got.values()) / len(got) for seed, got in by_seed.items() if got.keys() == trained}
+
+
+def pooled(study: Study, defender: str) -> Interval | None:
+    """`pooled_by_seed` over seeds."""
+    return mean_of(list(pooled_by_seed(study, defender).values()))
+
+
+def pooled_difference(study: Study, of: str, against: str) -> Difference | None:
+    """`of` minus `against`, paired by seed."""
+    return paired(POOLED_SUCCESS, of, against, pooled_by_seed(study, of), pooled_by_seed(study, against))

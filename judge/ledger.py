@@ -1,0 +1,225 @@
+"""What an API judge has spent, in tokens and money, and the budget that it cannot pass.
+
+Every request is reserved at the most that it can cost before it is sent, and settled at what it did cost afterwards. The
+reservation is in the file before the request leaves, so a process that dies owes what it had in flight: the next one counts
+that as spent.
+
+Invariants:
+- settled and reserved together never pass `budget` or `budget_tokens`, over any number of restarts;
+- one process at a time spends from a file (a lock says so);
+- money is counted in whole 1e-12 of the currency, so that no sum depends on its order.
+
+The file is JSON lines, appended to and never rewritten. It survives the process at once and the machine after `FSYNC_S`. It
+holds numbers only: no prompt, no answer, no key.
+"""
+
+import fcntl
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+from judge.errors import JudgeUnavailable
+from protocol.errors import UserError
+from protocol.recipe import ApiConfig
+
+FSYNC_S = 1.0  # a batch: an fsync for each request would cost more than the request's own bookkeeping
+PICO = 10**12
+BUDGET_SPENT = "budget spent"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Tokens and their price in 1e-12 of the budget's currency."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: int = 0
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out, self.cost + other.cost)
+
+    def __sub__(self, other: "Amount") -> "Amount":
+        return self + Amount(-other.tokens_in, -other.tokens_out, -other.cost)
+
+    @property
+    def tokens(self) -> int:
+        return self.tokens_in + self.tokens_out
+
+
+class Ledger:
+    """Reservations and settlements against a budget. Use it from one thread.
+
+    Args:
+        config: prices and budgets are used. A budget may be raised between runs; what was spent keeps the price of its day.
+        path: the file; None keeps the account in memory only.
+
+    Raises:
+        UserError: the file is another process's at the moment, or is no ledger.
+    """
+
+    def __init__(self, config: ApiConfig, path: Path | None) -> None:
+        # A million tokens at `price`: a token costs price * 1e-6, so price * 1e6 in units of 1e-12. Rounded up.
+        self._price_in, self._price_out = (math.ceil(p * 10**6) for p in (config.price_in, config.price_out))
+        self._budget = None if config.budget is None else math.floor(config.budget * PICO)
+        self._budget_tokens = config.budget_tokens
+        self._spent, self._reserved = Amount(), Amount()
+        self._open: dict[int, Amount] = {}
+        self._requests = self._retries = self._unmetered = 0
+        self._file: TextIO | None = None
+        self._synced_at = time.monotonic()
+        if path is not None:
+            self._file = _locked(path)
+            self._load(path)
+
+    def reserve(self, tokens_in: int, tokens_out: int, retry: bool = False) -> int | None:
+        """Sets aside what one request can cost at most, and counts the request.
+
+        Returns:
+            The reservation's number, for `settle`; None if it fits only after requests in flight have cost less than reserved.
+
+        Raises:
+            JudgeUnavailable: no room even then: the budget is spent.
+        """
+        amount = self._amount(tokens_in, tokens_out)
+        if not self._fits(self._spent + amount):
+            raise JudgeUnavailable(BUDGET_SPENT, hopeless=True)
+        if not self._fits(self._spent + self._reserved + amount):
+            return None
+        number = self._requests
+        self._write({"op": "reserve", "id": number, **_fields(amount), "retry": retry})
+        self._apply_reserve(number, amount, retry)
+        return number
+
+    def settle(self, number: int, tokens_in: int, tokens_out: int) -> None:
+        """The request took so many tokens; zeros if it was refused and costs nothing."""
+        self._settle(number, self._amount(tokens_in, tokens_out), True)
+
+    def settle_unmetered(self, number: int) -> None:
+        """Nobody said what the request took: all that was reserved is spent."""
+        self._settle(number, self._open[number], False)
+
+    def stats(self) -> dict[str, float | None]:
+        """Since the file was begun: `requests` sent, `retries` among them, `unmetered` ones, `tokens_in`, `tokens_out`, `cost`.
+
+        `budget_left` (currency) and `budget_tokens_left` are what is neither spent nor reserved; None without such a budget.
+        """
+        taken = self._spent + self._reserved
+        return {
+            "requests": self._requests,
+            "retries": self._retries,
+            "unmetered": self._unmetered,
+            "tokens_in": self._spent.tokens_in,
+            "tokens_out": self._spent.tokens_out,
+            "cost": self._spent.cost / PICO,
+            "budget_left": None if self._budget is None else (self._budget - taken.cost) / PICO,
+            "budget_tokens_left": None if self._budget_tokens is None else self._budget_tokens - taken.tokens,
+        }
+
+    def close(self) -> None:
+        """Brings the file to disk and lets it go. What is still reserved counts as spent when it is opened again."""
+        if self._file is not None:
+            self._sync()
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _amount(self, tokens_in: int, tokens_out: int) -> Amount:
+        return Amount(tokens_in, tokens_out, tokens_in * self._price_in + tokens_out * self._price_out)
+
+    def _fits(self, total: Amount) -> bool:
+        return (self._budget is None or total.cost <= self._budget) and (
+            self._budget_tokens is None or total.tokens <= self._budget_tokens
+        )
+
+    def _settle(self, number: int, amount: Amount, metered: bool) -> None:
+        if number not in self._open:
+            raise ValueError(f"reservation {number} is not open")
+        self._write({"op": "settle", "id": number, **_fields(amount), "metered": metered})
+        self._apply_settle(number, amount, metered)
+
+    def _apply_reserve(self, number: int, amount: Amount, retry: bool) -> None:
+        self._open[number] = amount
+        self._reserved += amount
+        self._requests = number + 1
+        self._retries += retry
+
+    def _apply_settle(self, number: int, amount: Amount, metered: bool) -> None:
+        self._reserved -= self._open.pop(number)
+        self._spent += amount
+        self._unmetered += not metered
+
+    def _write(self, record: dict[str, Any]) -> None:
+        """To the operating system at once; to the disk with the next batch."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+        self._file.flush()
+        if time.monotonic() - self._synced_at >= FSYNC_S:
+            self._sync()
+
+    def _sync(self) -> None:
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._synced_at = time.monotonic()
+
+    def _load(self, path: Path) -> None:
+        """Takes over what earlier processes wrote, and charges what they left open."""
+        whole = path.read_bytes()
+        if not whole.endswith(b"\n"):  # a record cut short by a crash: its request was not sent
+            whole = whole[: whole.rfind(b"\n") + 1]
+            os.truncate(path, len(whole))
+        for n, line in enumerate(whole.splitlines()):
+            try:
+                self._replay(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"{path}:{n + 1}: not a record of a version {VERSION} ledger; "
+                    "move the file away to begin a new account, or give it back as it was"
+                ) from None
+        if not whole:
+            self._write({"op": "open", "version": VERSION, "cost_unit": "1e-12"})
+        for number in list(self._open):
+            self.settle_unmetered(number)
+        self._sync()
+
+    def _replay(self, record: dict[str, Any]) -> None:
+        op = record["op"]
+        if op == "open":
+            if record["version"] != VERSION:
+                raise ValueError("unknown version")
+            return
+        amount = Amount(int(record["in"]), int(record["out"]), int(record["cost"]))
+        if op == "reserve":
+            self._apply_reserve(int(record["id"]), amount, bool(record["retry"]))
+        elif op == "settle":
+            self._apply_settle(int(record["id"]), amount, bool(record["metered"]))
+        else:
+            raise ValueError("unknown record")
+
+
+def _fields(amount: Amount) -> dict[str, int]:
+    return {"in": amount.tokens_in, "out": amount.tokens_out, "cost": amount.cost}
+
+
+def _locked(path: Path) -> TextIO:
+    """The file, opened for appending and held against other processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(
+            f"{path}: another process is spending from this ledger; wait for it to end, or give this one its own"
+        ) from None
+    return file

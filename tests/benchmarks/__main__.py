@@ -1,0 +1,27 @@
+"""`python -m tests.benchmarks [--json FILE] [NAME ...]`: all without names. Exit status 1 if a target is missed."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.benchmarks.harness import Result, run_one, save, show
+
+MODULES = ("judge_pool",)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("names", nargs="*", choices=[*MODULES, []], help="which; all without names")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"))
+    given = parser.parse_args()
+    results: list[Result] = []
+    for module in given.names or MODULES:
+        print(f"running {module}", file=sys.stderr, flush=True)
+        results += run_one(module)
+    show(results)
+    save(given.json, results)
+    return 0 if all(result.ok for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
