@@ -31,6 +31,9 @@ _RUN = {
     "cache_hits": "verdicts that were remembered, or on their way already, and asked of no judge; since the rollout worker started",
     "flip_rate": "share of the compared pairs so far whose winner changed with their order",
     "paused": "1 while the judge's alarm is up and no game is dealt but to ask it again, else 0",
+    "probe_drift": "mean absolute change of the probe set's scores since it was first judged, in points of 10",
+    "probe_changed": "share of the probe set's answers that are not the first ones",
+    "probe_accuracy": "share of the probe set's answers that equal their labels",
     "staleness": "largest staleness of a learned row so far, in policy versions",
     "bound": "the staleness bound",
 }
@@ -56,7 +59,7 @@ class Metrics:
     def update(self, view: Mapping[str, Any]) -> None:
         """Sets every gauge whose value is known; `view` is from `cluster.view`."""
         for key, gauge in self._run.items():
-            if view[key] is not None:
+            if view.get(key) is not None:
                 gauge.set(float(view[key]), tags=self._tags)
         for player in PLAYERS:
             tags = {**self._tags, "player": player}

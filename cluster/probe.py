@@ -7,6 +7,8 @@ asked with the same sampling seeds each time: what moves is the judge.
 It does not know when to ask (the run does) or what is too much drift.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import time
@@ -147,6 +149,35 @@ class ProbeSet:
             }
         )
         write_whole(self._file, "".join(json.dumps(r, allow_nan=False) + "\n" for r in self._records))
+
+
+class Prober:
+    """Has a `ProbeSet` judged at the first chance and every `every` steps, in a task of its own beside the run.
+
+    `latest` is the newest result, None before the first.
+    """
+
+    def __init__(self, probe: ProbeSet, every: int) -> None:
+        self._probe, self._every = probe, every
+        self._task: asyncio.Task[ProbeResult] | None = None
+        self.latest: ProbeResult | None = None
+
+    def poke(self, step: int) -> None:
+        """Starts a judgement if one is due at `step` and none is under way. Raises what the last one raised."""
+        if self._task is not None:
+            if not self._task.done():
+                return
+            self.latest, self._task = self._task.result(), None
+        last = self._probe.last_step
+        if last is None or step // self._every > last // self._every:
+            self._task = asyncio.create_task(self._probe.judge_once(step))
+
+    async def close(self) -> None:
+        """Gives up a judgement that is under way: it is incomplete and not kept."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                self.latest = await self._task
 
 
 def _answer(kept: dict[str, Any]) -> Answer:

@@ -8,6 +8,7 @@ gives up or when nothing moves any more.
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from cluster.assemble import Parts, build, take_down
 from cluster.evaluation import Evaluation
 from cluster.history import History
 from cluster.metrics import Metrics
+from cluster.probe import Prober, ProbeResult, ProbeSet
 from cluster.progress import Progress
+from cluster.promotion import decide, mark
 from cluster.rundir import read_summary, resumes_above_zero, write_json
 from cluster.seedbank import Inputs
 from cluster.summary import summarize
 from cluster.view import snapshot_of, view_of
 from cluster.watchdog import Watchdog
+from judge.rules import RuleJudge
+from learners import checkpoints
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
 
@@ -66,6 +71,8 @@ class Run:
         self._health: dict[str, tuple[int, int]] = {}
         self._tokens = 0
         self._evaluation: Evaluation | None = None
+        self._prober: Prober | None = None
+        self._promotion: dict[str, Any] | None = None
 
     async def drive(self) -> None:
         """Runs to the last step and the last measurement.
@@ -78,10 +85,12 @@ class Run:
         try:
             await self._start_engines(parts)
             attacker, defender = (parts.generator(p, recipe) for p in PLAYERS)
-            self._evaluation = Evaluation(
-                recipe, self.inputs.heldout, self.run_dir, attacker, defender, parts.judge(recipe)
-            )
+            measuring = RuleJudge() if recipe.heldout.judge == "rules" else parts.judge(recipe)
+            self._evaluation = Evaluation(recipe, self.inputs.heldout, self.run_dir, attacker, defender, measuring)
             await self._evaluation.start()
+            if self.inputs.probe:
+                probe = ProbeSet(self.inputs.probe, parts.judge(recipe), self.run_dir, recipe.run.seed)
+                self._prober = Prober(probe, recipe.judge.probe.every)
             if self._resumed:
                 await self._catch_up(parts)
             self.progress.say("playing; the learners join as soon as they are up")
@@ -91,8 +100,11 @@ class Run:
             if self.inputs.heldout:
                 self.progress.say("measuring the trained players on the held-out seeds")
             await self._evaluation.end()
+            self._decide_promotion()
             await self._poll(parts)
         finally:
+            if self._prober is not None:
+                await self._prober.close()
             self._history.write()
             take_down(parts)
 
@@ -176,9 +188,26 @@ class Run:
         self._publisher = await _answer(parts.publisher.stats.remote(), self._publisher)
         self._history.add(await _answer(parts.publisher.drain_metrics.remote(), []))
         view = view_of(self.recipe, self._replay, self._publisher, self._pool)
+        if self._prober is not None:
+            self._prober.poke(min(view[p]["step"] for p in parts.learners))
+            view |= probe_view(self._prober.latest)
         self._metrics.update(view)
         self.progress.show(view)
         return view
+
+    def _decide_promotion(self) -> None:
+        """Marks the Defender's last checkpoint and its export as promoted, or says there why not."""
+        gate = self.recipe.promotion
+        if gate is None or self._evaluation is None:
+            return
+        decision = decide(self._evaluation.results.get("start"), self._evaluation.results.get("end"), gate)
+        self._promotion = decision.as_dict()
+        last = checkpoints.newest(self.run_dir / "checkpoints" / "defender")
+        for folder in (last, self.run_dir / "export" / "defender"):
+            if folder is not None and folder.is_dir():
+                mark(folder, decision)
+        verdict = "promoted" if decision.promoted else f"not promoted: {'; '.join(decision.reasons)}"
+        self.progress.say(f"the Defender's last checkpoint is {verdict}")
 
     async def _ask_health(self, parts: Parts) -> None:
         """Counts who answers, and the tokens generated so far."""
@@ -220,8 +249,19 @@ class Run:
             earlier,
             self._pool,
         )
+        value |= {"promotion": self._promotion, "probe": asdict(latest) if (latest := self._latest_probe()) else None}
         write_json(file, value)
         return value
+
+    def _latest_probe(self) -> ProbeResult | None:
+        return None if self._prober is None else self._prober.latest
+
+
+def probe_view(result: ProbeResult | None) -> dict[str, float | None]:
+    """The probe's share of a view."""
+    if result is None:
+        return {}
+    return {"probe_drift": result.drift, "probe_changed": result.changed, "probe_accuracy": result.accuracy}
 
 
 async def _started(refs: Sequence[Any], what: str, limit_s: float, key: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.labels import Label, load_labels
 from cluster.replay.turns import trained
 from cluster.sandbox import SandboxPaths, ensure_sandbox
 from judge.rubric import load_rubrics
@@ -24,13 +25,14 @@ from protocol.types import Seed
 class Inputs:
     """What a run reads: absolute model folders, seeds, and the seed lines that were left out.
 
-    `judge_model` is the folder of `judge.kind: lm`, else None.
+    `judge_model` is the folder of `judge.kind: lm`, else None; `probe` is empty without `judge.probe.file`.
     """
 
     models: dict[Player, str]
     judge_model: str | None
     train: list[Seed]
     heldout: list[Seed]
+    probe: list[Label]
     quarantine: dict[str, list[BadLine]]
 
     def quarantine_jsonl(self) -> str:
@@ -125,4 +127,5 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None]) -> Inputs:
     if recipe.seeds.heldout is not None:
         heldout_file = resolve(recipe.seeds.heldout, "heldout_seeds")
         heldout, quarantine[heldout_file] = read_seeds(Path(heldout_file), "seeds.heldout")
-    return Inputs(models, find_judge(recipe, say), train, heldout, quarantine)
+    probe = [] if recipe.judge.probe.file is None else load_labels(recipe.judge.probe.file, "judge.probe.file")
+    return Inputs(models, find_judge(recipe, say), train, heldout, probe, quarantine)

@@ -80,6 +80,8 @@ class PushConfig(Section):
 class HeldoutConfig(Section):
     """The measurement before and after training."""
 
+    judge: Literal["run", "rules"] = "run"  # rules: the sandbox's exact judge measures, whoever judges the games
+
     samples: Positive = 1  # attacks on each held-out seed
     temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.6
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
