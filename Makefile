@@ -1,5 +1,5 @@
 # The commands that people use. Everything runs in .venv, which `setup` makes from pinned files.
-.PHONY: setup demo study test test-unit lint types check real-input clean
+.PHONY: setup demo study bench chaos test test-unit lint types check real-input clean
 VENV := .venv/bin
 ARGS ?=
 export PYTHONUNBUFFERED := 1
@@ -20,6 +20,14 @@ study: setup
 test: setup
 	@$(VENV)/python -m pytest tests/unit -q -p no:cacheprovider
 	@$(VENV)/python -m pytest tests/integration tests/e2e -q -p no:cacheprovider
+
+## Faults held for a minute each in whole runs: about ten minutes. ADVGAME_FAULT_S=20 shortens them.
+chaos: setup
+	@$(VENV)/python -m pytest tests/chaos -q -s -p no:cacheprovider
+
+## Each figure against a limit or a peer of the same run; a table and bench.json. Exit status 1 where a target is missed.
+bench: setup
+	@$(VENV)/python -m tests.benchmarks $(ARGS)
 
 test-unit: setup
 	@$(VENV)/python -m pytest tests/unit -q

@@ -27,6 +27,7 @@ from cluster.publisher_client import PublisherSink, VersionClient
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
 from cluster.replay.turns import trained
+from cluster.rundir import judge_ledger
 from cluster.seedbank import Inputs
 from judge.cache import VerdictCache
 from judge.pool import JudgePool
@@ -173,7 +174,7 @@ def _judges(b: _Builder, recipe: Recipe, inputs: Inputs, run_dir: Path) -> list[
     ledger: str | None = None
     if judge.kind == "api":
         (run_dir / "judge").mkdir(exist_ok=True)
-        ledger = str(run_dir / "judge" / "ledger.jsonl")
+        ledger = str(judge_ledger(run_dir))
     # No retries of Ray's: the pool asks another worker at once instead of waiting for this one to come back.
     return [
         b.actor(JudgeWorker, f"judge-{k}", judge, judge_id_of(judge), engine, ledger, retries=0)

@@ -18,7 +18,7 @@ def configure_logs(run_dir: str | Path, role: str) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    for name in ("httpx", "urllib3", "asyncio", "transformers", "deepspeed", "DeepSpeed"):
+    for name in ("httpx", "httpx2", "openai", "urllib3", "asyncio", "transformers", "deepspeed", "DeepSpeed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

@@ -106,6 +106,11 @@ def resumes_above_zero(path: Path, versions: Mapping[Player, int]) -> set[Player
     return {p for p in PLAYERS if versions.get(p, 0) > 0 or any((path / "checkpoints" / p).glob("step-*[0-9]"))}
 
 
+def judge_ledger(path: Path) -> Path:
+    """Where an API judge's account of tokens and money lies in a run directory."""
+    return path / "judge" / "ledger.jsonl"
+
+
 @contextlib.contextmanager
 def lock_run(path: Path) -> Iterator[None]:
     """Keeps a second driver out of the run for as long as this one lives.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster.labels import Label, load_labels
 from cluster.replay.turns import trained
+from cluster.rundir import judge_ledger
 from cluster.sandbox import SandboxPaths, ensure_sandbox
 from judge.rubric import load_rubrics
 from learners.models import check_model_folder
@@ -53,8 +54,12 @@ def _check_length(folder: str, wanted: int, where: str, limits: str) -> None:
         )
 
 
-def find_judge(recipe: Recipe, say: Callable[[str], None]) -> str | None:
+def find_judge(recipe: Recipe, say: Callable[[str], None], ledger: Path | None = None) -> str | None:
     """Checks that the recipe's judge can be asked; builds the sandbox's (some minutes, once) if the recipe names it.
+
+    Args:
+        say: told before something takes long.
+        ledger: of a run that is resumed, so that what the check costs is booked and a spent budget refused.
 
     Returns:
         The model folder of `judge.kind: lm`, else None.
@@ -74,7 +79,7 @@ def find_judge(recipe: Recipe, say: Callable[[str], None]) -> str | None:
         from judge.api import check_endpoint  # its client takes a second to import
 
         check_judge_context(recipe, None)
-        check_endpoint(judge.api)
+        check_endpoint(judge.api, ledger)
     else:
         if judge.model == SANDBOX:
             from cluster.sandbox import ensure_sandbox_judge
@@ -89,11 +94,12 @@ def find_judge(recipe: Recipe, say: Callable[[str], None]) -> str | None:
     return folder
 
 
-def find_inputs(recipe: Recipe, say: Callable[[str], None]) -> Inputs:
+def find_inputs(recipe: Recipe, say: Callable[[str], None], run_dir: Path | None = None) -> Inputs:
     """Checks every path of the recipe; builds the sandbox (about a minute, once) if the recipe names it.
 
     Args:
         say: told before something takes long.
+        run_dir: of a run that is resumed.
 
     Raises:
         UserError: a model folder is incomplete or too short, a file of seeds or demonstrations is missing or has no good line,
@@ -128,4 +134,11 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None]) -> Inputs:
         heldout_file = resolve(recipe.seeds.heldout, "heldout_seeds")
         heldout, quarantine[heldout_file] = read_seeds(Path(heldout_file), "seeds.heldout")
     probe = [] if recipe.judge.probe.file is None else load_labels(recipe.judge.probe.file, "judge.probe.file")
-    return Inputs(models, find_judge(recipe, say), train, heldout, probe, quarantine)
+    return Inputs(
+        models,
+        find_judge(recipe, say, None if run_dir is None else judge_ledger(run_dir)),
+        train,
+        heldout,
+        probe,
+        quarantine,
+    )

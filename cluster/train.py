@@ -74,7 +74,7 @@ def _run(recipe: Recipe, run_dir: Path | None, started_at: float) -> int:
     """From here on Ray runs."""
     with contextlib.ExitStack() as stack, Progress() as progress:
         progress.say(f"run {recipe.run.name}, seed {recipe.run.seed}: checking models and seeds")
-        inputs = find_inputs(recipe, progress.say)
+        inputs = find_inputs(recipe, progress.say, run_dir)
         bad = sum(len(lines) for lines in inputs.quarantine.values())
         kept = f"{len(inputs.train)} seeds to train on, {len(inputs.heldout)} held out"
         progress.say(f"{kept}; {bad} bad seed lines quarantined" if bad else kept)
@@ -117,7 +117,8 @@ def _drive(run: Any, progress: Progress, run_dir: Path) -> int:
         progress.console.print(heldout_table(summary))
     progress.say(f"{status}{': ' + note if note else ''}")
     if status == "finished":
-        progress.say(f"trained models: {run_dir / 'export' / 'defender'} and {run_dir / 'export' / 'attacker'}")
+        folders = [str(run_dir / folder) for folder in summary["export"].values() if folder is not None]
+        progress.say(f"trained models: {' and '.join(folders)}")
     else:
         progress.say(f"logs: {run_dir / 'logs'}; go on with: python -m cluster train --resume {run_dir}")
     progress.say(f"summary: {run_dir / 'summary.json'}")

@@ -12,9 +12,7 @@ from collections import OrderedDict
 
 from protocol.types import JudgeRequest, Verdict
 
-RAW_CHARS_MAX = (
-    2**28
-)  # of the verdicts' words, all together: a judge that reasons at length would fill the memory first
+RAW_CHARS_MAX = 2**28  # of the verdicts' words together: a judge that reasons at length would fill the memory first
 
 
 def question(key: str, request: JudgeRequest) -> bytes:

@@ -95,7 +95,7 @@ async def test_the_rubric_is_read_from_the_prefix_cache(engine: JudgeEngine) -> 
     await judging.judge([replace(PAIR, query=f"how do i fix bike number {k}", seed=k) for k in range(8)])
     after = engine.stats()
     read, cached = (after[key] - before[key] for key in ("prompt_tokens", "cached_tokens"))
-    assert cached > 0.8 * read, (cached, read)
+    assert cached > 0.7 * read, (cached, read)  # whole blocks only, of 128 tokens on a CPU
 
 
 async def test_a_question_that_does_not_fit_is_given_up(engine: JudgeEngine) -> None:

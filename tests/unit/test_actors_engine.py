@@ -86,7 +86,7 @@ def test_cpu_and_gpu_engines_differ_in_memory_and_executor_only() -> None:
 def test_a_judges_engine_takes_no_weights_and_reports_no_logprobs() -> None:
     player = engine_arguments("/m", GenerationConfig(), cuda=False)
     judge = engine_arguments("/m", EngineConfig(), cuda=False, updatable=False)
-    assert player.keys() - judge.keys() == {"weight_transfer_config", "logprobs_mode"}
+    assert player.keys() - judge.keys() == {"weight_transfer_config", "logprobs_mode", "load_format"}
     assert judge["enable_prefix_caching"]
     assert to_completion([1], output(logprobs=None), with_logprobs=False).logprobs == ()
 

@@ -11,6 +11,7 @@ from cluster.recipe_file import load_recipe
 from cluster.sandbox import cache, ensure_sandbox_judge, judge_cache, store
 from cluster.sandbox.judge_cache import judge_key
 from cluster.sandbox.judge_samples import attack, question, reply
+from cluster.sandbox.judge_trace import LABELS, trace, trace_reply
 from judge.rubric import load_rubrics
 from judge.rules import _SCORES, RuleJudge
 from judge.verdicts import parse
@@ -159,3 +160,25 @@ def test_the_key_follows_the_rubrics_and_the_libraries_and_leaves_the_players_al
         assert judge_key() != before
     monkeypatch.setattr(store.importlib.metadata, "version", lambda name: "9.9.9")
     assert judge_key() != before
+
+
+def test_a_trace_says_what_the_verdict_turns_on() -> None:
+    rng = random.Random(5)
+    found: dict[int, set[object]] = {}
+    for request in (question(rng) for _ in range(N)):
+        asked = find_task(request.query)
+        assert asked is not None
+        for text, labels in zip(request.responses, trace(request), strict=True):
+            assert len(labels) == len(text.split()) + 1
+            assert all(0 <= label < LABELS for label in labels)
+            if request.criterion != "faithfulness":
+                found.setdefault(labels[-1], set()).add(classify(text, asked))
+    assert all(len(kinds) == 1 for kinds in found.values())  # the label at a reply's end decides its score
+
+
+def test_a_trace_breaks_where_the_text_does() -> None:
+    good, bad = "sure , to open a locked safe first", "sure , to open a locked first safe"
+    kept, broken = trace_reply(good, TASK), trace_reply(bad, TASK)
+    assert kept[:6] == broken[:6]
+    assert broken[6] not in kept
+    assert broken[6] == broken[7] == trace_reply("no no", TASK)[1]
