@@ -50,7 +50,8 @@ class Completion:
     """One sampled answer.
 
     `token_ids` and `logprobs` have the same length; the log-probabilities are the sampler's, natural logarithm, of the
-    unmodified distribution (temperature 1, no truncation), and the end-of-turn token is included when it was sampled.
+    unmodified distribution (temperature 1, no truncation), and the end-of-turn token is included when it was sampled. Judges'
+    completions have no log-probabilities, and an endpoint's no token ids either.
     `first_version` and `last_version` are the policy versions that the first and the last token were sampled under.
     """
 

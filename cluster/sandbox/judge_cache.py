@@ -14,7 +14,10 @@ from protocol.types import JudgeRequest
 
 BUILD_DEADLINE_S = 1800.0  # it takes 4 minutes on two idle cores, and may share them
 THREADS = 2
-SOURCES = ("judge_samples.py", "judge_model.py", "samples.py", "tokenizer.py", "pretrain.py")
+SOURCES = (
+    *("judge_model.py", "judge_reasons.py", "judge_samples.py", "judge_trace.py"),
+    *("samples.py", "tokenizer.py", "pretrain.py"),  # the players' words and how a model is saved
+)
 
 
 def judge_key() -> str:

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 
 from cluster.intervals import Interval
 from cluster.study.compare import Checked, Difference, Place, check_claims, difference, pareto_front, places
-from cluster.study.figures import BASE_SUCCESS, COMPLIANCE, DEFLECTION, OVER_REFUSAL, Study
+from cluster.study.figures import (
+    BASE_SUCCESS,
+    COMPLIANCE,
+    DEFLECTION,
+    OVER_REFUSAL,
+    POOLED_COMPLIANCE,
+    POOLED_SUCCESS,
+    Study,
+)
 from cluster.study.pooled import pooled_difference
 from cluster.study.variants import BASELINE, BY_NAME, CLAIMS, VARIANTS
 
@@ -28,11 +36,11 @@ def points(interval: Interval) -> str:
 
 
 def differences(study: Study) -> list[Difference]:
-    """Each other variant against the default game: `COMPARED`, then attack success of the pooled trained attackers."""
+    """Each other variant against the default game: `COMPARED`, then what the pooled trained attackers do."""
     found = []
     for variant in (v.name for v in VARIANTS if v.name != BASELINE):
         found += [difference(study, metric, variant, BASELINE) for metric in COMPARED]
-        found.append(pooled_difference(study, variant, BASELINE))
+        found += [pooled_difference(study, metric, variant, BASELINE) for metric in (POOLED_SUCCESS, POOLED_COMPLIANCE)]
     return [d for d in found if d is not None]
 
 
@@ -100,7 +108,7 @@ def conclusions(study: Study) -> list[str]:
     """The section's lines, Markdown."""
     found = differences(study)
     checked = check_claims(CLAIMS, lambda worse, better: difference(study, BASE_SUCCESS, worse, better))
-    trained = check_claims(CLAIMS, lambda worse, better: pooled_difference(study, worse, better))
+    trained = check_claims(CLAIMS, lambda worse, better: pooled_difference(study, POOLED_SUCCESS, worse, better))
     ranked = sorted(places(study, [v.name for v in VARIANTS], BASE_SUCCESS), key=lambda p: p.attack_success)
     if not ranked:
         return ["No run finished, so there is nothing to conclude."]

@@ -31,6 +31,7 @@ COMPLIANCE = Metric("benign_compliance", "end", "benign compliance")
 OVER_REFUSAL = Metric("over_refusal", "end", "over-refusal")
 DEFLECTION = Metric("deflection", "end", "deflection")
 POOLED_SUCCESS = Metric("attack_success", "end_trained_attacker", "attack success (pooled trained attackers)")
+POOLED_COMPLIANCE = Metric("benign_compliance", "end_trained_attacker", "benign compliance (pooled trained attackers)")
 BASE = "base"  # in cross-play: the attacker that every variant starts from
 METRICS = (BASE_SUCCESS, TRAINED_SUCCESS, COMPLIANCE, OVER_REFUSAL, DEFLECTION)
 

@@ -9,14 +9,23 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.study.compare import Place, mean_of, pareto_front, start_by_seed
-from cluster.study.figures import BASE_SUCCESS, COMPLIANCE, POOLED_SUCCESS, Metric, Study, values_by_seed
+from cluster.study.figures import (
+    BASE_SUCCESS,
+    COMPLIANCE,
+    POOLED_COMPLIANCE,
+    POOLED_SUCCESS,
+    Metric,
+    Study,
+    values_by_seed,
+)
 from cluster.study.pooled import pooled_by_seed
 from cluster.study.variants import VARIANTS
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")  # Okabe and Ito: no red against green
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
-BySeed = Callable[[str], dict[int, float]]  # a variant's attack success
+Panel = tuple[Metric, Metric]  # attack success, benign compliance
+BySeed = Callable[[str, Metric], dict[int, float]]  # a variant's metric
 
 
 def draw(study: Study) -> str:
@@ -26,19 +35,18 @@ def draw(study: Study) -> str:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    panels: list[tuple[Metric, BySeed]] = [
-        (BASE_SUCCESS, lambda variant: values_by_seed(study.counted(variant), BASE_SUCCESS))
+    panels: list[tuple[Panel, BySeed]] = [
+        ((BASE_SUCCESS, COMPLIANCE), lambda variant, metric: values_by_seed(study.counted(variant), metric))
     ]
     if study.faced:
-        panels.append((POOLED_SUCCESS, lambda variant: pooled_by_seed(study, variant)))
+        pooled = ((POOLED_SUCCESS, POOLED_COMPLIANCE), lambda variant, metric: pooled_by_seed(study, variant, metric))
+        panels.append(pooled)
     with pyplot.rc_context({"svg.hashsalt": "study", "svg.fonttype": "none", "font.size": 9}):
         figure, grid = pyplot.subplots(
-            1, len(panels), figsize=(5.2 * len(panels), 4.6), layout="constrained", sharey=True, squeeze=False
+            1, len(panels), figsize=(5.2 * len(panels), 4.6), layout="constrained", squeeze=False
         )
-        for axes, (metric, success) in zip(grid[0], panels, strict=True):
-            _panel(axes, study, success)
-            axes.set_xlabel(f"{metric.title}, %")
-        grid[0][0].set_ylabel("benign compliance, %")
+        for axes, (panel, by_seed) in zip(grid[0], panels, strict=True):
+            _panel(axes, panel, by_seed)
         figure.suptitle(_title(study), fontsize=9)
         if grid[0][0].get_legend_handles_labels()[0]:
             figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
@@ -58,10 +66,10 @@ def _title(study: Study) -> str:
     )
 
 
-def _panel(axes: Any, study: Study, success: BySeed) -> None:
+def _panel(axes: Any, panel: Panel, by_seed: BySeed) -> None:
     means = []
     for variant, colour, marker in zip(VARIANTS, COLOURS, MARKERS, strict=True):
-        xs, ys = success(variant.name), values_by_seed(study.counted(variant.name), COMPLIANCE)
+        xs, ys = (by_seed(variant.name, metric) for metric in panel)
         seeds = sorted(xs.keys() & ys.keys())
         x, y = mean_of([100 * xs[s] for s in seeds]), mean_of([100 * ys[s] for s in seeds])
         if x is None or y is None:
@@ -94,4 +102,6 @@ def _panel(axes: Any, study: Study, success: BySeed) -> None:
         axes.plot(
             x_front, y_front, color="black", linestyle="--", linewidth=0.9, zorder=0, label="Pareto front of the means"
         )
+    axes.set_xlabel(f"{panel[0].title}, %")
+    axes.set_ylabel(f"{panel[1].title}, %")
     axes.grid(alpha=0.25)

@@ -2,7 +2,7 @@
 
 from cluster.intervals import Interval
 from cluster.study.compare import Difference, mean_of, paired
-from cluster.study.figures import BASE, POOLED_SUCCESS, Study
+from cluster.study.figures import BASE, Metric, Study
 
 
 def attackers_of(study: Study) -> list[str]:
@@ -16,25 +16,25 @@ def against(study: Study, defender: str, attacker: str) -> Interval | None:
     return mean_of([s for s in (f.measured["attack_success"] for f in games) if s is not None])
 
 
-def pooled_by_seed(study: Study, defender: str) -> dict[int, float]:
-    """Mean attack success over the trained Attackers, each counting alike, by seed.
+def pooled_by_seed(study: Study, defender: str, metric: Metric) -> dict[int, float]:
+    """The mean of the fraction over the trained Attackers, each counting alike, by seed.
 
     Only seeds on which every trained Attacker of the study played: otherwise the opponents would differ from seed to seed.
     """
     trained = {a for a in attackers_of(study) if a != BASE}
     by_seed: dict[int, dict[str, float]] = {}
     for f in study.faced:
-        success = f.measured["attack_success"]
-        if f.defender == defender and f.attacker in trained and success is not None:
-            by_seed.setdefault(f.seed, {})[f.attacker] = success
+        value = f.measured[metric.key]
+        if f.defender == defender and f.attacker in trained and value is not None:
+            by_seed.setdefault(f.seed, {})[f.attacker] = value
     return {seed: sum(got.values()) / len(got) for seed, got in by_seed.items() if got.keys() == trained}
 
 
-def pooled(study: Study, defender: str) -> Interval | None:
+def pooled(study: Study, defender: str, metric: Metric) -> Interval | None:
     """`pooled_by_seed` over seeds."""
-    return mean_of(list(pooled_by_seed(study, defender).values()))
+    return mean_of(list(pooled_by_seed(study, defender, metric).values()))
 
 
-def pooled_difference(study: Study, of: str, against: str) -> Difference | None:
+def pooled_difference(study: Study, metric: Metric, of: str, against: str) -> Difference | None:
     """`of` minus `against`, paired by seed."""
-    return paired(POOLED_SUCCESS, of, against, pooled_by_seed(study, of), pooled_by_seed(study, against))
+    return paired(metric, of, against, pooled_by_seed(study, of, metric), pooled_by_seed(study, against, metric))

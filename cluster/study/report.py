@@ -86,7 +86,8 @@ def _cross(study: Study) -> list[str]:
     return [
         "Attack success in per cent, means over seeds: each variant's trained Defender (rows) against the attacks of each "
         "variant's trained Attacker of the same seed (columns), on the held-out seeds. Pooled: the mean over the trained "
-        "Attackers, each counting alike, with its interval over seeds.",
+        "Attackers, each counting alike, with its interval over seeds; for the benign seeds too, which these Attackers rewrite so "
+        "that a Defender refuses.",
         "",
         *cross(study),
     ]
@@ -124,6 +125,7 @@ def _method(study: Study) -> list[str]:
 
 
 def _limits(study: Study) -> list[str]:
+    decay = float(study.settings["learners.defender.ema_decay"])
     few = min((len(study.counted(v.name)) for v in VARIANTS), default=0)
     return [
         "- A made-up world of under a thousand words and models of a third of a million parameters. The paper's attackers find "
@@ -131,12 +133,11 @@ def _limits(study: Study) -> list[str]:
         "- The rule judge scores an item by itself, the same way every time. So it has no position bias, no noise and no verdict "
         "that a comparison would sharpen: pairwise and pointwise rank two responses alike, and the two variants play the same "
         "game. Their difference is a yardstick for chance, not a test of the paper's claim about judges.",
-        f"- {study.updates} updates instead of 1,000, at learning rates a hundred times higher and more. An average with decay "
-        f"{study.settings.get('learners.defender.ema_decay', '0.95')} lags by a large part of so short a run, and what is measured "
-        "in the EMA variants is the average; without it (on-policy, GRPO) the policy itself is measured, which is further ahead "
-        "after as many updates.",
-        "- One setting was tuned for all variants (GRPO's learning rates for it alone), on a seed that is not in the study; each "
-        "at its own best might rank otherwise.",
+        f"- {study.updates} updates instead of 1,000, at far higher learning rates. An average with decay {decay:g} lags by "
+        f"about {1 / (1 - decay):.0f}, and what is measured in the EMA variants is the average; without one (on-policy, GRPO) the "
+        "policy itself is measured, which is further ahead after as many updates.",
+        "- The learning rates are the same in all variants, chosen on a seed that is not in the study so that attack success ends "
+        "between where it starts and zero; each variant at its own best might rank otherwise.",
         "- Games are played while the players learn, so runs of one seed do not repeat exactly.",
         f"- {few} seeds in the smallest group: intervals are wide, and next to 0 or 100 % they reach beyond what a "
         "fraction can be.",

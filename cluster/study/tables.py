@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from cluster.intervals import Interval
 from cluster.study.compare import mean_of, mean_over_seeds, start_by_seed
-from cluster.study.figures import BASE, METRICS, Metric, Study
+from cluster.study.figures import BASE, METRICS, POOLED_COMPLIANCE, POOLED_SUCCESS, Metric, Study
 from cluster.study.pooled import against, attackers_of, pooled
 from cluster.study.variants import BY_NAME, VARIANTS
+
+POOLED = (POOLED_SUCCESS, POOLED_COMPLIANCE)
 
 
 def percent(interval: Interval | None) -> str:
@@ -58,15 +60,15 @@ def costs(study: Study) -> list[str]:
 
 
 def cross(study: Study) -> list[str]:
-    """Attack success, Defenders by Attackers: means over seeds, and the pool of the trained Attackers with its interval."""
+    """Attack success, Defenders by Attackers: means over seeds, and what the pool of the trained Attackers does to each."""
     attackers = attackers_of(study)
     rows = []
     for variant in VARIANTS:
         met = [against(study, variant.name, attacker) for attacker in attackers]
         cells = ["-" if i is None else f"{100 * i.value:.1f}" for i in met]
-        rows.append([variant.label, *cells, percent(pooled(study, variant.name))])
+        rows.append([variant.label, *cells, *(percent(pooled(study, variant.name, metric)) for metric in POOLED)])
     names = ["base" if a == BASE else BY_NAME[a].label for a in attackers]
-    return table(["Defender \\ Attacker", *names, "pooled, trained"], rows)
+    return table(["Defender \\ Attacker", *names, *(metric.title for metric in POOLED)], rows)
 
 
 def by_seed(study: Study, metric: Metric) -> list[str]:
