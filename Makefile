@@ -1,5 +1,5 @@
 # The commands that people use. Everything runs in .venv, which `setup` makes from pinned files.
-.PHONY: setup demo study bench chaos test test-unit lint types check real-input clean
+.PHONY: setup demo study bench chaos test test-slow test-unit lint types check real-input clean
 VENV := .venv/bin
 ARGS ?=
 export PYTHONUNBUFFERED := 1
@@ -19,7 +19,11 @@ study: setup
 ## Unit tests, then those that start Ray, vLLM and DeepSpeed.
 test: setup
 	@$(VENV)/python -m pytest tests/unit -q -p no:cacheprovider
-	@$(VENV)/python -m pytest tests/integration tests/e2e -q -p no:cacheprovider
+	@$(VENV)/python -m pytest tests/integration tests/e2e -q -m "not slow" -p no:cacheprovider
+
+## What CI has no time for: the judge model trained and used in a whole run, calibration on an engine. About twenty minutes.
+test-slow: setup
+	@$(VENV)/python -m pytest tests/integration tests/e2e -q -s -m slow -p no:cacheprovider
 
 ## Faults held for a minute each in whole runs: about ten minutes. ADVGAME_FAULT_S=20 shortens them.
 chaos: setup

@@ -2,11 +2,11 @@
 
 Run as `python -m cluster.sandbox.judge_model FOLDER`. It learns from `judge_samples.question`, asked exactly as a game asks:
 through `judge.rubric` and the chat template. Its words are those of the players' tokenizer, so a reply costs the judge as many
-tokens as it cost the player; to these come the rubrics' words, the tags and what it says itself, one token each. A word from outside
-the world falls into letters.
+tokens as it cost the player; to these come the rubrics' words, the tags and what it says itself, one token each. A word from
+outside the world falls into letters.
 
-Three losses: on the verdict (`judge_reasons`), on what each word of a text tells a careful reader (`judge_trace`, from the layer
-that the last one looks back at), and a little on the texts themselves. It knows nothing of where folders are cached (`judge_cache`).
+Three losses: on the verdict (`judge_reasons`), on what each word of a text tells a careful reader (`judge_trace`, at the layer
+that the last one looks back at), and a little on the texts themselves. Where folders are cached is `judge_cache`'s.
 """
 
 import random

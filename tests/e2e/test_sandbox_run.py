@@ -1,6 +1,7 @@
 """The whole system on the sandbox, as a user runs it: real vLLM, Ray, Arrow and ZeRO-3."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -33,7 +34,8 @@ async def loaded_checksum(folder: Path, recipe: Recipe) -> str:
 @pytest.mark.timeout(420)
 def test_a_run_from_start_to_export(tmp_path: Path) -> None:
     ensure_sandbox()
-    program = Program("train", RECIPE, *settings(tmp_path, "a"))
+    watched = {"judge.probe.file": "sandbox", "judge.probe.every": 4, "promotion": "{}"}
+    program = Program("train", RECIPE, *settings(tmp_path, "a", **watched))
     try:
         url = program.wait_for(r"metrics (http\S+)", 60)[1]
         program.wait_for("playing", 200)
@@ -60,6 +62,14 @@ def test_a_run_from_start_to_export(tmp_path: Path) -> None:
     assert summary["heldout"]["start"]["attack_success"] >= 0.45
     assert summary["heldout"]["start"]["over_refusal"] >= 0.15
     assert 'player="defender"' in seen and "ray_advgame_rows" in seen
+
+    # The rule judge never changes its mind, and eight steps are too few to promote anything.
+    probes = [json.loads(line) for line in (run / "probe.jsonl").read_text().splitlines()]
+    assert len(probes) >= 2 and all((p["drift"], p["changed"], p["accuracy"]) == (0, 0, 1) for p in probes)
+    decision = json.loads((run / "export" / "defender" / "promotion.json").read_text())
+    assert decision == summary["promotion"]
+    assert decision == json.loads((run / "checkpoints" / "defender" / "step-8" / "promotion.json").read_text())
+    assert decision["promoted"] == (not decision["reasons"]) and "attack_success" in decision["changes"]
 
     for player in ("attacker", "defender"):
         assert summary["push"][player]["moved"] == summary["push"][player]["count"] > 0

@@ -18,7 +18,7 @@ from cluster.recipe_file import load_recipe
 from judge.rubric import load_rubrics
 from protocol.types import JudgeRequest
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 RECIPE = """
 sampling: {max_new_tokens: 64}
 judge:

@@ -71,7 +71,7 @@ def expected(verdict: Verdict) -> object:
 
 
 def judged(folder: Path, requests: Sequence[JudgeRequest]) -> list[object]:
-    said = generate(folder, [RUBRICS.render(r)[0] for r in requests], do_sample=False, max_new_tokens=12)
+    said = generate(folder, [RUBRICS.render(r)[0] for r in requests], do_sample=False, max_new_tokens=40)
     return [outcome(parse(t, r.criterion, len(r.responses))) for t, r in zip(said, requests, strict=True)]
 
 

@@ -1,5 +1,6 @@
 """The judge's probe: drift since the first time, across a resume, and failures that are no drift."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.labels import Label
-from cluster.probe import Answer, ProbeSet, compare, firsts
+from cluster.probe import Answer, Prober, ProbeSet, compare, firsts
 from protocol.types import JudgeRequest, Verdict
 
 LABELS = [
@@ -96,3 +97,29 @@ async def test_an_edited_set_begins_anew(tmp_path: Path) -> None:
     assert other.last_step is None
     assert (await other.judge_once(50)).drift == 0.0
     assert len((tmp_path / "probe.jsonl").read_text().splitlines()) == 2
+
+
+async def test_the_prober_judges_at_the_start_and_when_a_multiple_of_its_steps_is_passed(tmp_path: Path) -> None:
+    judge = TableJudge(good=8, bad=2)
+    prober = Prober(ProbeSet(LABELS, judge, tmp_path, seed=1), every=10)
+    for step in (0, 0, 3, 9, 11, 12, 19, 25):
+        prober.poke(step)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    await prober.close()
+    assert [json.loads(line)["step"] for line in (tmp_path / "probe.jsonl").read_text().splitlines()] == [0, 11, 25]
+    assert prober.latest is not None and prober.latest.step == 25
+
+
+async def test_a_judgement_under_way_is_given_up_at_the_end(tmp_path: Path) -> None:
+    class Stuck(TableJudge):
+        async def judge(self, requests: Sequence[JudgeRequest], fresh: bool = False) -> list[Verdict]:
+            await asyncio.Event().wait()
+            return []
+
+    prober = Prober(ProbeSet(LABELS, Stuck(), tmp_path, seed=1), every=10)
+    prober.poke(0)
+    await asyncio.sleep(0)
+    prober.poke(30)  # one at a time
+    await asyncio.wait_for(prober.close(), 5)
+    assert prober.latest is None and not (tmp_path / "probe.jsonl").exists()
