@@ -62,37 +62,23 @@ def round_of(number: int) -> list[list[JudgeRequest]]:
     return groups
 
 
-class Counting:
-    """A generator that counts the tokens of what another one wrote."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.tokens = inner, 0
-
-    async def generate(self, ask: Any) -> Any:
-        completions = await self.inner.generate(ask)
-        self.tokens += sum(len(c.token_ids) for c in completions)
-        return completions
-
-
-def pool_of(recipe: Recipe, model: str) -> Any:
-    """The judge actor, started, and a pool over it."""
+def worker_of(recipe: Recipe, model: str) -> Any:
+    """The judge actor, its engine started."""
     import ray
 
     from cluster.judge_engine import engine_builder
     from judge.worker import JudgeWorker
 
     build = engine_builder(recipe, model)
-
-    async def counted() -> Counting:
-        return Counting(await build())
-
-    class Worker(JudgeWorker):
-        async def tokens(self) -> int:
-            return self._generator.tokens  # type: ignore[union-attr]
-
-    worker = ray.remote(Worker).options(num_cpus=0, max_concurrency=2000).remote(recipe.judge, "lm:bench", counted)
+    worker = ray.remote(JudgeWorker).options(num_cpus=0, max_concurrency=2000).remote(recipe.judge, "lm:bench", build)
     ray.get(worker.start.remote(), timeout=300)
     return worker
+
+
+async def tokens_of(worker: Any) -> int:
+    """Tokens that its engine has written so far."""
+    tokens: int = (await worker.stats.remote())["generator"]["tokens"]
+    return tokens
 
 
 async def drive(worker: Any, recipe: Recipe, groups: list[list[JudgeRequest]]) -> tuple[float, int]:
@@ -100,11 +86,11 @@ async def drive(worker: Any, recipe: Recipe, groups: list[list[JudgeRequest]]) -
     from judge.pool import JudgePool
 
     pool = JudgePool([worker], recipe.judge.deadline_s, recipe.judge.attempts)
-    before = await worker.tokens.remote()
+    before = await tokens_of(worker)
     began = time.perf_counter()
     await asyncio.gather(*(pool.judge(group) for group in groups))
     seconds = time.perf_counter() - began
-    return seconds, await worker.tokens.remote() - before
+    return seconds, await tokens_of(worker) - before
 
 
 def engine_of(recipe: Recipe, model: str) -> Any:
@@ -170,7 +156,7 @@ def measure() -> list[Result]:
         make_random_model(model, texts * 4, seed=0, max_tokens=4096)
         ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
         llm = engine_of(recipe, str(model))
-        worker = pool_of(recipe, str(model))
+        worker = worker_of(recipe, str(model))
         rates: dict[str, list[float]] = {"pool": [], "peer": []}
         for number in range(ROUNDS + 1):
             groups = round_of(number)
