@@ -12,13 +12,13 @@ with it the cluster's run; if the process dies, Ray restarts it and its games ar
 
 import asyncio
 import contextlib
-import traceback
 from collections import Counter
 from typing import Any
 
 import structlog
 
 from actors.errors import GenerationDeadline, PromptTooLong
+from protocol.errors import trail
 from protocol.game import play_game
 from protocol.interfaces import GameSource, Generator, Judge
 from protocol.recipe import Recipe
@@ -42,14 +42,6 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, GenerationDeadline | TimeoutError):
         return "generation_deadline"
     return STOPPED if isinstance(error, asyncio.CancelledError) else "unexpected"
-
-
-def trail(error: BaseException) -> list[str]:
-    """The lines an error passed, without its message: that may quote a prompt."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-    nested = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    return [type(error).__name__, *own, *(line for part in nested for line in trail(part))]
 
 
 async def _wait(event: asyncio.Event) -> None:

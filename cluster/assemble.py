@@ -182,6 +182,15 @@ def _judges(b: _Builder, recipe: Recipe, inputs: Inputs, run_dir: Path) -> list[
     ]
 
 
+def settle_every(recipe: Recipe) -> int:
+    """Steps after which a learner waits until its version is served; 0: it never does.
+
+    At staleness 0 every step: games that start while the push is under way are stale before they end. With turns at the end of
+    each: the next player learns against the opponent as it stands now.
+    """
+    return 1 if recipe.replay.max_staleness == 0 else recipe.learners.alternate_every or 0
+
+
 def _learn(
     player: Player, recipe: Recipe, inputs: Inputs, run_dir: Path, source: BatchClient, sink: PublisherSink
 ) -> Any:
@@ -196,6 +205,7 @@ def _learn(
         wire_dtype=wire_dtype(recipe.generation.dtype, inputs.models[player]),
         push_every=recipe.push.every,
         quirks=recipe.quirks,
+        settle_every=settle_every(recipe),
     )
     on_rank = functools.partial(log_rank, str(run_dir), player)
     return ray.remote(fit_group).options(num_cpus=0, max_retries=0).remote(spec, source, sink, on_rank)

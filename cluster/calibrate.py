@@ -96,15 +96,18 @@ async def judge_all(recipe: Recipe, model: str | None, labels: Sequence[Label]) 
         model: an LM judge's folder.
     """
     config = recipe.judge
+    deadline_s = None if config.kind == "api" else config.deadline_s  # an endpoint's attempts have their own
     async with open_judge(recipe, model) as worker:
 
         async def ask(requests: list[JudgeRequest]) -> list[Verdict]:
             try:
-                async with asyncio.timeout(config.deadline_s):
+                async with asyncio.timeout(deadline_s):
                     return await worker.judge(requests)
             except TimeoutError:
-                late = f"judge down: no answer in {config.deadline_s:g} s"
-                return [Verdict(judge_id_of(config), f"none/{r.criterion}", failure=late) for r in requests]
+                why = f"no answer in {config.deadline_s:g} s"
+            except Exception as error:  # noqa: BLE001  # the verdicts that there are must not be lost; the worker logs where
+                why = _first(error)
+            return [Verdict(judge_id_of(config), f"none/{r.criterion}", failure=f"judge down: {why}") for r in requests]
 
         slots = config.api.concurrency if config.kind == "api" else config.engine.max_num_seqs
         # As many labels as the judge answers side by side: one that waited for a place would use up its deadline.
@@ -119,13 +122,12 @@ async def open_judge(recipe: Recipe, model: str | None) -> AsyncIterator[JudgeWo
     async with contextlib.AsyncExitStack() as stack:
 
         async def engine() -> Generator:
-            from actors.engine import Engine
-            from cluster.judge_engine import JudgeEngine
+            from cluster.judge_engine import build_judge_engine
 
             assert model is not None
-            built = await Engine.build(model, config.engine, updatable=False)
-            stack.callback(built.close)
-            return JudgeEngine(built, on_broken=_lost)
+            generator = await build_judge_engine(model, config.engine, _lost)
+            stack.callback(generator.close)
+            return generator
 
         async def endpoint() -> Generator:
             from judge.api import ApiGenerator
@@ -137,6 +139,13 @@ async def open_judge(recipe: Recipe, model: str | None) -> AsyncIterator[JudgeWo
         worker = JudgeWorker(config, build={"lm": engine, "api": endpoint}.get(config.kind))
         await worker.start()
         yield worker
+
+
+def _first(error: BaseException) -> str:
+    """The type of what went wrong first, taken out of its groups. Not its message: that may quote a prompt."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return type(error).__name__
 
 
 def _lost() -> NoReturn:

@@ -30,13 +30,13 @@ class Interval:
         return asdict(self)
 
 
-def wilson(hits: int, n: int) -> Interval:
-    """A fraction of `n` independent trials.
+def wilson(hits: float, n: float) -> Interval:
+    """A fraction of `n` independent trials. Both may be fractions of counts, where trials hang together and stand for fewer.
 
     Raises:
         ValueError: `n` is 0, or `hits` is not in 0..n.
     """
-    if n < 1 or not 0 <= hits <= n:
+    if n <= 0 or not 0 <= hits <= n:
         raise ValueError(f"{hits} hits of {n} trials are no fraction")
     p = hits / n
     middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
@@ -45,7 +45,7 @@ def wilson(hits: int, n: int) -> Interval:
     return Interval(p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)))
 
 
-def newcombe(hits_before: int, n_before: int, hits_after: int, n_after: int) -> Interval:
+def newcombe(hits_before: float, n_before: float, hits_after: float, n_after: float) -> Interval:
     """The change of a fraction, after minus before, between two independent samples.
 
     Raises:

@@ -9,7 +9,7 @@ It reads no verdicts and does not retry.
 import functools
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn
 
 import structlog
@@ -17,10 +17,10 @@ import structlog
 from actors.engine import Engine
 from actors.errors import PromptTooLong, WorkerBroken
 from judge.errors import JudgeUnavailable
-from judge.rubric import check_context, load_rubrics
+from judge.rubric import Rubrics, check_context
 from protocol.interfaces import Generator
 from protocol.recipe import EngineConfig, Recipe
-from protocol.types import Ask, Completion
+from protocol.types import Ask, Completion, Seed
 
 EXIT_BROKEN = 70  # EX_SOFTWARE; any status but a clean exit makes Ray restart the actor
 CHARS_PER_TOKEN = (
@@ -44,7 +44,7 @@ class JudgeEngine:
         on_broken: what to do when the engine is lost; does not return.
     """
 
-    def __init__(self, engine: Engine, on_broken: Callable[[], NoReturn] = leave) -> None:
+    def __init__(self, engine: Engine, on_broken: Callable[[], NoReturn]) -> None:
         self._engine, self._on_broken = engine, on_broken
         self._completions = self._tokens = 0
 
@@ -79,9 +79,11 @@ class JudgeEngine:
         self._engine.close()
 
 
-async def build_judge_engine(model_path: str, config: EngineConfig) -> JudgeEngine:
-    """Starts the engine in this process; see `Engine.build`."""
-    return JudgeEngine(await Engine.build(model_path, config, updatable=False))
+async def build_judge_engine(
+    model_path: str, config: EngineConfig, on_broken: Callable[[], NoReturn] = leave
+) -> JudgeEngine:
+    """Starts the engine in this process; see `Engine.build` and `JudgeEngine`."""
+    return JudgeEngine(await Engine.build(model_path, config, updatable=False), on_broken)
 
 
 def engine_builder(recipe: Recipe, model_path: str) -> Callable[[], Awaitable[Generator]]:
@@ -93,7 +95,7 @@ def engine_builder(recipe: Recipe, model_path: str) -> Callable[[], Awaitable[Ge
     return functools.partial(build_judge_engine, model_path, recipe.judge.engine)
 
 
-def check_judge_context(recipe: Recipe, model_path: str | None) -> None:
+def check_judge_context(recipe: Recipe, model_path: str | None, rubrics: Rubrics, seeds: Iterable[Seed] = ()) -> None:
     """Refuses a recipe whose longest question, and the answer to it, do not fit into its judge's context.
 
     Tokens are the judge's own for kind `lm`, with its chat template; for kind `api` they are estimated, and the limit is
@@ -102,9 +104,11 @@ def check_judge_context(recipe: Recipe, model_path: str | None) -> None:
 
     Args:
         model_path: the judge's folder; read for kind `lm` only.
+        rubrics: what it is asked with.
+        seeds: what is played on; a seed is the query of its own attacks, and no player's limit holds for it.
 
     Raises:
-        UserError: with the numbers; also if the rubrics cannot be read.
+        UserError: with the numbers.
     """
     judge = recipe.judge
     if judge.kind == "lm":
@@ -124,7 +128,8 @@ def check_judge_context(recipe: Recipe, model_path: str | None) -> None:
             return -(-len(text) // CHARS_PER_TOKEN)
     else:
         return
-    rubrics = load_rubrics(judge.rubrics)
-    check_context(
-        rubrics, count, recipe.sampling.max_new_tokens, judge.sampling.max_new_tokens, limit, where, judge.form
-    )
+    response = recipe.sampling.max_new_tokens
+    # A token is a byte at least, so no shorter seed can be the longest query; to tokenize them all would take a minute of many.
+    long = [count(seed.text) - count("") for seed in seeds if len(seed.text.encode()) > response]
+    query = max([response, *long])
+    check_context(rubrics, count, query, response, judge.sampling.max_new_tokens, limit, where, judge.form)

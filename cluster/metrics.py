@@ -28,6 +28,8 @@ _RUN = {
     "verdicts": "verdicts asked for",
     "failed": "verdicts that could not be had",
     "failure_rate": "share of the latest verdicts (judge.alarm.window of them) that could not be had",
+    "unread_rate": "share of the texts that the judge wrote, since its workers started, that held no verdict that can be read",
+    "cost": "what the API judge has cost so far, in the currency of its prices",
     "cache_hits": "verdicts that were remembered, or on their way already, and asked of no judge; since the rollout worker started",
     "flip_rate": "share of the compared pairs so far whose winner changed with their order",
     "paused": "1 while the judge's alarm is up and no game is dealt but to ask it again, else 0",

@@ -8,7 +8,6 @@ It does not know when to ask (the run does) or what is too much drift.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import time
@@ -17,11 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import structlog
+
 from cluster.agreement import accuracy
 from cluster.labels import Label
 from cluster.outcomes import Outcome, judge_labels
 from cluster.rundir import write_whole
 from protocol.types import JudgeRequest, Verdict
+
+_log = structlog.get_logger(__name__)
 
 FILE = "probe.jsonl"
 IN_FLIGHT = 8  # labels asked about at once: enough to fill a batch, and the games go on
@@ -167,17 +170,28 @@ class Prober:
         if self._task is not None:
             if not self._task.done():
                 return
-            self.latest, self._task = self._task.result(), None
+            task, self._task = self._task, None
+            self.latest = task.result()
         last = self._probe.last_step
         if last is None or step // self._every > last // self._every:
             self._task = asyncio.create_task(self._probe.judge_once(step))
 
-    async def close(self) -> None:
+    async def finish(self, step: int, limit_s: float) -> None:
+        """The last judgement of the run, unless `step` was judged already; given up after `limit_s`."""
+        try:
+            async with asyncio.timeout(limit_s):
+                if self._task is not None:
+                    task, self._task = self._task, None
+                    self.latest = await task
+                if self._probe.last_step != step:
+                    self.latest = await self._probe.judge_once(step)
+        except TimeoutError:
+            _log.warning("the last probe was given up", step=step, limit_s=limit_s)
+
+    def close(self) -> None:
         """Gives up a judgement that is under way: it is incomplete and not kept."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                self.latest = await self._task
 
 
 def _answer(kept: dict[str, Any]) -> Answer:

@@ -7,6 +7,7 @@ gives up or when nothing moves any more.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ import ray
 import structlog
 
 from cluster.assemble import Parts, build, take_down
-from cluster.evaluation import Evaluation
+from cluster.evaluation import Evaluation, JudgeAbsent
 from cluster.history import History
 from cluster.metrics import Metrics
 from cluster.probe import Prober, ProbeResult, ProbeSet
@@ -71,6 +72,7 @@ class Run:
         self._health: dict[str, tuple[int, int]] = {}
         self._tokens = 0
         self._evaluation: Evaluation | None = None
+        self._judging: dict[str, Any] = {}
         self._prober: Prober | None = None
         self._promotion: dict[str, Any] | None = None
 
@@ -87,7 +89,10 @@ class Run:
             attacker, defender = (parts.generator(p, recipe) for p in PLAYERS)
             measuring = RuleJudge() if recipe.heldout.judge == "rules" else parts.judge(recipe)
             self._evaluation = Evaluation(recipe, self.inputs.heldout, self.run_dir, attacker, defender, measuring)
-            await self._evaluation.start()
+            try:
+                await self._evaluation.start()
+            except JudgeAbsent as e:
+                raise RunFailed(str(e)) from None
             if self.inputs.probe:
                 probe = ProbeSet(self.inputs.probe, parts.judge(recipe), self.run_dir, recipe.run.seed)
                 self._prober = Prober(probe, recipe.judge.probe.every)
@@ -101,12 +106,18 @@ class Run:
                 self.progress.say("measuring the trained players on the held-out seeds")
             await self._evaluation.end()
             self._decide_promotion()
+            await self._evaluation.end_trained()
+            if self._prober is not None:
+                await self._prober.finish(recipe.run.steps, STOP_S)
+            await self._ask_health(parts)
             await self._poll(parts)
         finally:
             if self._prober is not None:
-                await self._prober.close()
-            self._history.write()
-            take_down(parts)
+                self._prober.close()
+            try:
+                self._history.write()
+            finally:
+                take_down(parts)
 
     async def _start_engines(self, parts: Parts) -> None:
         """Brings up every generation and judge worker at once, while the learners start."""
@@ -188,6 +199,7 @@ class Run:
         self._publisher = await _answer(parts.publisher.stats.remote(), self._publisher)
         self._history.add(await _answer(parts.publisher.drain_metrics.remote(), []))
         view = view_of(self.recipe, self._replay, self._publisher, self._pool)
+        view |= {key: self._judging.get(key) for key in ("unread_rate", "cost")}
         if self._prober is not None:
             self._prober.poke(min(view[p]["step"] for p in parts.learners))
             view |= probe_view(self._prober.latest)
@@ -200,7 +212,8 @@ class Run:
         gate = self.recipe.promotion
         if gate is None or self._evaluation is None:
             return
-        decision = decide(self._evaluation.results.get("start"), self._evaluation.results.get("end"), gate)
+        results, samples = self._evaluation.results, self.recipe.heldout.samples
+        decision = decide(results.get("start"), results.get("end"), gate, samples)
         self._promotion = decision.as_dict()
         last = checkpoints.newest(self.run_dir / "checkpoints" / "defender")
         for folder in (last, self.run_dir / "export" / "defender"):
@@ -218,6 +231,7 @@ class Run:
             self._health[p] = (sum(1 for a in answers if a), len(answers))
         judges = await asyncio.gather(*(_answer(h.stats.remote(), None) for h in parts.judges))
         self._health["judge"] = (sum(1 for a in judges if a is not None), len(judges))
+        self._judging = judging_of([a for a in judges if a is not None])
         self._pool = (await _answer(parts.rollout.stats.remote(), {"judge": self._pool}))["judge"]
         self._tokens = tokens
 
@@ -249,12 +263,31 @@ class Run:
             earlier,
             self._pool,
         )
+        value["judge"] |= self._judging
         value |= {"promotion": self._promotion, "probe": asdict(latest) if (latest := self._latest_probe()) else None}
         write_json(file, value)
         return value
 
     def _latest_probe(self) -> ProbeResult | None:
         return None if self._prober is None else self._prober.latest
+
+
+def judging_of(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the judge workers counted since each of them started, together: see `judge.worker.JudgeWorker.stats`.
+
+    `unread` counts samples that could not be read, by reason; `unread_rate` is their share of the samples written; an API judge's
+    generator adds what it spent. Empty for a judge that writes nothing.
+    """
+    unread: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
+    for answer in answers:
+        unread.update(answer.get("unread", {}))
+        counted.update({k: v for k, v in answer.get("generator", {}).items() if v is not None})
+    if not counted:
+        return {}
+    samples = counted.get("completions", counted.get("requests", 0))
+    rate = sum(unread.values()) / samples if samples else None
+    return {"unread": dict(unread), "unread_rate": rate, **counted}
 
 
 def probe_view(result: ProbeResult | None) -> dict[str, float | None]:

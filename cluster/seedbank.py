@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from cluster.replay.turns import trained
 from cluster.rundir import judge_ledger
 from cluster.sandbox import SandboxPaths, ensure_sandbox
 from judge.rubric import load_rubrics
+from judge.world import find_task
 from learners.models import check_model_folder
 from learners.sft import read_examples
 from protocol.errors import UserError
@@ -54,12 +55,29 @@ def _check_length(folder: str, wanted: int, where: str, limits: str) -> None:
         )
 
 
-def find_judge(recipe: Recipe, say: Callable[[str], None], ledger: Path | None = None) -> str | None:
+def _check_world(recipe: Recipe, train: Sequence[Seed], heldout: Sequence[Seed]) -> None:
+    """The rule judge fails every verdict on a seed from outside its world."""
+    judge = recipe.judge
+    asked = [("judge.kind", judge.kind == "rules", "seeds.train", train)]
+    asked.append(("heldout.judge", "rules" in (judge.kind, recipe.heldout.judge), "seeds.heldout", heldout))
+    for key, by_rules, where, seeds in asked:
+        foreign = sum(find_task(seed.text) is None for seed in seeds)
+        if by_rules and foreign > judge.alarm.failure_rate * len(seeds):
+            raise UserError(
+                f"{key}: rules knows the sandbox's world only, and {foreign} of the {len(seeds)} seeds of {where} are not of "
+                "it; judge with a model (judge.kind lm or api)"
+            )
+
+
+def find_judge(
+    recipe: Recipe, say: Callable[[str], None], ledger: Path | None = None, seeds: Sequence[Seed] = ()
+) -> str | None:
     """Checks that the recipe's judge can be asked; builds the sandbox's (some minutes, once) if the recipe names it.
 
     Args:
         say: told before something takes long.
         ledger: of a run that is resumed, so that what the check costs is booked and a spent budget refused.
+        seeds: what it will be asked about; the longest must fit.
 
     Returns:
         The model folder of `judge.kind: lm`, else None.
@@ -73,13 +91,13 @@ def find_judge(recipe: Recipe, say: Callable[[str], None], ledger: Path | None =
         return None
     from cluster.judge_engine import check_judge_context
 
-    load_rubrics(judge.rubrics)
+    rubrics = load_rubrics(judge.rubrics)
     folder: str | None = None
     if judge.kind == "api":
         from judge.api import check_endpoint  # its client takes a second to import
 
-        check_judge_context(recipe, None)
-        check_endpoint(judge.api, ledger)
+        check_judge_context(recipe, None, rubrics, seeds)
+        check_endpoint(judge, ledger)
     else:
         if judge.model == SANDBOX:
             from cluster.sandbox import ensure_sandbox_judge
@@ -90,7 +108,7 @@ def find_judge(recipe: Recipe, say: Callable[[str], None], ledger: Path | None =
             folder = str(Path(judge.model).expanduser().resolve())
         check_model_folder(folder, "judge.model")
         _check_length(folder, judge.engine.max_model_len, "judge.model", "judge.engine.max_model_len")
-        check_judge_context(recipe, folder)
+        check_judge_context(recipe, folder, rubrics, seeds)
     return folder
 
 
@@ -133,10 +151,11 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None], run_dir: Path | None
     if recipe.seeds.heldout is not None:
         heldout_file = resolve(recipe.seeds.heldout, "heldout_seeds")
         heldout, quarantine[heldout_file] = read_seeds(Path(heldout_file), "seeds.heldout")
+    _check_world(recipe, train, heldout)
     probe = [] if recipe.judge.probe.file is None else load_labels(recipe.judge.probe.file, "judge.probe.file")
     return Inputs(
         models,
-        find_judge(recipe, say, None if run_dir is None else judge_ledger(run_dir)),
+        find_judge(recipe, say, None if run_dir is None else judge_ledger(run_dir), [*train, *heldout]),
         train,
         heldout,
         probe,

@@ -11,6 +11,7 @@ from protocol.recipe import Recipe
 from protocol.roles import PLAYERS
 
 SHOWN = ("attack_success", "over_refusal", "benign_compliance", "deflection", "n")
+LOST = ("unwrapped", "unjudged", "unanswered")
 OCCASIONS = {
     "start": "before, base attacker",
     "end": "after, base attacker",
@@ -110,10 +111,11 @@ def heldout_table(summary: Mapping[str, Any]) -> Table:
     table.add_column("measured", no_wrap=True)
     for name in SHOWN:
         table.add_column(name.replace("_", " "), justify="right")
+    table.add_column("lost", justify="right")
     for occasion, label in OCCASIONS.items():
         measured = summary["heldout"].get(occasion)
         if measured is not None:
-            table.add_row(label, *(_cell(measured.get(name)) for name in SHOWN))
+            table.add_row(label, *(_cell(measured.get(name)) for name in SHOWN), str(sum(measured[k] for k in LOST)))
     return table
 
 

@@ -38,7 +38,8 @@ def view_of(recipe: Recipe, replay: Stats, publisher: Stats, pool: Stats) -> dic
         "verdicts": judge.get("verdicts", 0),
         "failed": judge.get("failed", 0),
         "cache_hits": pool.get("cache_hits"),
-        "flip_rate": judge["disagreements"] / compared if compared else None,
+        # In one order nothing can flip: a rate of 0 would be a measurement that nobody took.
+        "flip_rate": judge["disagreements"] / compared if compared and recipe.both_orders else None,
         "failure_rate": alarm.get("failure_rate"),
         "paused_s": alarm.get("up_s", 0.0),
         "paused": float(alarm.get("up_s", 0.0) > 0),

@@ -6,6 +6,8 @@ reservation in the ledger. Then it is sent, with one deadline.
 Invariants:
 - at most `concurrency` attempts are in flight, and they enter in the order they came, so a long prompt is not overtaken for ever;
 - every reservation is settled once: with the response's usage; at zero if the server refused it; in full if nobody knows;
+- an attempt that waits to be sent costs nothing, and no clock runs for it: `timeout_s` begins when it is sent. Every wait ends,
+  because each place, pause and reservation before it does;
 - what is raised is `JudgeUnavailable` with a reason of ours: no key, no prompt, no answer, and no exception that carries them.
 
 Does not read verdicts (`lm` does) nor ask again with another seed (`pool` does).
@@ -20,17 +22,16 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from judge.endpoint import Answer, Fault, base_url, explain, fault_of, payload, prompt_bound, read_answer, read_key
 from judge.errors import JudgeUnavailable
-from judge.ledger import Ledger
+from judge.ledger import BUDGET_SPENT, Ledger
 from judge.limits import RateLimits, used_up_s
+from judge.verdicts import pattern
 from protocol.errors import UserError
-from protocol.recipe import ApiConfig
+from protocol.recipe import ApiConfig, JudgeConfig
 from protocol.types import Ask, Completion, Sampling
 
 BACKOFF_S, BACKOFF_MAX_S = 0.5, 30.0  # full jitter: the first wait is 0 to 0.5 s, each later one up to twice as long
 BYTES_PER_TOKEN = 4  # of English, for the pace only; the response's usage corrects it
-CHECK = Ask(
-    "check", ({"role": "user", "content": "Say yes."},), (0,), Sampling(temperature=0.6, top_p=0.9, max_new_tokens=16)
-)
+CHECK = "Answer with {} and nothing else."
 
 
 class _AttemptFailed(Exception):
@@ -68,23 +69,28 @@ class ApiGenerator:
         self._slots = asyncio.Semaphore(config.concurrency)
         self._turn = asyncio.Lock()
         self._settled = asyncio.Event()
+        self._unanswered = 0
 
     async def generate(self, ask: Ask) -> list[Completion]:
-        """One completion for each seed, in order; all or none.
+        """One completion for each seed, in order; a seed that got no answer is left out, and counted.
 
         Raises:
-            JudgeUnavailable: after the retries, or at once where they cannot help.
+            JudgeUnavailable: there was none at all, after the retries, or at once where they cannot help.
         """
-        samples = [asyncio.create_task(self._sample(ask, seed)) for seed in ask.seeds]
-        try:
-            return list(await asyncio.gather(*samples))
-        finally:
-            for sample in samples:
-                sample.cancel()
+        outcomes = await asyncio.gather(*(self._sample(ask, seed) for seed in ask.seeds), return_exceptions=True)
+        answered = [o for o in outcomes if isinstance(o, Completion)]
+        failed = [o for o in outcomes if isinstance(o, BaseException)]
+        self._unanswered += len(failed)
+        for error in failed:
+            if not isinstance(error, JudgeUnavailable):
+                raise error
+        if not answered:  # one that may be answered next time speaks for all
+            raise min((e for e in failed if isinstance(e, JudgeUnavailable)), key=lambda e: e.hopeless)
+        return answered
 
     def stats(self) -> dict[str, float | None]:
-        """See `Ledger.stats`."""
-        return self._ledger.stats()
+        """`unanswered` samples of this process, and what `Ledger.stats` says."""
+        return {"unanswered": self._unanswered, **self._ledger.stats()}
 
     async def close(self) -> None:
         """Closes the connections and the ledger."""
@@ -142,12 +148,14 @@ class ApiGenerator:
     def _settle(self, number: int, expected: int, outcome: Answer | Fault | None) -> None:
         """Closes a reservation. `outcome` is None if the request was cancelled in flight: the server may go on with it."""
         used = _used(outcome)
-        if used is None:
-            self._ledger.settle_unmetered(number)
-        else:
-            self._ledger.settle(number, *used)
-            self._limits.settle(expected, sum(used))
-        self._settled.set()
+        try:
+            if used is None:
+                self._ledger.settle_unmetered(number)
+            else:
+                self._limits.settle(expected, sum(used))
+                self._ledger.settle(number, *used)
+        finally:
+            self._settled.set()
 
 
 def _used(outcome: Answer | Fault | None) -> tuple[int, int] | None:
@@ -157,13 +165,14 @@ def _used(outcome: Answer | Fault | None) -> tuple[int, int] | None:
     return (0, 0) if isinstance(outcome, Fault) and not outcome.billed else None
 
 
-def check_endpoint(config: ApiConfig, ledger: Path | None = None) -> None:
+def check_endpoint(config: JudgeConfig, ledger: Path | None = None) -> None:
     """Asks the endpoint one short question, before a run depends on it. Blocks for about `timeout_s` at most.
 
-    A chat, not the list of models: public gateways show that to anybody, and a spent quota does not show in it.
+    A chat, not the list of models: public gateways show that to anybody, and a spent quota does not show in it. It is sampled, and
+    held to a form, as the run's questions are, so that a server which refuses those refuses it.
 
     Args:
-        config: the recipe's `judge.api`.
+        config: the recipe's `judge`.
         ledger: the run's ledger; the question is paid from it.
 
     Raises:
@@ -172,18 +181,39 @@ def check_endpoint(config: ApiConfig, ledger: Path | None = None) -> None:
     asyncio.run(_check(config, ledger))
 
 
-async def _check(config: ApiConfig, ledger: Path | None) -> None:
-    generator = ApiGenerator(config.model_copy(update={"retries": 0}), ledger)
+def _question(config: JudgeConfig) -> Ask:
+    shown, sampling = 1 if config.form == "pointwise" else 2, config.sampling
+    verdict = "<score>5</score>" if shown == 1 else "<score_A>5</score_A> <score_B>5</score_B>"
+    return Ask(
+        "check",
+        ({"role": "user", "content": CHECK.format(verdict)},),
+        (0,),
+        Sampling(sampling.temperature, sampling.top_p, sampling.max_new_tokens),
+        pattern("compliance", shown, sampling.max_new_tokens) if config.structured else None,
+    )
+
+
+async def _check(config: JudgeConfig, ledger: Path | None) -> None:
+    api = config.api
+    generator = ApiGenerator(api, ledger)
     try:
-        await generator._attempt(CHECK, 0, retry=False)
+        await generator._attempt(_question(config), 0, retry=False)
     except _AttemptFailed as failed:
         fault = failed.fault
-    except JudgeUnavailable:
-        limits = {"budget": config.budget, "budget_tokens": config.budget_tokens}
+    except JudgeUnavailable as failed:
+        if failed.reason != BUDGET_SPENT:
+            raise UserError(f"judge.api: {ledger}: {failed.reason}; make room on its disk") from None
+        limits = {"budget": api.budget, "budget_tokens": api.budget_tokens}
         left = ", ".join(f"{k} {v:g} has {generator.stats()[f'{k}_left']:g} left" for k, v in limits.items() if v)
         raise UserError(f"judge.api.budget: too little for one request: {left}; raise it, or begin a new run") from None
     else:
         return
     finally:
         await generator.close()
-    raise UserError(explain(fault, config))
+    if fault.kind != "refused":
+        raise UserError(explain(fault, api))
+    s, structured = config.sampling, str(config.structured).lower()
+    raise UserError(
+        f"{explain(fault, api)}, or change what is asked of them: judge.sampling (temperature {s.temperature:g}, "
+        f"top_p {s.top_p:g}, max_new_tokens {s.max_new_tokens}), judge.structured ({structured})"
+    )

@@ -7,10 +7,12 @@ that as spent.
 Invariants:
 - settled and reserved together never pass `budget` or `budget_tokens`, over any number of restarts;
 - one process at a time spends from a file (a lock says so);
+- what cannot be written down is not sent, and a settlement that cannot be written holds in this process: the file still says
+  the reservation, which is never less;
 - money is counted in whole 1e-12 of the currency, so that no sum depends on its order.
 
-The file is JSON lines, appended to and never rewritten. It survives the process at once and the machine after `FSYNC_S`. It
-holds numbers only: no prompt, no answer, no key.
+The file is JSON lines, appended to and never rewritten, but for a record that did not get there whole: that is cut off. It
+survives the process at once and the machine after `FSYNC_S`. It holds numbers only: no prompt, no answer, no key.
 """
 
 import fcntl
@@ -19,8 +21,9 @@ import math
 import os
 import time
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any
 
 from judge.errors import JudgeUnavailable
 from protocol.errors import UserError
@@ -29,6 +32,7 @@ from protocol.recipe import ApiConfig
 FSYNC_S = 1.0  # a batch: an fsync for each request would cost more than the request's own bookkeeping
 PICO = 10**12
 BUDGET_SPENT = "budget spent"
+UNWRITTEN = "ledger cannot be written"
 VERSION = 1
 
 
@@ -70,7 +74,8 @@ class Ledger:
         self._spent, self._reserved = Amount(), Amount()
         self._open: dict[int, Amount] = {}
         self._requests = self._retries = self._unmetered = 0
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
+        self._size = 0  # of the file's whole records
         self._synced_at = time.monotonic()
         if path is not None:
             self._file = _locked(path)
@@ -83,7 +88,7 @@ class Ledger:
             The reservation's number, for `settle`; None if it fits only after requests in flight have cost less than reserved.
 
         Raises:
-            JudgeUnavailable: no room even then: the budget is spent.
+            JudgeUnavailable: no room even then: the budget is spent. Or the file cannot be written; nothing is reserved then.
         """
         amount = self._amount(tokens_in, tokens_out)
         if not self._fits(self._spent + amount):
@@ -96,11 +101,15 @@ class Ledger:
         return number
 
     def settle(self, number: int, tokens_in: int, tokens_out: int) -> None:
-        """The request took so many tokens; zeros if it was refused and costs nothing."""
+        """The request took so many tokens; zeros if it was refused and costs nothing.
+
+        Raises:
+            JudgeUnavailable: it is settled, but the file cannot be written.
+        """
         self._settle(number, self._amount(tokens_in, tokens_out), True)
 
     def settle_unmetered(self, number: int) -> None:
-        """Nobody said what the request took: all that was reserved is spent."""
+        """Nobody said what the request took: all that was reserved is spent. Raises as `settle`."""
         self._settle(number, self._open[number], False)
 
     def stats(self) -> dict[str, float | None]:
@@ -122,16 +131,13 @@ class Ledger:
 
     def close(self) -> None:
         """Brings the file to disk and lets it go. What is still reserved counts as spent when it is opened again."""
-        if self._file is not None:
-            self._sync()
+        if self._file is None:
+            return
+        try:
+            os.fsync(self._file.fileno())
+        finally:
             self._file.close()
             self._file = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _amount(self, tokens_in: int, tokens_out: int) -> Amount:
         return Amount(tokens_in, tokens_out, tokens_in * self._price_in + tokens_out * self._price_out)
@@ -144,8 +150,9 @@ class Ledger:
     def _settle(self, number: int, amount: Amount, metered: bool) -> None:
         if number not in self._open:
             raise ValueError(f"reservation {number} is not open")
-        self._write({"op": "settle", "id": number, **_fields(amount), "metered": metered})
+        # First here: a full disk must not leave the reservation open, and others waiting for its room, for ever.
         self._apply_settle(number, amount, metered)
+        self._write({"op": "settle", "id": number, **_fields(amount), "metered": metered})
 
     def _apply_reserve(self, number: int, amount: Amount, retry: bool) -> None:
         self._open[number] = amount
@@ -159,18 +166,26 @@ class Ledger:
         self._unmetered += not metered
 
     def _write(self, record: dict[str, Any]) -> None:
-        """To the operating system at once; to the disk with the next batch."""
+        """To the operating system at once; to the disk with the next batch. A record that failed is cut off by the next one.
+
+        Raises:
+            JudgeUnavailable: it did not get there whole.
+        """
         if self._file is None:
             return
-        self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
-        self._file.flush()
-        if time.monotonic() - self._synced_at >= FSYNC_S:
-            self._sync()
-
-    def _sync(self) -> None:
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._synced_at = time.monotonic()
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        try:
+            if os.fstat(self._file.fileno()).st_size != self._size:
+                os.ftruncate(self._file.fileno(), self._size)
+            whole = self._file.write(line) == len(line)  # a disk that fills up takes a part and says nothing
+            if whole and time.monotonic() - self._synced_at >= FSYNC_S:
+                os.fsync(self._file.fileno())
+                self._synced_at = time.monotonic()
+        except OSError:
+            whole = False
+        if not whole:
+            raise JudgeUnavailable(UNWRITTEN)
+        self._size += len(line)
 
     def _load(self, path: Path) -> None:
         """Takes over what earlier processes wrote, and charges what they left open."""
@@ -178,6 +193,7 @@ class Ledger:
         if not whole.endswith(b"\n"):  # a record cut short by a crash: its request was not sent
             whole = whole[: whole.rfind(b"\n") + 1]
             os.truncate(path, len(whole))
+        self._size = len(whole)
         for n, line in enumerate(whole.splitlines()):
             try:
                 self._replay(json.loads(line))
@@ -190,7 +206,6 @@ class Ledger:
             self._write({"op": "open", "version": VERSION, "cost_unit": "1e-12"})
         for number in list(self._open):
             self.settle_unmetered(number)
-        self._sync()
 
     def _replay(self, record: dict[str, Any]) -> None:
         op = record["op"]
@@ -211,10 +226,10 @@ def _fields(amount: Amount) -> dict[str, int]:
     return {"in": amount.tokens_in, "out": amount.tokens_out, "cost": amount.cost}
 
 
-def _locked(path: Path) -> TextIO:
+def _locked(path: Path) -> FileIO:
     """The file, opened for appending and held against other processes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a", encoding="utf-8")
+    file = FileIO(path, "a")  # unbuffered: what failed once must not be written by a later record's flush
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

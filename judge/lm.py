@@ -49,7 +49,7 @@ class LMJudge:
     """A `protocol.interfaces.Judge`.
 
     Args:
-        generator: writes the verdicts; raises `JudgeUnavailable` when it has no text to give.
+        generator: writes the verdicts; it may leave samples out, and raises `JudgeUnavailable` when it has no text to give.
         rubrics: what it is asked with.
         config: `verdicts`, `structured` and `sampling` are used.
         judge_id: names the judge in every verdict, as in `lm:qwen2.5-32b`.

@@ -1,4 +1,8 @@
-"""The client's side of several judge workers: least-loaded, with a deadline for each call, outliving the death of a worker.
+"""The client's side of several judge workers: least-loaded, outliving workers that die or hang.
+
+Where the workers compute the verdicts, a call has a deadline. Where they pass the questions on to an endpoint (`admits`), a call
+may wait for the endpoint's limits and pauses, and each attempt has a deadline over there; so here only so many calls are sent at
+once, the others wait their turn, and a call lasts as long as its worker gives signs of life.
 
 Invariants:
 - every request gets exactly one verdict, in order, and a judge that cannot be reached yields a failure, never a number;
@@ -10,6 +14,7 @@ It does not restart workers (Ray does) and knows nothing of rubrics.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -97,10 +102,11 @@ class JudgePool:
 
     Args:
         workers: Ray actor handles of `judge.worker.JudgeWorker`. They should not retry by themselves (`max_task_retries=0`).
-        deadline_s: for one call, however many requests it carries.
+        deadline_s: for one call, however many requests it carries; with `admits`, between two signs of life.
         attempts: rounds before a request is given up, whatever failed in them.
         cache: verdicts that were given; None asks every question.
         key: names the judge and its rubrics, for the cache: what gives another verdict must have another key.
+        admits: calls that are at the workers at once, for workers that ask an endpoint: what it takes. None: any number.
     """
 
     def __init__(
@@ -110,17 +116,21 @@ class JudgePool:
         attempts: int,
         cache: VerdictCache | None = None,
         key: str = "",
+        admits: int | None = None,
     ) -> None:
         self._workers = list(workers)
         self._deadline_s = deadline_s
         self._attempts = max(1, attempts)
         self._chooser = LeastLoaded(len(self._workers))
         self._cache, self._key = cache, key
+        self._places = None if admits is None else asyncio.Semaphore(admits)
         self._coming: dict[bytes, asyncio.Task[dict[bytes, Verdict]]] = {}
         self._counts: Counter[str] = Counter()
 
     async def judge(self, requests: Sequence[JudgeRequest], fresh: bool = False) -> list[Verdict]:
-        """One verdict for each request, in that order. Takes at most `attempts` deadlines and the pauses between them.
+        """One verdict for each request, in that order.
+
+        Takes at most `attempts` deadlines and the pauses between them; with `admits`, as long as the endpoint makes it wait.
 
         Args:
             requests: equal ones (whatever their seeds) get one answer between them.
@@ -143,7 +153,7 @@ class JudgePool:
             if one in given or one in new or one in self._coming:
                 continue
             if (known := cache.get(one)) is not None:
-                given[one] = known
+                given[one] = replace(known, remembered=True)
             else:
                 new[one] = request
         if new:
@@ -175,7 +185,8 @@ class JudgePool:
             if attempt:
                 self._counts["retried"] += len(asked)
                 await asyncio.sleep(min(self._deadline_s, self._chooser.wait_s(time.monotonic())))
-            answer = await self._ask(list(asked.values()))
+            async with self._places or contextlib.nullcontext():
+                answer = await self._ask(list(asked.values()))
             if isinstance(answer, str):
                 verdicts |= {k: Verdict("none", f"none/{r.criterion}", failure=answer) for k, r in asked.items()}
                 continue
@@ -197,7 +208,7 @@ class JudgePool:
         ref: Any = None
         try:
             ref = self._workers[worker].judge.remote(requests)
-            verdicts: list[Verdict] = await asyncio.wait_for(ref, self._deadline_s)
+            verdicts = await self._answer(worker, ref)
             if len(verdicts) == len(requests):
                 self._chooser.done(worker)
                 return verdicts
@@ -215,3 +226,20 @@ class JudgePool:
         self._counts["calls_failed"] += 1
         _log.warning("judge call failed", worker=worker, why=why, requests=len(requests))
         return f"judge down: {why}"
+
+    async def _answer(self, worker: int, ref: Any) -> list[Verdict]:
+        """What a call gives.
+
+        Raises:
+            TimeoutError: the deadline passed; with `admits`, and the worker did not answer a simple question for another one.
+        """
+        if self._places is None:
+            return await asyncio.wait_for(ref, self._deadline_s)
+        call = asyncio.ensure_future(ref)
+        try:
+            while not (await asyncio.wait([call], timeout=self._deadline_s))[0]:
+                await asyncio.wait_for(self._workers[worker].stats.remote(), self._deadline_s)
+            return await call
+        finally:
+            if not call.cancel():
+                call.exception()  # else asyncio prints an error that came while the worker was asked

@@ -163,6 +163,7 @@ def _check_body(parts: tuple[str, ...], wanted: tuple[str, ...], path: Path) -> 
 def check_context(
     rubrics: Rubrics,
     count_tokens: Callable[[str], int],
+    query_tokens: int,
     response_tokens: int,
     judge_tokens: int,
     limit: int,
@@ -173,7 +174,8 @@ def check_context(
 
     Args:
         count_tokens: of a user message in the judge's chat prompt.
-        response_tokens: the longest response, and the longest query, which may be an attack prompt.
+        query_tokens: the longest query: an attack prompt, or a seed.
+        response_tokens: the longest response.
         judge_tokens: the judge's own `max_new_tokens`.
         limit: tokens that the judge takes, prompt and answer.
         where: the key that sets `limit`.
@@ -183,11 +185,12 @@ def check_context(
     """
     rubric = rubrics.longest(count_tokens, form)
     shown = 2 if form == "pairwise" else 1
-    total = rubric + response_tokens + shown * response_tokens + judge_tokens
+    total = rubric + query_tokens + shown * response_tokens + judge_tokens
     if total > limit:
         responses = f"2 responses of {response_tokens}" if shown == 2 else f"response {response_tokens}"
         raise UserError(
-            f"{where}: rubric {rubric} + query {response_tokens} + {responses} + verdict {judge_tokens} = {total} tokens, "
+            f"{where}: rubric {rubric} + query {query_tokens} + {responses} + verdict {judge_tokens} = {total} tokens, "
             f"the judge takes {limit}; raise it to at least {total}, or lower sampling.max_new_tokens or "
             "judge.sampling.max_new_tokens"
+            + (", or leave out the longest seeds" if query_tokens > response_tokens else "")
         )

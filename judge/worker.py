@@ -11,15 +11,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
+import structlog
+
 from judge.lm import LMJudge
 from judge.rubric import load_rubrics
 from judge.rules import JUDGE_ID, RuleJudge
+from protocol.errors import trail
 from protocol.interfaces import Generator, Judge
 from protocol.recipe import JudgeConfig
 from protocol.types import JudgeRequest, Verdict
 
 NO_JUDGE = "no judge"
 Build = Callable[[], Awaitable[Generator]]
+
+_log = structlog.get_logger(__name__)
 
 
 class NoJudge:
@@ -76,8 +81,17 @@ class JudgeWorker:
         await self._started()
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
-        """One verdict for each request, in that order."""
-        verdicts = await (await self._started()).judge(requests)
+        """One verdict for each request, in that order.
+
+        Raises:
+            Exception: a judge that cannot be built, or our bug. It is logged here, without its texts: the caller sees only Ray's
+                wrapper of it.
+        """
+        try:
+            verdicts = await (await self._started()).judge(requests)
+        except Exception as error:
+            _log.error("judging failed", requests=len(requests), trail=trail(error))
+            raise
         self._calls += 1
         self._verdicts += len(verdicts)
         self._failed += sum(v.failure is not None for v in verdicts)

@@ -95,7 +95,8 @@ class ZeroEngine:
         Returns:
             The objective's statistics over the whole batch (see `objective`), sft_nll where there are demonstrations, the batch's
             facts, and grad_norm before clipping, lr, tokens (unpadded, all ranks), pairs or groups, items, rows, skipped (1
-            when the gradient was not finite and DeepSpeed did not apply it), and seconds.
+            when the gradient was not finite and DeepSpeed did not apply it), and seconds. What nothing was measured on is left
+            out: statistics and sft_nll of a batch without an item, facts of one without a pair or group.
         """
         started = time.perf_counter()
         cfg, names = self.config, self._objective.statistics
@@ -121,14 +122,14 @@ class ZeroEngine:
         torch.distributed.all_reduce(sums)
         self.steps_done = step_index + 1
         *totals, nll = sums.tolist()
-        metrics = {
-            name: total / max(1, getattr(batches, names[name])) for name, total in zip(names, totals, strict=True)
-        }
-        if demonstrations is not None:
-            metrics["sft_nll"] = nll / demonstrations.answer_tokens
+        metrics: dict[str, float] = {}
+        if batches.items:
+            metrics |= {name: total / getattr(batches, names[name]) for name, total in zip(names, totals, strict=True)}
+            if demonstrations is not None:
+                metrics["sft_nll"] = nll / demonstrations.answer_tokens
         return (
             metrics
-            | batches.facts
+            | (batches.facts if batches.units else {})
             | {
                 "grad_norm": grad_norm,
                 "lr": rate,

@@ -8,6 +8,8 @@ Invariants
 - Versions only rise: a start goes on from the highest version that anyone has seen. Version 0 is the model folder itself. A group
   that starts above it first pushes the weights it really has, because generation workers hold others.
 - Rows are acknowledged only after the checkpoint that contains them is complete.
+- With `settle_every` nobody hears that such a step is done (by a lease or an acknowledgement) before its version is served: games
+  that are dealt upon that are played with it. Synchronous runs and the ends of turns need this.
 - `step` in manifests, reports, checkpoints and acknowledgements counts the optimizer steps done: n means steps 0..n-1.
 
 It does not know Ray: source and sink are adapters that `cluster` hands in, and a rank's place comes from torch.distributed.
@@ -51,6 +53,7 @@ class LearnerSpec:
     """One player's learner group.
 
     `steps` is the whole run's horizon, `wire_dtype` ("float32" or "bfloat16") what is pushed and exported, `push_every` in steps.
+    `settle_every`: after so many steps, and the last, the group waits until its version is on every generation worker; 0: never.
     """
 
     player: Player
@@ -62,6 +65,7 @@ class LearnerSpec:
     wire_dtype: str
     push_every: int = 1
     quirks: QuirksConfig = field(default_factory=QuirksConfig)
+    settle_every: int = 0
 
     @property
     def checkpoints(self) -> Path:
@@ -108,6 +112,8 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str
         log.info("learner ready", player=spec.player, step=start, seconds=round(time.perf_counter() - started, 1))
     if run.version > 0 or start > 0:
         run.push(start)
+        if spec.settle_every:
+            run.settle()
     for step in range(start, spec.steps):
         run.step(step)
     return run.finish() | {"start_step": start}
@@ -162,6 +168,8 @@ class _Run:
         if self.rank0:
             metrics |= {"lease_s": waited, "stage_s": time.perf_counter() - staged}
             self.sink.report(spec.player, done, self.version, metrics)
+        if spec.settle_every and (done % spec.settle_every == 0 or done == spec.steps):
+            self.settle()
         if done % spec.config.checkpoint_every == 0 or done == spec.steps:
             self.checkpoint(done)
 
@@ -184,6 +192,22 @@ class _Run:
         manifest, packed = self.engine.stage(self.spec.wire_dtype, self.spec.player, self.version, done)
         if self.publisher is not None:
             self.publisher.offer(manifest, packed)
+
+    def settle(self) -> None:
+        """Waits until every generation worker serves the newest version.
+
+        Each rank waits for itself: any of them may be the first to ask for the next rows, and a collective behind rank 0's wait
+        would time out before that wait can say why.
+
+        Raises:
+            TimeoutError: a worker does not serve it within `collective_deadline_s`.
+        """
+        spec, limit_s = self.spec, self.spec.config.collective_deadline_s
+        if self.version > 0 and not self.sink.wait_delivered(spec.player, self.version, limit_s):
+            raise TimeoutError(
+                f"{spec.player}: version {self.version} did not reach every generation worker within {limit_s:g} s "
+                f"({spec.section}.collective_deadline_s); logs/publisher-0.log says which worker is late"
+            )
 
     def checkpoint(self, done: int) -> None:
         import torch

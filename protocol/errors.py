@@ -1,7 +1,9 @@
-"""The one exception that means "the user can fix this".
+"""The one exception that means "the user can fix this", and how any other is told without what it quotes.
 
-The CLI prints its text on one line and exits with status 2, without a traceback. Anything else that escapes is our bug.
+The CLI prints a `UserError` on one line and exits with status 2, without a traceback. Anything else that escapes is our bug.
 """
+
+import traceback
 
 
 class UserError(Exception):
@@ -10,3 +12,11 @@ class UserError(Exception):
     The message is one line and says what, where, the limit, and the remedy, as in
     ``game.responses: 0 is below 1; set game.responses to at least 1``.
     """
+
+
+def trail(error: BaseException) -> list[str]:
+    """An error's type and the lines it passed, without its message: that may quote a prompt. Of a group, each part's too."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    nested = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return [type(error).__name__, *own, *(line for part in nested for line in trail(part))]

@@ -234,7 +234,7 @@ async def play_game(deal: Deal, recipe: Recipe, attacker: Generator, defender: G
         tasks = [group.create_task(table.respond(k, text)) for k, text in asked]
     answers = [task.result() for task in tasks]
 
-    attacker_version = min((c.first_version for c in attacks), default=0)
+    attacker_version = min(c.first_version for c in attacks)
     groups: list[Group] = []
     through: list[str] = []
     verdicts = [*faith]
@@ -270,7 +270,7 @@ async def play_game(deal: Deal, recipe: Recipe, attacker: Generator, defender: G
         judge, ATTACKER_CRITERION[seed.category], seed, seed.text, through, Scoring.of(recipe, "attacker"), rng
     )
     items, preferences = settle(attacks, states, texts, scored)
-    defender_version = min((c.first_version for done in answers for c in done[0]), default=0)
+    defender_version = min((c.first_version for done in answers for c in done[0]), default=None)
     own = (*faith, *scored.verdicts)
     attack_group = Group(deal.game_id, "attacker", 0, seed.id, seed.category, items, preferences, own, defender_version)
     verdicts += scored.verdicts
@@ -280,7 +280,7 @@ async def play_game(deal: Deal, recipe: Recipe, attacker: Generator, defender: G
         groups=(attack_group, *groups),
         attack_states=tuple(item.state for item in items),
         response_states=tuple(response_states),
-        verdicts=len(verdicts),
+        verdicts=sum(1 for v in verdicts if not v.remembered),
         verdicts_failed=sum(1 for v in verdicts if v.failure is not None),
         disagreements=disagreed + scored.disagreements,
         comparisons=compared + scored.comparisons,

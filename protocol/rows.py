@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
         ("seed_id", pa.string()),
         ("category", pa.string()),
         ("version", pa.int32()),  # this player's oldest version in the row
-        ("opponent_version", pa.int32()),
+        ("opponent_version", pa.int32()),  # null: the opponent was never asked
         ("judge_id", pa.string()),
         ("rubrics", pa.list_(pa.string())),
         ("prompt_ids", pa.list_(pa.int32())),

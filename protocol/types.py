@@ -93,6 +93,7 @@ class Verdict:
     faithful: bool | None = None
     failure: str | None = None
     raw: str = ""
+    remembered: bool = False  # no judge was asked for it this time
 
     def __post_init__(self) -> None:
         given = [self.scores is not None, self.faithful is not None, self.failure is not None]
@@ -139,7 +140,7 @@ class Group:
     items: tuple[Item, ...]
     preferences: tuple[Preference, ...]
     verdicts: tuple[Verdict, ...]
-    opponent_version: int
+    opponent_version: int | None  # the oldest that answered; None: no attack was valid, so nobody did
 
     @property
     def row_id(self) -> str:

@@ -112,7 +112,7 @@ class ReplayBuffer:
         for player in PLAYERS:
             self._store(player, list(fresh.values()))
         for record in fresh.values():
-            event = finish_event(record)
+            event = finish_event(record, self._alarm.can_rise)
             self._journal.append(event)
             self._dealer.finish(record.game_id)
             self._tally.add_game(event)
@@ -122,7 +122,8 @@ class ReplayBuffer:
             rows = self._set_aside.pop(record.game_id, _NOTHING)
             standing = self._roster.standing(self._tables)
             for player in PLAYERS:
-                self._tables[player].append(record.game_id, rows[player], self._roster.refusal(player, standing))
+                refused = self._roster.refusal(player, standing)
+                self._tables[player].append(record.game_id, rows[player], refused, event["spoilt"])
         for player in PLAYERS:
             self._note_evicted(player, "capacity", self._tables[player].trim())
         self._changed.notify()
@@ -156,7 +157,7 @@ class ReplayBuffer:
 
         Args:
             step: optimizer step, from 0. Asking for it says that the steps before it are executed.
-            version: the policy version that the step learns at; rows more than `max_staleness` behind are evicted.
+            version: the policy version that the step learns at; games more than `max_staleness` behind are dropped.
             games: the batch's size, `learners.PLAYER.batch_games`.
             timeout_s: how long to wait for it.
 
@@ -256,7 +257,7 @@ class ReplayBuffer:
             self._journal.append({"e": "lease", "p": player, "step": step, "version": version, "games": ids})
         elif new:  # so that a restart forgets neither the last version (`rewind` gives it) nor whose turn it is
             self._journal.append({"e": "seen", "p": player, "step": step, "version": version})
-        if table.unlearned < before or turn_now != turn:  # a step is executed, or rows went stale: games may start
+        if table.unlearned < before or turn_now != turn:  # a step is executed, or games went stale: others may start
             self._changed.notify()
         return outcome.lease
 
@@ -275,9 +276,9 @@ class ReplayBuffer:
             aside[player].append(Row(facts.row_id, facts.version, place, facts.unlearnable))
             self._tally.add_row(player, facts.reward)
 
-    def _note_evicted(self, player: Player, reason: str, row_ids: Sequence[str]) -> None:
-        if row_ids:
-            self._journal.append({"e": "evict", "p": player, "why": reason, "ids": list(row_ids)})
+    def _note_evicted(self, player: Player, reason: str, game_ids: Sequence[int]) -> None:
+        if game_ids:
+            self._journal.append({"e": "evict", "p": player, "why": reason, "games": list(game_ids)})
 
     def _recover(self) -> None:
         events, journal_bytes = self._journal.recover()

@@ -1,14 +1,18 @@
 """Admission: a game starts only if its rows can still be fresh when they are learned.
 
-A pure state machine (no Ray, no clock). A learner step consumes `batch_games` finished games, whatever rows they gave. Invariants,
-for each player that learns:
+A pure state machine (no Ray, no clock). A learner step consumes `batch_games` finished games. A game of a step is any that the
+player's table took: with rows or without, for ties and attacks that were never answered are what play came to. Not among them is
+one that gives the player nothing because the judge failed: it fills no batch, so that an outage does not pass for steps, and its
+room is free again as it ends. Invariants, for each player that learns:
 
 - **bounded**: games in flight + finished games that no executed step has learned <= (max_staleness + 1) * batch_games. Games are
   learned first in, first out, so one that is admitted under this bound waits for at most `max_staleness` steps.
 - **live**: a learner that waits is short of a batch, so fewer than `batch_games` games are unlearned. If none is in flight there is
   room for one, whatever the staleness. Where both wait, both have room; where one is busy, it comes back. A learner says that it
   has executed a step by asking for the next: until it does, the step's games count as unlearned and may be what the other
-  waits behind, so asking is a move even where no batch comes of it.
+  waits behind, so asking is a move even where no batch comes of it. A judge that fails on every game moves nobody's step, and must
+  not be asked for ever: the alarm pauses the deals, and `run.stall_s` ends a run that stays paused. So where no alarm can rise
+  (`alarm.can_rise`) its failures are games like any other.
 
 Where players take turns, only the one on turn bounds, and by no more than its turn can still learn: a turn has at least one step
 left, so the same reasoning holds, and the turn passes on when its last step is executed.

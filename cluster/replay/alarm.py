@@ -54,6 +54,11 @@ class Alarm:
         return cls(alarm if recipe.judge.kind != "none" else alarm.model_copy(update={"failure_rate": 1.0}))
 
     @property
+    def can_rise(self) -> bool:
+        """Whether the judge is meant to answer, and something is done about it if it does not."""
+        return self._config.failure_rate < 1.0
+
+    @property
     def up(self) -> bool:
         return self._since is not None
 

@@ -2,9 +2,11 @@
 
 With the segments it is the whole state of the replay buffer. Events (`e` names them):
 
-    finish   id, rows {player: n}, attack {state: n}, response {state: n}, judge {verdicts, failed, comparisons, disagreements}
+    finish   id, rows {player: n}, attack {state: n}, response {state: n}, judge {verdicts, failed, comparisons, disagreements},
+             spoilt               (the judge failed on it, and should not have)
     abandon  id, why
-    evict    p, why, ids          (stale and capacity; ties and rows without a pair follow from the row itself)
+    evict    p, why, games        (stale and capacity; older runs: `ids`, single rows. What is not taken in the first place follows
+                                   from the rows and their `finish` event)
     lease    p, step, version, games
     seen     p, step, version    (a step asked under this version and did not get its games yet)
     ack      p, step

@@ -73,13 +73,16 @@ def recover_state(
                     missing += 1
                     continue
                 standing = roster.standing(tables)
+                spoilt = event.get("spoilt", False)  # older runs took such games for games of a step
                 for player in PLAYERS:
-                    tables[player].append(game_id, rows[player], roster.refusal(player, standing))
+                    tables[player].append(game_id, rows[player], roster.refusal(player, standing), spoilt)
                 finished.add(game_id)
                 tally.add_game(event)
             case "abandon":
                 abandoned[event["id"]] = event["why"]
-            case "evict":
+            case "evict" if "games" in event:
+                missing += tables[event["p"]].drop(event["games"], event["why"])
+            case "evict":  # older runs evicted row by row
                 missing += tables[event["p"]].evict(event["ids"], event["why"])
             case "lease":
                 missing += tables[event["p"]].restore_lease(event["step"], event["version"], event["games"])

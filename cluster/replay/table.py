@@ -4,7 +4,7 @@
        │          │ ▲         │
        │          │ └─ rewind ┘                                 (the learner restarted from an older checkpoint)
        ▼          ▼
-    evicted(tie, no_pair, no_reward | frozen, turn, finished | stale, capacity)
+    evicted(tie, no_pair, no_reward | frozen, turn, judge_failed, finished | stale, capacity)
 
 Rows come and go in units: a finished game, with the rows it gave this player (perhaps none). A table = sampler (first in, first
 out), remover (the oldest games beyond the capacity in rows), capacity, and the staleness bound. Pure: no disk, no clock, no Ray.
@@ -12,11 +12,14 @@ Invariants:
 
 - **every row counted**: learned + evicted + held (free and leased) == appended, always.
 - **nothing twice**: a game is appended once and its rows are learned at most once; repeats are counted as duplicates.
-- **never stale**: no leased row is more than `max_staleness` versions older than the version it was leased at. A game that loses
-  its last row to an eviction is gone; one that never had a row to learn from stays, and counts as a game of some step.
+- **never stale**: nothing leased is more than `max_staleness` versions older than the version it was leased at. A game ages as a
+  whole, by the oldest row that it gave, be that one to learn from or not; one that gave no row at all knows no version and does
+  not age.
+- **nothing to teach is no reason**: a game whose rows are all ties waits for a step like any other. Refused are the games that a
+  player has no use for whatever they hold, and those that teach nothing because the judge failed.
 - **same batch for every rank**: a step that has a lease gets that lease again.
 
-Decisions (`lease`, `trim`, `finish`) report what they did, so that the caller can write it down; `evict`, `restore_lease`,
+Decisions (`lease`, `trim`, `finish`) report what they did, so that the caller can write it down; `drop`, `evict`, `restore_lease`,
 `acknowledge`, `rewind` and `finish` repeat what was written down. A place (where the row lies on disk) is opaque here.
 """
 
@@ -40,10 +43,14 @@ class Row(Generic[P]):
 
 @dataclass(slots=True)
 class Unit(Generic[P]):
-    """A finished game: its place in the queue and those of its rows that are still of use."""
+    """A finished game: its place in the queue and those of its rows that are of use.
+
+    `version` is the oldest of all the rows that it gave, None if it gave none.
+    """
 
     game_id: int
     order: int
+    version: int | None
     rows: list[Row[P]]
 
 
@@ -68,10 +75,10 @@ class Lease(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class LeaseOutcome(Generic[P]):
-    """`lease` is None while too few games are there. `stale` are the rows evicted on the way, `new` a first lease."""
+    """`lease` is None while too few games are there. `stale` are the games dropped on the way, `new` a first lease."""
 
     lease: Lease[P] | None
-    stale: tuple[str, ...] = ()
+    stale: tuple[int, ...] = ()
     new: bool = False
 
 
@@ -144,12 +151,14 @@ class Table(Generic[P]):
         """Sum of the staleness of the rows that steps got; divide by `learned + leased`."""
         return self._learned_staleness_sum + sum(s for lease in self._leases.values() for s in lease.staleness)
 
-    def append(self, game_id: int, rows: Sequence[Row[P]], refused: str | None = None) -> bool:
+    def append(self, game_id: int, rows: Sequence[Row[P]], refused: str | None = None, spoilt: bool = False) -> bool:
         """Appends a finished game. Rows that have nothing to teach are evicted at once.
 
         Args:
             refused: why the player has no use for the game, whatever its rows hold: they are evicted for that reason. A
                 player that is finished has none for any.
+            spoilt: the judge failed on some of the game. If none of the rows teaches, that is why, and the game is refused as
+                `judge_failed`: an outage must not pass for steps.
 
         Returns:
             False if the game is known: then nothing is appended, and its rows are counted as duplicates.
@@ -161,6 +170,8 @@ class Table(Generic[P]):
         self.appended += len(rows)
         self.version = max([self.version, *(row.version for row in rows)])
         refused = "finished" if self.finished else refused
+        if refused is None and spoilt and all(row.unlearnable for row in rows):
+            refused = "judge_failed"
         useful = []
         for row in rows:
             reason = refused or row.unlearnable
@@ -169,22 +180,39 @@ class Table(Generic[P]):
             else:
                 self.evicted[reason] += 1
         if refused is None:
-            self._free[game_id] = Unit(game_id, len(self._known), useful)
+            oldest = min((row.version for row in rows), default=None)
+            self._free[game_id] = Unit(game_id, len(self._known), oldest, useful)
             self._game_of.update({row.row_id: game_id for row in useful})
         return True
 
-    def trim(self) -> list[str]:
-        """Evicts the rows of the oldest waiting games until the capacity holds, and gives their ids."""
-        over: list[str] = []
+    def trim(self) -> list[int]:
+        """Drops the oldest waiting games that have rows until the capacity holds, and gives their ids."""
+        over: list[int] = []
+        rows = self.free
         for unit in self._free.values():
-            if self.free - len(over) <= self.capacity:
+            if rows <= self.capacity:
                 break
-            over += [row.row_id for row in unit.rows]
-        self.evict(over, "capacity")
+            if unit.rows:
+                over.append(unit.game_id)
+                rows -= len(unit.rows)
+        self.drop(over, "capacity")
         return over
 
+    def drop(self, game_ids: Sequence[int], reason: str) -> int:
+        """Evicts waiting games, with all their rows. Returns how many of the ids do not wait here (and were left alone)."""
+        missing = 0
+        for game_id in game_ids:
+            unit = self._free.pop(game_id, None)
+            if unit is None:
+                missing += 1
+                continue
+            for row in unit.rows:
+                del self._game_of[row.row_id]
+                self.evicted[reason] += 1
+        return missing
+
     def evict(self, row_ids: Sequence[str], reason: str) -> int:
-        """Evicts free rows. Returns how many of the ids are no free row (and were left alone)."""
+        """Evicts single rows, as journals of earlier versions say. Returns how many of the ids are no free row (left alone)."""
         missing = 0
         for row_id in row_ids:
             game_id = self._game_of.pop(row_id, None)
@@ -207,7 +235,7 @@ class Table(Generic[P]):
     def lease(self, step: int, version: int, games: int, may_take: bool = True) -> LeaseOutcome[P]:
         """The oldest `games` waiting games for `step`, all or none; the same ones again if the step has them already.
 
-        Without `may_take` the step gets nothing new, and no row is looked at: it is not the player's turn.
+        Without `may_take` the step gets nothing new, and no game is looked at: it is not the player's turn.
 
         Raises:
             ValueError: the step is acknowledged (learned for good), or has a lease of another size.
@@ -223,12 +251,11 @@ class Table(Generic[P]):
         if not may_take:
             return LeaseOutcome(None)
         stale = [
-            row.row_id
+            unit.game_id
             for unit in self._free.values()
-            for row in unit.rows
-            if version - row.version > self.max_staleness
+            if unit.version is not None and version - unit.version > self.max_staleness
         ]
-        self.evict(stale, "stale")
+        self.drop(stale, "stale")
         if self.free_games < games:
             return LeaseOutcome(None, tuple(stale))
         self._take(step, version, list(self._free)[:games])
@@ -268,8 +295,7 @@ class Table(Generic[P]):
     def finish(self) -> None:
         """The learner took its last step: rows that wait, and those that still come, are evicted as `finished`."""
         self.finished = True
-        self.evict(list(self._game_of), "finished")
-        self._free.clear()
+        self.drop(list(self._free), "finished")
 
     def _take(self, step: int, version: int, game_ids: Sequence[int]) -> None:
         units = tuple(self._free.pop(game_id) for game_id in game_ids)

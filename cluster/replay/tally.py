@@ -14,8 +14,12 @@ Event = dict[str, Any]
 RECENT_ROWS = 256  # for each player: a few batches, so the mean moves within a step or two and does not jitter
 
 
-def finish_event(record: GameRecord) -> Event:
-    """The journal's `finish` event of a game."""
+def finish_event(record: GameRecord, judged: bool) -> Event:
+    """The journal's `finish` event of a game.
+
+    Args:
+        judged: whether the run has a judge that is meant to answer, so that a failure of it spoils a game.
+    """
     return {
         "e": "finish",
         "id": record.game_id,
@@ -28,6 +32,7 @@ def finish_event(record: GameRecord) -> Event:
             "comparisons": record.comparisons,
             "disagreements": record.disagreements,
         },
+        "spoilt": judged and "judge_failed" in (*record.attack_states, *record.response_states),
     }
 
 

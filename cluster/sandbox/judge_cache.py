@@ -12,7 +12,7 @@ from cluster.sandbox import store
 from judge.rubric import load_rubrics
 from protocol.types import JudgeRequest
 
-BUILD_DEADLINE_S = 1800.0  # it takes 4 minutes on two idle cores, and may share them
+BUILD_DEADLINE_S = 1800.0  # it took 335 s on two cores that others used, too
 THREADS = 2
 SOURCES = (
     *("judge_model.py", "judge_reasons.py", "judge_samples.py", "judge_trace.py"),
@@ -32,7 +32,7 @@ def judge_key() -> str:
 
 
 def ensure_sandbox_judge(root: Path | None = None) -> Path:
-    """The Hugging Face folder of the sandbox's judge, trained now if this machine has not trained it yet (about 4 minutes).
+    """The Hugging Face folder of the sandbox's judge, trained now if this machine has not trained it yet (about 5 minutes).
 
     Args:
         root: where sandboxes are cached; `store.cache_root()` if None.

@@ -36,7 +36,7 @@ TAGS = ("query", *SHOWN, "score", "score_A", "score_B", "faithful")
 
 HIDDEN, LAYERS, HEADS, INTERMEDIATE = 128, 3, 4, 256  # heads of 32: the smallest that vLLM's CPU attention takes
 MAX_POSITIONS = 512  # tokens
-STEPS, BATCH = 2200, 32
+STEPS, BATCH = 2800, 32
 POOL = 8  # batches drawn together and cut by length: a third less padding
 LR, MUON_LR, WARMUP = 3e-3, 0.02, 50
 TEXT_WEIGHT = 0.1  # guessing the next word of a reply is how it learns to look back at the query

@@ -41,11 +41,13 @@ _GRAMMAR: dict[str, list[tuple[str, str]]] = {
 _OPTIONS = {place: [(tuple(p.split()), to) for p, to in options] for place, options in _GRAMMAR.items()}
 _PLACES = tuple(_GRAMMAR)
 
-# A label is a number: a reply that is still well formed (place x task x amount), one that is not, or an attack.
+# A label is a number: a reply that is still well formed (place x task x amount), one that is not, or an attack. Those of a pair's
+# second reply follow those of the first, so that every word also knows which reply it is of.
 _AMOUNTS = FULL + 1
 _BROKEN = len(_PLACES) * 4 * _AMOUNTS
 _ATTACK = _BROKEN + 4
-LABELS = _ATTACK + 6
+_ONE = _ATTACK + 6
+LABELS = 2 * _ONE
 
 _Reading = tuple[str, tuple[str, ...], tuple[str, ...]]  # the place, the phrases said, the words of the one being said
 
@@ -83,7 +85,7 @@ def _broken(words: list[str], asked: Task) -> int:
 
 
 def trace_reply(text: str, asked: Task) -> list[int]:
-    """A label for each word of a response, and one for its end, all below `LABELS`."""
+    """A label for each word of a response, and one for its end."""
     words = text.split()
     readings: set[_Reading] = {("start", (), ())}
     labels = []
@@ -106,7 +108,7 @@ def trace_attack(text: str, seed: Task) -> list[int]:
 
 
 def trace(request: JudgeRequest) -> list[list[int]]:
-    """The labels of each text that the question shows beside its query.
+    """The labels, all below `LABELS`, of each text that the question shows beside its query.
 
     Raises:
         ValueError: the query asks for nothing in the world.
@@ -115,4 +117,4 @@ def trace(request: JudgeRequest) -> list[list[int]]:
     if asked is None:
         raise ValueError("the query asks for nothing in the sandbox's world")
     read = trace_attack if request.criterion == "faithfulness" else trace_reply
-    return [read(text, asked) for text in request.responses]
+    return [[side * _ONE + label for label in read(text, asked)] for side, text in enumerate(request.responses)]

@@ -26,16 +26,19 @@ from cluster.study.variants import BASELINE, BY_NAME, VARIANTS
 from protocol.errors import UserError
 
 PICTURE = "study.svg"
+SEEDS, DOCS = 5, Path("docs")
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def study(
-    seeds: Annotated[int, typer.Option(help="runs of each variant, with run.seed 1 to this", min=1)] = 5,
+    seeds: Annotated[int, typer.Option(help="runs of each variant, with run.seed 1 to this", min=1)] = SEEDS,
     variant: Annotated[list[str] | None, typer.Option(help="only this one; repeatable", metavar="NAME")] = None,
     runs: Annotated[Path, typer.Option(help="where the runs lie; finished ones are kept")] = Path("runs/study"),
     recipes: Annotated[Path, typer.Option(help="a file for each variant")] = Path("deploy/recipes/study"),
-    docs: Annotated[Path, typer.Option(help="where study.md, study.json and study.svg go")] = Path("docs"),
+    docs: Annotated[
+        Path, typer.Option(help="where study.md, study.json and study.svg go; those of a part go to --runs")
+    ] = DOCS,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="run nothing; write what the finished runs say")
     ] = False,
@@ -53,6 +56,8 @@ def study(
         except Interrupted as e:
             _say(f"interrupted ({e}); finished runs are kept: run the study again to go on")
             raise typer.Exit(INTERRUPTED) from None
+    if (set(names), seeds) != (set(BY_NAME), SEEDS) and docs == DOCS:
+        docs = runs  # a part of the study must not take the place of the whole
     write(found, docs)
     missing = [f"{run.variant} seed {run.seed} ({run.note})" for run in found.runs if not run.counts]
     _say(f"{docs / 'study.md'}: {len(found.runs) - len(missing)} of {len(found.runs)} runs count")

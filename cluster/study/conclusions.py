@@ -18,7 +18,7 @@ from cluster.study.figures import (
     Study,
 )
 from cluster.study.pooled import pooled_difference
-from cluster.study.variants import BASELINE, BY_NAME, CLAIMS, VARIANTS
+from cluster.study.variants import BASELINE, BY_NAME, CLAIMS
 
 COMPARED = (
     BASE_SUCCESS,
@@ -38,7 +38,7 @@ def points(interval: Interval) -> str:
 def differences(study: Study) -> list[Difference]:
     """Each other variant against the default game: `COMPARED`, then what the pooled trained attackers do."""
     found = []
-    for variant in (v.name for v in VARIANTS if v.name != BASELINE):
+    for variant in (v.name for v in study.variants if v.name != BASELINE):
         found += [difference(study, metric, variant, BASELINE) for metric in COMPARED]
         found += [pooled_difference(study, metric, variant, BASELINE) for metric in (POOLED_SUCCESS, POOLED_COMPLIANCE)]
     return [d for d in found if d is not None]
@@ -109,7 +109,7 @@ def conclusions(study: Study) -> list[str]:
     found = differences(study)
     checked = check_claims(CLAIMS, lambda worse, better: difference(study, BASE_SUCCESS, worse, better))
     trained = check_claims(CLAIMS, lambda worse, better: pooled_difference(study, POOLED_SUCCESS, worse, better))
-    ranked = sorted(places(study, [v.name for v in VARIANTS], BASE_SUCCESS), key=lambda p: p.attack_success)
+    ranked = sorted(places(study, [v.name for v in study.variants], BASE_SUCCESS), key=lambda p: p.attack_success)
     if not ranked:
         return ["No run finished, so there is nothing to conclude."]
     order = ", ".join(f"{BY_NAME[p.variant].label} {100 * p.attack_success:.1f} %" for p in ranked)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cluster.heldout import Attack, measure, wrap
+from cluster.heldout import Wrapped, measure, wrap
 from cluster.study.figures import BASE, Faced
 from cluster.study.local import LocalPlayer
 from cluster.study.runner import Planned
@@ -28,15 +28,14 @@ async def face(
         recipe: of any of the runs: they play, sample and measure alike.
     """
     judge = RuleJudge()
-    attacks: dict[str, list[Attack]] = {}
+    attacks: dict[str, Wrapped] = {}
     for name, folder in attackers.items():
         attacks[name] = await wrap(seeds, recipe, LocalPlayer(folder), judge, f"cross-{name}")
-    wanted = len(seeds) * recipe.heldout.samples
     found = []
     for defender, folder in defenders.items():
         player = LocalPlayer(folder)
         measured = await asyncio.gather(
-            *(measure(mine, wanted, recipe, player, judge, f"cross-{name}") for name, mine in attacks.items())
+            *(measure(mine, recipe, player, judge, f"cross-{name}") for name, mine in attacks.items())
         )
         found += [
             Faced(recipe.run.seed, name, defender, m.as_dict()) for name, m in zip(attacks, measured, strict=True)

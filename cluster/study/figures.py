@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.study.variants import VARIANTS, Variant
 from protocol.errors import UserError
 
 FORMAT = 1  # of study.json
@@ -80,6 +81,11 @@ class Study:
     changes: dict[str, dict[str, str]]  # by variant: the keys that its recipe gives another value than the baseline's
     runs: tuple[RunFigures, ...]
     faced: tuple[Faced, ...] = field(default=())
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Those that were to be run, in the report's order."""
+        return [variant for variant in VARIANTS if variant.name in self.changes]
 
     def counted(self, variant: str) -> list[RunFigures]:
         """The variant's runs that count, by seed."""

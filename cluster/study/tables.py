@@ -7,7 +7,7 @@ from cluster.intervals import Interval
 from cluster.study.compare import mean_of, mean_over_seeds, start_by_seed
 from cluster.study.figures import BASE, METRICS, POOLED_COMPLIANCE, POOLED_SUCCESS, Metric, Study
 from cluster.study.pooled import against, attackers_of, pooled
-from cluster.study.variants import BY_NAME, VARIANTS
+from cluster.study.variants import BY_NAME
 
 POOLED = (POOLED_SUCCESS, POOLED_COMPLIANCE)
 
@@ -41,7 +41,7 @@ def results(study: Study) -> list[str]:
     before = [percent(mean_of(list(start_by_seed(study, metric.key).values()))) for metric in METRICS]
     before[1] = "-"  # nobody is trained at the start
     rows = [["before training", "", *before]]
-    for variant in VARIANTS:
+    for variant in study.variants:
         runs = study.counted(variant.name)
         means = [percent(mean_over_seeds(study, variant.name, metric)) for metric in METRICS]
         rows.append([variant.label, str(len(runs)), *means])
@@ -51,7 +51,7 @@ def results(study: Study) -> list[str]:
 def costs(study: Study) -> list[str]:
     """What each variant took: updates, games, seconds."""
     rows = []
-    for variant in VARIANTS:
+    for variant in study.variants:
         runs = study.counted(variant.name)
         updates = " / ".join(str(steps) for steps in runs[0].steps.values()) if runs else "-"
         games, seconds = mean_of([r.games for r in runs]), mean_of([r.wall_s for r in runs])
@@ -63,7 +63,7 @@ def cross(study: Study) -> list[str]:
     """Attack success, Defenders by Attackers: means over seeds, and what the pool of the trained Attackers does to each."""
     attackers = attackers_of(study)
     rows = []
-    for variant in VARIANTS:
+    for variant in study.variants:
         met = [against(study, variant.name, attacker) for attacker in attackers]
         cells = ["-" if i is None else f"{100 * i.value:.1f}" for i in met]
         rows.append([variant.label, *cells, *(percent(pooled(study, variant.name, metric)) for metric in POOLED)])
@@ -75,7 +75,7 @@ def by_seed(study: Study, metric: Metric) -> list[str]:
     """One row a variant, one column a seed: per cent."""
     seeds = sorted({run.seed for run in study.runs})
     rows = []
-    for variant in VARIANTS:
+    for variant in study.variants:
         values = {run.seed: run.value(metric) for run in study.counted(variant.name)}
         cells = [values.get(seed) for seed in seeds]
         rows.append([variant.label, *("-" if v is None else f"{100 * v:.1f}" for v in cells)])

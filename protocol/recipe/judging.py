@@ -16,8 +16,8 @@ class ApiConfig(Section):
     key_env: str = (
         "OPENAI_API_KEY"  # the name of the variable; a local server that wants none gets "EMPTY" by key_env: ""
     )
-    concurrency: Positive = 16  # requests in flight
-    timeout_s: Seconds = 60.0  # for one attempt
+    concurrency: Positive = 16  # requests in flight; the others wait without a deadline
+    timeout_s: Seconds = 60.0  # for one attempt, from when it is sent
     retries: Annotated[int, Field(ge=0)] = 5  # after 408, 409, 429, 5xx, a timeout or a lost connection
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
@@ -69,6 +69,8 @@ class JudgeConfig(Section):
     )
     workers: Positive = 2
     attempts: Positive = 3  # an unparseable verdict is asked again with another seed
-    deadline_s: Seconds = 60.0  # for one call, however many questions it carries
+    # For one call of the pool, however many questions it carries. `api`: how long a worker may give no sign of life, because a
+    # question waits there for the endpoint's limits, and its attempts have `api.timeout_s`.
+    deadline_s: Seconds = 60.0
     cpus_per_worker: NonNegative = 0.1
     gpus_per_worker: NonNegative = 0.0

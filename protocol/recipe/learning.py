@@ -1,8 +1,8 @@
 """The recipe's `learners` and `quirks` sections: losses, references, schedules, ranks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from protocol.recipe.sections import Fraction, NonNegative, Positive, Rule, Seconds, Section
 
@@ -28,7 +28,10 @@ class SftConfig(Section):
 
 
 class LearnerConfig(Section):
-    """One player's learner group. Defaults are the paper's headline mode."""
+    """One player's learner group. Defaults are the paper's headline mode.
+
+    `loss: grpo` alone means the paper's GRPO: it compares with the frozen starting model and samples from the policy itself.
+    """
 
     train: bool = True  # false: frozen; it plays with its starting weights to the end
     loss: Literal["dpo", "ipo", "grpo"] = "dpo"
@@ -59,6 +62,13 @@ class LearnerConfig(Section):
     threads: Positive = 1  # torch threads of a rank on the CPU
     collective_deadline_s: Seconds = 600.0
     restarts: Annotated[int, Field(ge=0)] = 3  # of the whole group, from its last checkpoint
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grpo_is_on_policy(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("loss") == "grpo":
+            return {"reference": "frozen", "sampler": "policy"} | values
+        return values
 
 
 class LearnersConfig(Section):

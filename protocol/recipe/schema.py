@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from protocol.recipe.consistency import contradictions
 from protocol.recipe.engines import GenerationConfig, SamplingConfig
 from protocol.recipe.judging import JudgeConfig
 from protocol.recipe.learning import LearnersConfig, QuirksConfig
@@ -133,34 +134,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.sampling.max_new_tokens >= self.generation.max_model_len:
-            raise ValueError(
-                f"sampling.max_new_tokens: {self.sampling.max_new_tokens} leaves no room for a prompt in "
-                f"generation.max_model_len {self.generation.max_model_len}; lower the first or raise the second"
-            )
-        trained = {
-            p: c for p, c in (("attacker", self.learners.attacker), ("defender", self.learners.defender)) if c.train
-        }
-        if not trained:
-            raise ValueError("learners: train is false for both players, so nothing is learned; set one to true")
-        if self.learners.alternate_every is not None and len(trained) < 2:
-            raise ValueError(
-                f"learners.alternate_every: {self.learners.alternate_every} needs two players to take turns; "
-                "set learners.alternate_every to null, or train to true for both"
-            )
-        for player, config in trained.items():
-            if config.loss == "grpo" and config.nll > 0:
-                raise ValueError(
-                    f"learners.{player}.nll: {config.nll} with loss grpo, which has no chosen item; "
-                    "set nll to 0 or loss to dpo or ipo"
-                )
-        if self.judge.kind == "api":
-            for key in ("base_url", "model"):
-                if getattr(self.judge.api, key) is None:
-                    raise ValueError(f"judge.api.{key}: null with judge.kind api; give the endpoint's {key}")
-            if self.judge.workers != 1:
-                raise ValueError(
-                    f"judge.workers: {self.judge.workers} with judge.kind api: "
-                    "one worker keeps the limits and the budget; set it to 1"
-                )
+        if found := list(contradictions(self)):
+            raise ValueError("; and ".join(found))
         return self

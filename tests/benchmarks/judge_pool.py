@@ -19,7 +19,7 @@ from protocol.recipe import Recipe, parse_recipe
 from protocol.types import JudgeRequest, Message
 from tests.benchmarks.harness import Result, write_results
 
-ROUNDS, REQUESTS, GROUP = 3, 192, 2  # a group of two responses is two questions, one for each order
+ROUNDS, REQUESTS, GROUP = 3, 96, 2  # a group of two responses is two questions, one for each order
 NEW_TOKENS = 96  # of a verdict: shorter than real reasoning, which makes it harder for the pool, not easier
 WORDS = 60  # of a query and of each response
 

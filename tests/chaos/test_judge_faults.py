@@ -25,6 +25,7 @@ from tests.e2e.runs import Program, check_books, settings, summary_of
 from tests.openai_server import OpenAIServer, world_answer
 
 FAULT_S = float(os.environ.get("ADVGAME_FAULT_S", "60"))
+NONSENSE = "<score_A> eleven </score_A> <score_B> 4 </score_B> <score> 12 </score> <faithful> perhaps </faithful>"
 RECIPE = "deploy/recipes/sandbox.yaml"
 JUDGE = {
     "judge.kind": "api",
@@ -100,21 +101,21 @@ def prompt_of(item: dict[str, Any]) -> str:
     return text
 
 
-def steps_of(program: Program, run: Path) -> int:
-    """Optimizer steps of the slower learner, from the publisher's view in the progress file of the run."""
+def taught(run: Path) -> int:
+    """Steps of the Defender that had something to learn from."""
     import pyarrow.parquet as pq
 
     if not (run / "metrics.parquet").is_file():
         return 0
-    table = pq.read_table(run / "metrics.parquet", columns=["player", "step"]).to_pylist()
-    return min(max((m["step"] for m in table if m["player"] == p), default=0) for p in ("attacker", "defender"))
+    rows = pq.read_table(run / "metrics.parquet", columns=["player", "items"]).to_pylist()
+    return sum(1 for row in rows if row["player"] == "defender" and row["items"])
 
 
 def wait_for_steps(program: Program, run: Path, steps: int, limit_s: float) -> None:
     deadline = time.monotonic() + limit_s
-    while steps_of(program, run) < steps:
+    while taught(run) < steps:
         assert program.process.poll() is None, program.output[-3000:]
-        assert time.monotonic() < deadline, f"step {steps_of(program, run)} of {steps} after {limit_s} s"
+        assert time.monotonic() < deadline, f"{taught(run)} of {steps} steps after {limit_s} s"
         time.sleep(1)
 
 
@@ -137,9 +138,11 @@ def test_killed_hung_and_nonsense_judges(tmp_path: Path) -> None:
         try:
             program.wait_for("playing", 240)
             wait_for_steps(program, run, 3, 240)
-            for fault in ("hang", "garbage", "refuse", "killed"):
+            for fault in ("hang", "nonsense", "garbage", "refuse", "killed"):
                 began = time.monotonic()
-                if fault != "killed":
+                if fault == "nonsense":
+                    server.answer = lambda _: NONSENSE
+                elif fault != "killed":
                     server.fault = fault  # type: ignore[assignment]
                 kills = 0
                 while time.monotonic() - began < FAULT_S:
@@ -147,9 +150,9 @@ def test_killed_hung_and_nonsense_judges(tmp_path: Path) -> None:
                     kills += kill_judges(program) if fault == "killed" else 0
                     time.sleep(3)
                 assert fault != "killed" or kills > 0
-                server.fault = "ok"
-                before = steps_of(program, run)
-                wait_for_steps(program, run, before + 3, 180)  # it goes on
+                server.fault, server.answer = "ok", world_answer
+                time.sleep(16)  # the metrics file is written every 15 s: what it then adds was learned after the fault
+                wait_for_steps(program, run, taught(run) + 3, 180)  # it goes on
             program.interrupt()
             assert program.end(120) == 130, program.output[-3000:]
         finally:
@@ -158,4 +161,5 @@ def test_killed_hung_and_nonsense_judges(tmp_path: Path) -> None:
     check_books(summary)
     failed = check_rewards(rows_of(run))
     assert failed > 0 and summary["judge"]["failed"] > 0  # the faults were real
-    print(json.dumps({"judge": summary["judge"], "steps": summary["steps"], "excluded_items": failed}))
+    assert summary["alarm"]["raised"] >= 2 and summary["alarm"]["paused_s"] > 0
+    print(json.dumps({k: summary[k] for k in ("judge", "alarm", "steps")} | {"excluded_items": failed}))

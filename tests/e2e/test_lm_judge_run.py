@@ -42,7 +42,7 @@ def agreement(rows: list[dict[str, Any]], seeds: dict[str, str]) -> dict[str, tu
         for k, item in enumerate(r["items"])
     }
     best: dict[tuple[int, int], str] = {}
-    pairs, faith = [0, 0], [0, 0]
+    pairs, faith, unknown = [0, 0], [0, 0], [0]
 
     def compare(row: dict[str, Any], criterion: Criterion, query: str, texts: dict[int, str]) -> None:
         for p in row["preferences"]:
@@ -54,7 +54,9 @@ def agreement(rows: list[dict[str, Any]], seeds: dict[str, str]) -> dict[str, tu
                     continue
                 asked = JudgeRequest(criterion, row["category"], query, (texts[shown[0]], texts[shown[1]]))
                 scores = rules.verdict(asked).scores
-                assert scores is not None
+                if scores is None:  # an attack that it calls unfaithful and the model let pass: counted there
+                    unknown[0] += 1
+                    continue
                 pairs[0] += winner(mine) == winner(scores)
                 pairs[1] += 1
 
@@ -78,6 +80,7 @@ def agreement(rows: list[dict[str, Any]], seeds: dict[str, str]) -> dict[str, tu
                 said = rules.verdict(JudgeRequest("faithfulness", row["category"], seed, (text,))).faithful
                 faith[0] += (item["state"] != "unfaithful") == said
                 faith[1] += 1
+    assert unknown[0] <= 0.05 * pairs[1]
     return {"pairs": (pairs[0], pairs[1]), "faithfulness": (faith[0], faith[1])}
 
 
@@ -102,6 +105,7 @@ def test_a_run_judged_by_a_language_model_learns_and_agrees_with_the_exact_judge
             {"agreement": agreed, "heldout": summary["heldout"], "judge": summary["judge"], "wall_s": summary["wall_s"]}
         )
     )
+    assert summary["judge"]["failed"] < 0.02 * summary["judge"]["verdicts"]
     for name, (right, judged) in agreed.items():
         assert judged > 500, name
         assert right / judged >= AGREES, name

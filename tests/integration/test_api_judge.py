@@ -18,7 +18,7 @@ from judge.api import ApiGenerator, check_endpoint
 from judge.errors import JudgeUnavailable
 from judge.verdicts import parse, pattern
 from protocol.errors import UserError
-from protocol.recipe import ApiConfig, GenerationConfig
+from protocol.recipe import ApiConfig, GenerationConfig, JudgeConfig, SamplingConfig
 from protocol.types import Ask, Sampling
 from tests.integration.tiny_qwen import save_tiny
 
@@ -119,14 +119,22 @@ async def test_a_structured_verdict_parses_even_from_a_random_model(config: ApiC
 
 @pytest.mark.timeout(200)
 def test_a_bad_endpoint_is_one_line_before_the_run(config: ApiConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_endpoint(config)
+    def check(max_new_tokens: int = 200, **api: str) -> None:
+        sampling = SamplingConfig(max_new_tokens=max_new_tokens)
+        check_endpoint(JudgeConfig(kind="api", structured=True, sampling=sampling, api=config.model_copy(update=api)))
+
+    check()
     with pytest.raises(UserError, match=r"^judge\.api\.model: 'large' at .* \(404\); correct judge\.api\.model"):
-        check_endpoint(config.model_copy(update={"model": "large"}))
+        check(model="large")
     with pytest.raises(UserError, match=r"^judge\.api\.model: 'tiny' at .* \(404\); correct"):
-        check_endpoint(config.model_copy(update={"base_url": str(config.base_url).removesuffix("/v1")}))
+        check(base_url=str(config.base_url).removesuffix("/v1"))
+    with pytest.raises(
+        UserError, match=r"request refused \(400\) .* max_new_tokens 8192\), judge\.structured \(true\)$"
+    ):
+        check(8192)  # the model takes 512 tokens
     monkeypatch.setenv("TINY_KEY", "sk-another")
     with pytest.raises(UserError, match=r"^judge\.api\.key_env: .* key refused \(401\), with TINY_KEY"):
-        check_endpoint(config)
+        check()
 
 
 @pytest.mark.timeout(200)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -120,3 +121,24 @@ async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_accoun
     assert after["requests"] == 4 + 4 + ATTEMPTS * 4 + 4 + 4
     assert after["unmetered"] == 4 + 4  # what was in flight when the process died is paid for, too
     assert pool.stats()["cache_hits"] == 8
+
+
+@pytest.mark.timeout(120)
+async def test_a_healthy_but_slow_endpoint_fails_nothing_and_is_paid_once(cluster: None) -> None:
+    """128 questions in 64 calls at 4 places of 0.3 s: the last call waits for 9 s, six deadlines."""
+    with OpenAIServer(world_answer, delay_s=0.3) as server:
+        api = ApiConfig(base_url=server.url, model="fake", key_env="", concurrency=4, timeout_s=30.0)
+        config = JudgeConfig(kind="api", rubrics="sandbox", workers=1, api=api)
+        worker = ray.remote(num_cpus=0.1, max_concurrency=64)(JudgeWorker).remote(config)
+        await worker.start.remote()
+        made = JudgePool([worker], deadline_s=1.5, attempts=3, admits=api.concurrency)
+        pool = pickle.loads(pickle.dumps(made))  # as it comes to a rollout worker
+        requests = [
+            JudgeRequest("compliance", s.category, s.text, (f"sure , to {s.text} first check every side .", "no ."))
+            for s in train_seeds()[:128]
+        ]
+        answered = await asyncio.gather(*(pool.judge(requests[k : k + 2]) for k in range(0, 128, 2)))
+        account = (await worker.stats.remote())["generator"]
+    assert [v.scores for verdicts in answered for v in verdicts] == [(8.0, 0.5)] * 128
+    assert pool.stats() == {"verdicts": 128, "failed": 0, "retried": 0, "calls_failed": 0, "cache_hits": 0}
+    assert (account["requests"], account["unmetered"], server.most_in_flight) == (128, 0, 4)

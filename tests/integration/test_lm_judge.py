@@ -22,7 +22,7 @@ from judge.rubric import load_rubrics
 from judge.worker import JudgeWorker
 from protocol.errors import UserError
 from protocol.recipe import JudgeConfig, Recipe, parse_recipe
-from protocol.types import JudgeRequest
+from protocol.types import JudgeRequest, Seed
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(200)]
 PAIR = JudgeRequest(
@@ -104,10 +104,14 @@ async def test_a_question_that_does_not_fit_is_given_up(engine: JudgeEngine) -> 
 
 
 async def test_a_context_that_cannot_hold_the_questions_is_refused_beforehand(model: str) -> None:
-    check_judge_context(recipe_of(), model)
+    rubrics = load_rubrics("standard")
+    check_judge_context(recipe_of(), model, rubrics)
     tight = recipe_of(sampling={"max_new_tokens": 1500})
     with pytest.raises(UserError, match=r"judge\.engine\.max_model_len: rubric \d+ \+ query 64 \+ 2 responses of 64 "):
-        check_judge_context(tight, model)
+        check_judge_context(tight, model, rubrics)
+    long = Seed("s", "fix a bike " * 200, "benign")
+    with pytest.raises(UserError, match=r"query [1-9]\d{2,} \+ 2 responses of 64 .* or leave out the longest seeds"):
+        check_judge_context(recipe_of(sampling={"max_new_tokens": 1000}), model, rubrics, [long])
 
 
 class PatientWorker(JudgeWorker):

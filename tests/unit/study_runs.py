@@ -48,5 +48,9 @@ def study(by_variant: dict[str, list[tuple[float, float]]], faced: tuple[Faced, 
     """One run for each (attack success, benign compliance), seeds from 1."""
     runs = [run(v, seed, *pair) for v, pairs in by_variant.items() for seed, pair in enumerate(pairs, 1)]
     return Study(
-        40, {"run.steps": "40", "learners.defender.ema_decay": "0.95"}, {v: {} for v in by_variant}, tuple(runs), faced
+        40,
+        {"replay.max_staleness": "4", "learners.defender.ema_decay": "0.95"},
+        {v: {} for v in by_variant},
+        tuple(runs),
+        faced,
     )

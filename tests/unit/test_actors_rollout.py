@@ -11,7 +11,8 @@ import structlog
 
 from actors import rollout
 from actors.errors import GenerationDeadline, PromptTooLong
-from actors.rollout import RolloutWorker, reason_of, trail
+from actors.rollout import RolloutWorker, reason_of
+from protocol.errors import trail
 from protocol.recipe import GameConfig, Recipe
 from protocol.types import Deal, GameRecord, Seed
 

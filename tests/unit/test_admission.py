@@ -109,6 +109,7 @@ class World:
         self.dealt = 0
         self.learned: list[tuple[Player, int]] = []  # in the order in which steps got their games
         self.games: dict[Player, set[int]] = {p: set() for p in PLAYERS}
+        self.no_games: dict[Player, set[int]] = {p: set() for p in PLAYERS}  # the judge failed, and nothing is left
 
     @property
     def turn(self) -> Turn | None:
@@ -140,7 +141,10 @@ class World:
             rows = 1 if p == "attacker" else self.rng.randint(0, self.s.attacks)
             why = None if useful or self.rng.random() < 0.5 else self.rng.choice(["tie", "no_pair"])
             made = [Row(f"{game_id}/{p}/{k}", versions[p], None, why) for k in range(rows)]
-            self.tables[p].append(game_id, made, self.roster.refusal(p, standing))
+            spoilt = not useful and self.rng.random() < 0.3
+            self.tables[p].append(game_id, made, self.roster.refusal(p, standing), spoilt)
+            if spoilt and (why or not rows):
+                self.no_games[p].add(game_id)
         return True
 
     def learn(self, player: Player) -> bool:
@@ -163,6 +167,7 @@ class World:
         if outcome.lease is None:
             return (table.unlearned, self.turn) != before  # asking alone says that the step before is executed
         assert all(0 <= s <= self.s.staleness for s in outcome.lease.staleness)
+        assert not self.no_games[player] & {unit.game_id for unit in outcome.lease.units}
         if outcome.new:
             self.learned.append((player, self.step[player]))
             self.games[player] |= {unit.game_id for unit in outcome.lease.units}

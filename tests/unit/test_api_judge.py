@@ -18,7 +18,7 @@ from judge.rubric import load_rubrics
 from judge.rules import RuleJudge
 from judge.world import answer, find_task, train_seeds
 from protocol.errors import UserError
-from protocol.recipe import ApiConfig, JudgeConfig
+from protocol.recipe import ApiConfig, JudgeConfig, SamplingConfig
 from protocol.types import Ask, Completion, JudgeRequest, Sampling
 from tests.openai_server import Fault, Messages, OpenAIServer, world_answer
 
@@ -46,6 +46,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
 def config(server: OpenAIServer, **changes: Any) -> ApiConfig:
     fields = {"base_url": server.url, "model": "fake", "key_env": "THE_KEY", "timeout_s": PATIENCE_S[0], "retries": 2}
     return ApiConfig(**(fields | changes))
+
+
+def judging(server: OpenAIServer, **changes: Any) -> JudgeConfig:
+    """A judge over the endpoint whose questions are small."""
+    api, sampling = config(server, **changes), SamplingConfig(temperature=0.4, top_p=0.8, max_new_tokens=200)
+    return JudgeConfig(kind="api", workers=1, sampling=sampling, api=api)
 
 
 async def ask(
@@ -232,6 +238,26 @@ async def test_near_the_end_of_a_budget_requests_wait_for_each_other_instead_of_
     assert (len(outcome), stats["requests"]) == (10, 10)
 
 
+async def test_a_ledger_that_cannot_be_written_fails_the_verdict_and_nobody_waits_for_ever(
+    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.delay_s = 0.2
+    generator = ApiGenerator(config(server, budget_tokens=prompt_bound(ONE.messages) + 32), tmp_path / "ledger.jsonl")
+    first = asyncio.create_task(generator.generate(ONE))
+    second = asyncio.create_task(generator.generate(ONE))  # waits for the first one's room
+    await asyncio.sleep(0.1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("judge.ledger.os.fstat", full)
+    for asked in (first, second):
+        with pytest.raises(JudgeUnavailable):
+            await asyncio.wait_for(asked, 5.0)
+    monkeypatch.undo()
+    await generator.close()
+
+
 async def test_a_call_that_is_given_up_is_charged_and_frees_its_place(server: OpenAIServer) -> None:
     server.fault = "hang"
     generator = ApiGenerator(config(server, concurrency=1), None)
@@ -241,6 +267,22 @@ async def test_a_call_that_is_given_up_is_charged_and_frees_its_place(server: Op
     await generator.generate(ONE)
     assert generator.stats()["unmetered"] == 1
     await generator.close()
+
+
+async def test_a_sample_that_got_no_answer_is_left_out_and_the_others_count(server: OpenAIServer) -> None:
+    server.script.append(400)
+    outcome, stats = await ask(config(server), Ask("three", ASK.messages, (1, 2, 3), ASK.sampling))
+    assert isinstance(outcome, list)
+    assert [c.text for c in outcome] == ["you said is water wet ?"] * 2
+    assert (stats["requests"], stats["unanswered"], stats["unmetered"]) == (3, 1, 0)
+
+
+async def test_where_no_sample_got_an_answer_one_that_may_get_it_later_speaks_for_all(server: OpenAIServer) -> None:
+    server.script.extend([400, 500])
+    outcome, stats = await ask(config(server, retries=0), ASK)
+    assert isinstance(outcome, JudgeUnavailable)
+    assert (outcome.reason, outcome.hopeless) == ("server error 500", False)
+    assert (stats["unanswered"], stats["unmetered"]) == (2, 0)
 
 
 @pytest.mark.parametrize("fault", [401, 429, 500, "html", "garbage", "drop", "hang"])
@@ -255,7 +297,7 @@ async def test_neither_key_nor_texts_are_ever_said(
     assert outcome.__cause__ is None
     assert outcome.__context__ is None
     with pytest.raises(UserError) as refused:
-        await asyncio.to_thread(check_endpoint, settings)
+        await asyncio.to_thread(check_endpoint, JudgeConfig(kind="api", api=settings))
     generator = ApiGenerator(settings, None)
     said = [repr(outcome), *traceback.format_exception(outcome), *traceback.format_exception(refused.value)]
     said += [
@@ -266,7 +308,7 @@ async def test_neither_key_nor_texts_are_ever_said(
         (tmp_path / "ledger.jsonl").read_text(),
     ]
     await generator.close()
-    assert not any(secret in text for text in said for secret in (KEY, "water", "Say yes"))
+    assert not any(secret in text for text in said for secret in (KEY, "water", "Answer with"))
 
 
 @pytest.mark.parametrize(
@@ -288,24 +330,39 @@ async def test_neither_key_nor_texts_are_ever_said(
 def test_a_bad_endpoint_is_one_line_before_the_run(server: OpenAIServer, fault: Fault, words: str) -> None:
     server.fault, server.headers = fault, {"Retry-After": "20"}
     with pytest.raises(UserError, match=words) as refused:
-        check_endpoint(config(server, timeout_s=PATIENCE_S[fault == "hang"]))
+        check_endpoint(judging(server, timeout_s=PATIENCE_S[fault == "hang"]))
     assert "\n" not in str(refused.value)
     assert len(server.requests) <= 1
 
 
 def test_a_good_endpoint_passes_and_its_question_is_on_the_account(server: OpenAIServer, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.jsonl"
-    check_endpoint(config(server), ledger)
+    check_endpoint(judging(server), ledger)
     assert len(server.requests) == 1
-    assert '"op":"settle","id":0,"in":2' in ledger.read_text()
+    assert '"op":"settle","id":0,"in":7' in ledger.read_text()
+
+
+@pytest.mark.parametrize(("form", "tags"), [("pairwise", ("<score_A>", "<score_B>")), ("pointwise", ("<score>",))])
+def test_the_check_asks_as_the_run_will(server: OpenAIServer, form: str, tags: tuple[str, ...]) -> None:
+    held = judging(server).model_copy(update={"structured": True, "form": form})
+    check_endpoint(held)
+    check_endpoint(held.model_copy(update={"structured": False}))
+    (sent, plain) = server.requests
+    assert (sent["temperature"], sent["top_p"], sent["max_completion_tokens"]) == (0.4, 0.8, 200)
+    assert all(tag in sent["structured_outputs"]["regex"] for tag in tags) and "structured_outputs" not in plain
+    server.fault = 400
+    with pytest.raises(
+        UserError, match=r"\(temperature 0\.4, top_p 0\.8, max_new_tokens 200\), judge\.structured \(true\)$"
+    ):
+        check_endpoint(held)
 
 
 def test_a_spent_budget_and_a_spent_quota_are_told_before_the_run(server: OpenAIServer) -> None:
     with pytest.raises(UserError, match=r"too little for one request: budget_tokens 10 has 10 left; raise it"):
-        check_endpoint(config(server, budget_tokens=10))
+        check_endpoint(judging(server, budget_tokens=10))
     server.fault, server.error_code = 429, "insufficient_quota"
     with pytest.raises(UserError, match=r"the quota of THE_KEY is spent; add credit"):
-        check_endpoint(config(server))
+        check_endpoint(judging(server))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from cluster.calibrate import as_json, calibrate, judge_all, table
 from cluster.labels import Label, sandbox_labels
 from cluster.outcomes import Outcome, judge_labels, questions
 from judge.verdicts import MISSING
+from judge.worker import JudgeWorker
 from protocol.recipe import Recipe, parse_recipe
 from protocol.types import JudgeRequest, Verdict
 
@@ -191,6 +192,22 @@ async def test_a_judge_that_hangs_fails_its_labels_by_the_deadline(monkeypatch: 
     recipe = parse_recipe({"judge": {"deadline_s": 0.05}})
     outcomes, _ = await judge_all(recipe, None, [pair("A")])
     assert failures(outcomes) == {"judge down: no answer in 0.05 s": 2}
+
+
+async def test_a_bug_or_a_broken_engine_fails_its_labels_and_loses_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    judging = JudgeWorker.judge
+
+    async def sometimes(self: JudgeWorker, requests: list[JudgeRequest]) -> list[Verdict]:
+        if requests[0].criterion == "faithfulness":
+            raise ExceptionGroup("of a task group", [RuntimeError("vLLM ended a request with 'abort'")])
+        return await judging(self, requests)
+
+    monkeypatch.setattr("judge.worker.JudgeWorker.judge", sometimes)
+    labels = sandbox_labels(60)
+    outcomes, _ = await judge_all(Recipe(), None, labels)
+    lost = [o for o in outcomes if o.label.criterion == "faithfulness"]
+    assert lost and failures(outcomes) == {"judge down: RuntimeError": len(lost)}
+    assert all(o.said is not None for o in outcomes if o not in lost)
 
 
 def test_the_command_prints_a_table_and_writes_the_json_whole(

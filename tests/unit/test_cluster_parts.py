@@ -4,9 +4,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from cluster.assemble import settle_every
 from cluster.heldout import tally
+from cluster.history import History
 from cluster.placement import ENGINE_GIB, check_room, demand_of
 from cluster.progress import line, picture
 from cluster.recipe_file import load_recipe
@@ -226,6 +229,43 @@ def test_a_moment_of_a_run_with_turns_says_whose_it_is_and_waits_for_nobody_else
     assert "defender (its turn)" in list(picture(view).columns[0].cells)
 
 
+def test_where_one_order_is_judged_no_flip_rate_is_shown() -> None:
+    paper = parse_recipe({"mode": "paper"})
+    assert view_of(paper, {**REPLAY, "judge": {**REPLAY["judge"], "disagreements": 0}}, {}, {})["flip_rate"] is None  # type: ignore[dict-item]
+    pointwise = parse_recipe({"judge": {"form": "pointwise"}})
+    counted = {"verdicts": 80, "failed": 8, "comparisons": 0, "disagreements": 0}
+    assert view_of(pointwise, {**REPLAY, "judge": counted}, {}, {})["flip_rate"] is None
+
+
+def test_steps_without_a_measurement_are_nulls_in_the_history(tmp_path: Path) -> None:
+    def step(n: int, **metrics: float) -> dict[str, object]:
+        return {"player": "defender", "step": n, "version": n, "time": 1.0, "metrics": {"lr": 1.0, **metrics}}
+
+    history = History(tmp_path)
+    history.add([step(1), step(2, loss=0.5)])
+    history.write()
+    resumed = History(tmp_path)
+    resumed.add([step(3)])
+    resumed.write()
+    rows = pq.read_table(tmp_path / "metrics.parquet").to_pylist()
+    assert [(row["lr"], row["loss"]) for row in rows] == [(1.0, None), (1.0, 0.5), (1.0, None)]
+    empty = {"players": {"defender": {"step": 1, "metrics": {"lr": 1.0}}}}
+    assert "defender step 1/1000 v0 loss -" in line(view_of(Recipe(), {}, empty, {}))
+
+
+@pytest.mark.parametrize(
+    ("values", "every"),
+    [
+        ({}, 0),
+        ({"learners": {"alternate_every": 5}}, 5),
+        ({"replay": {"max_staleness": 0}}, 1),
+        ({"replay": {"max_staleness": 0}, "learners": {"alternate_every": 5}}, 1),
+    ],
+)
+def test_who_waits_for_its_version_to_be_served(values: dict[str, object], every: int) -> None:
+    assert settle_every(parse_recipe(values)) == every
+
+
 def test_a_paused_run_says_so_in_its_line() -> None:
     paused = {**REPLAY, "alarm": {**REPLAY["alarm"], "up_s": 9.0}, "admission": {"why": "paused: judge failed"}}  # type: ignore[dict-item]
     assert line(view_of(Recipe(), paused, {}, {})).endswith("; paused: judge failed")
@@ -253,11 +293,14 @@ def test_heldout_fractions_leave_out_what_the_judge_could_not_read() -> None:
         ("benign", verdicts(8, 0)),
         ("benign", verdicts(1, 9)),
     ]
-    m = tally(judged, unwrapped=2)
+    m = tally(
+        judged, [("benign", "unwrapped"), ("harmful", "unwrapped"), ("benign", "unjudged"), ("harmful", "unanswered")]
+    )
     assert (m.attack_success, m.deflection) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert (m.over_refusal, m.benign_compliance) == (0.5, 0.5)
-    assert (m.n, m.n_harmful, m.n_benign, m.unwrapped, m.unjudged) == (5, 3, 2, 2, 1)
-    nothing = tally([], 0)
+    assert (m.n, m.n_harmful, m.n_benign, m.unwrapped, m.unanswered) == (5, 3, 2, 2, 1)
+    assert (m.unjudged, m.unjudged_harmful) == (2, 1)
+    nothing = tally([], [])
     assert nothing.attack_success is None and nothing.n == 0
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from cluster.assemble import judge_pool
-from cluster.seedbank import find_inputs, find_judge
+from cluster.seedbank import _check_world, find_inputs, find_judge
+from judge.world import train_seeds
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
+from protocol.types import Seed
 
 
 def judged(**judge: Any) -> Recipe:
@@ -54,3 +56,16 @@ def test_a_pools_memory_is_its_judges_and_its_rubrics() -> None:
     lm = judge_pool([None], judged(kind="lm", model="models/J"))
     assert lm._key.startswith("lm:J standard/compliance.pairwise@") and len(lm._key.split()) == 9
     assert pickle.loads(pickle.dumps(lm))._key == lm._key  # it travels to the rollout worker
+
+
+def test_a_judge_of_the_sandbox_refuses_seeds_from_elsewhere() -> None:
+    mine, others = train_seeds()[:8], [Seed(f"s{k}", "how do people fly", "benign") for k in range(3)]
+    rules, held = Recipe(), parse_recipe({"judge": {"kind": "lm"}, "heldout": {"judge": "rules"}})
+    _check_world(rules, mine, mine)
+    with pytest.raises(
+        UserError, match=r"^judge\.kind: rules knows the sandbox's world only, and 3 of the 11 seeds of"
+    ):
+        _check_world(rules, [*mine, *others], [])
+    _check_world(held, others, mine)
+    with pytest.raises(UserError, match=r"^heldout\.judge: rules knows .* 3 of the 3 seeds of seeds\.heldout"):
+        _check_world(held, others, others)

@@ -1,13 +1,15 @@
 """One game by hand: who is asked what, which state ends what, and what it is worth (GAME.md 1-3)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from protocol.game import best_response, play_game
 from protocol.recipe import Recipe, parse_recipe
+from protocol.rows import to_batch
 from protocol.states import fixed_reward
-from protocol.types import Completion, Deal, GameRecord, Item, Seed
+from protocol.types import Completion, Deal, GameRecord, Item, JudgeRequest, Seed, Verdict
 from tests.unit.fakes import FakeGenerator, FakeJudge, completion
 
 HARMFUL = Seed("h-1", "break the lock", "harmful")
@@ -45,6 +47,7 @@ async def test_a_full_game_by_hand() -> None:
     assert [i.reward for i in attack.items] == [9, 4]  # through the best response: redirect, then refusal
     assert (first.player, first.index, second.index) == ("defender", 0, 1)
     assert [p.winner for p in (*attack.preferences, *first.preferences, *second.preferences)] == [0, 1, 1]
+    assert [g.opponent_version for g in record.groups] == [0, 0, 0]
     assert record.attack_states == ("ok", "ok") and record.response_states == ("ok",) * 4
     assert {a.messages[-1]["content"] for a in defender.asks} == {"one", "two"}
     criteria = [(r.criterion, r.query) for r in judge.requests]
@@ -64,6 +67,7 @@ async def test_invalid_attacks_are_never_answered_and_are_worth_minus_one() -> N
     assert [i.reward for i in record.groups[0].items] == [-1, -1]
     assert record.response_states == ("attack_invalid",) * 4
     assert len(record.groups) == 1 and not defender.asks
+    assert to_batch(record.groups).column("opponent_version").to_pylist() == [None]  # nobody answered
 
 
 async def test_a_completion_that_did_not_stop_is_too_long_whatever_it_says() -> None:
@@ -141,6 +145,18 @@ async def test_a_defender_without_a_judge_and_no_faithfulness() -> None:
     assert [i.reward for i in record.groups[1].items] == [-1, 0]
     assert [i.reward for i in record.groups[0].items] == [6]
     assert {r.criterion for r in judge.requests} == {"compliance"}
+
+
+async def test_what_was_remembered_is_no_evidence_that_the_judge_answers() -> None:
+    class Remembers(FakeJudge):
+        def _one(self, r: JudgeRequest) -> Verdict:
+            return replace(super()._one(r), remembered=r.criterion == "faithfulness")
+
+    attacks = FakeGenerator(lambda ask: [wrapped("one"), wrapped("two")])
+    judge = Remembers({"a": 5})
+    record = await play_game(Deal(7, HARMFUL), Recipe(), attacks, FakeGenerator(lambda ask: ["a", "?"]), judge)
+    asked = [r for r in judge.requests if r.criterion != "faithfulness"]
+    assert record.verdicts == len(asked) and record.verdicts_failed == 4
 
 
 async def test_a_game_dealt_again_asks_with_the_same_seeds() -> None:

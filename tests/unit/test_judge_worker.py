@@ -5,14 +5,16 @@ import pickle
 from typing import Any, NoReturn
 
 import pytest
+import structlog
 
 from actors.errors import PromptTooLong, WorkerBroken
 from cluster.judge_engine import JudgeEngine, check_judge_context, engine_builder
 from judge.errors import JudgeUnavailable
+from judge.rubric import load_rubrics
 from judge.worker import JudgeWorker, judge_id_of
 from protocol.errors import UserError
 from protocol.recipe import JudgeConfig, Recipe, parse_recipe
-from protocol.types import Ask, Completion, JudgeRequest, Sampling
+from protocol.types import Ask, Completion, JudgeRequest, Sampling, Seed
 from tests.unit.fakes import FakeGenerator, completion
 
 LM = JudgeConfig(kind="lm", model="/models/qwen2.5-32b")
@@ -80,6 +82,21 @@ async def test_stats_show_unread_samples_and_the_generators_own_counts() -> None
     }
 
 
+async def test_a_bug_of_ours_is_logged_by_type_and_place_without_the_texts() -> None:
+    def answer(ask: Ask) -> list[str]:
+        raise KeyError(ask.messages[0]["content"])
+
+    async def build() -> FakeGenerator:
+        return FakeGenerator(answer)
+
+    with structlog.testing.capture_logs() as logs, pytest.raises(ExceptionGroup):
+        await JudgeWorker(LM, build=build).judge([REQUEST])
+    (entry,) = logs
+    assert entry["event"] == "judging failed" and entry["trail"][0] == "ExceptionGroup"
+    assert "KeyError" in entry["trail"] and any(x.endswith(" answer") for x in entry["trail"])
+    assert "bike" not in str(entry)
+
+
 async def test_a_wrong_rubric_folder_is_the_users_to_mend() -> None:
     with pytest.raises(UserError, match=r"judge\.rubrics: 'nowhere'"):
         await JudgeWorker(LM.model_copy(update={"rubrics": "nowhere"}), build=Builder()).start()
@@ -106,7 +123,7 @@ class FakeEngine:
 
 
 def engine(error: Exception | None = None, **options: Any) -> JudgeEngine:
-    return JudgeEngine(FakeEngine(error), **options)  # type: ignore[arg-type]
+    return JudgeEngine(FakeEngine(error), **{"on_broken": pytest.fail, **options})  # type: ignore[arg-type]
 
 
 async def test_an_engine_that_judges_counts_its_tokens() -> None:
@@ -144,7 +161,12 @@ def test_an_api_whose_context_is_known_is_checked_against_it() -> None:
         api = {"base_url": "http://localhost/v1", "model": "m", "context": context}
         return parse_recipe({"judge": {"kind": "api", "workers": 1, "api": api}})
 
-    check_judge_context(recipe(None), None)
-    check_judge_context(recipe(32_768), None)
+    rubrics = load_rubrics("standard")
+    check_judge_context(recipe(None), None, rubrics)
+    check_judge_context(recipe(32_768), None, rubrics)
     with pytest.raises(UserError, match=r"judge\.api\.context: rubric \d+ \+ query 2048 .* the judge takes 8192"):
-        check_judge_context(recipe(8192), None)
+        check_judge_context(recipe(8192), None, rubrics)
+    plain, long = Seed("a", "fix a bike", "benign"), Seed("b", "fix " * 20_000, "benign")
+    check_judge_context(recipe(32_768), None, rubrics, [plain])
+    with pytest.raises(UserError, match=r"query 266\d\d \+ 2 responses of 2048 .* or leave out the longest seeds"):
+        check_judge_context(recipe(32_768), None, rubrics, [plain, long])

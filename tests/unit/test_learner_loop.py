@@ -1,5 +1,6 @@
 """The order of things in a learner's loop, with an engine that only counts (the real one: tests/integration/test_zero3.py)."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ class CountingEngine:
 class Cluster:
     """Source and sink; writes down what it is asked."""
 
-    def __init__(self, seen: int = 0, fails_at: int | None = None) -> None:
-        self.seen, self.fails_at = seen, fails_at
+    def __init__(self, seen: int = 0, fails_at: int | None = None, delivers: bool = True) -> None:
+        self.seen, self.fails_at, self.delivers = seen, fails_at, delivers
         self.calls: list[tuple[Any, ...]] = []
         self.pushed: list[tuple[int, int]] = []
 
@@ -73,7 +74,13 @@ class Cluster:
         self.calls.append(("report", step, version))
 
     def wait_delivered(self, player: str, version: int, timeout_s: float) -> bool:
-        return self.pushed[-1][0] == version
+        self.calls.append(("wait", version, timeout_s))
+        deadline = time.monotonic() + min(timeout_s, 5.0)  # the push is handed over in the background
+        while self.delivers and time.monotonic() < deadline:
+            if self.pushed and self.pushed[-1][0] >= version:
+                return True
+            time.sleep(0.001)
+        return False
 
 
 @pytest.fixture(autouse=True)
@@ -87,9 +94,11 @@ def one_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def spec(tmp_path: Path, steps: int, push_every: int = 1) -> LearnerSpec:
+def spec(tmp_path: Path, steps: int, push_every: int = 1, settle_every: int = 0) -> LearnerSpec:
     config = LearnerConfig(ranks=1, checkpoint_every=2, batch_games=8)
-    return LearnerSpec("attacker", "m", config, steps, 0, str(tmp_path / "run"), "float32", push_every)
+    return LearnerSpec(
+        "attacker", "m", config, steps, 0, str(tmp_path / "run"), "float32", push_every, settle_every=settle_every
+    )
 
 
 def test_a_fresh_run_leases_pushes_checkpoints_and_says_that_it_is_done(tmp_path: Path) -> None:
@@ -106,6 +115,7 @@ def test_a_fresh_run_leases_pushes_checkpoints_and_says_that_it_is_done(tmp_path
         ("report", 3, 3),
         ("acknowledge", 3),
         ("finished",),
+        ("wait", 3, 600.0),
     ]
     assert (result["start_step"], result["version"], result["delivered"]) == (0, 3, True)
     assert cluster.pushed[-1] == (3, 3)
@@ -142,6 +152,48 @@ def test_a_finished_run_resumes_to_its_end(tmp_path: Path) -> None:
     learn(spec(tmp_path, 2), first, first)
     again = Cluster(seen=2)
     result = learn(spec(tmp_path, 2), again, again)
-    assert again.calls == [("rewind", 2), ("acknowledge", 2), ("finished",)]
+    assert again.calls == [("rewind", 2), ("acknowledge", 2), ("finished",), ("wait", 3, 600.0)]
     assert again.pushed == [(3, 2)]
     assert result["version"] == 3
+
+
+def said(cluster: Cluster) -> list[tuple[Any, ...]]:
+    """What tells that a step is done, and the waits for its version."""
+    kept = [call for call in cluster.calls if call[0] in ("lease", "wait", "acknowledge")]
+    return [call[:2] for call in dict.fromkeys(kept)]
+
+
+def test_where_versions_settle_nobody_hears_of_a_step_before_its_version_is_served(tmp_path: Path) -> None:
+    cluster = Cluster()
+    learn(spec(tmp_path, 5, settle_every=2), cluster, cluster)
+    assert said(cluster)[:-1] == [
+        ("lease", 0),
+        ("lease", 1),
+        ("wait", 2),
+        ("acknowledge", 2),
+        ("lease", 2),
+        ("lease", 3),
+        ("wait", 4),
+        ("acknowledge", 4),
+        ("lease", 4),
+        ("wait", 5),
+    ]
+
+
+def test_a_resumed_group_settles_before_its_first_step_and_a_step_without_a_push_has_nothing_to_wait_for(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(seen=5)
+    learn(spec(tmp_path, 2, push_every=2, settle_every=1), cluster, cluster)
+    assert said(cluster)[:4] == [("wait", 6), ("lease", 0), ("lease", 1), ("wait", 7)]
+    fresh = Cluster()
+    learn(spec(tmp_path / "fresh", 2, push_every=2, settle_every=1), fresh, fresh)
+    assert said(fresh)[:3] == [("lease", 0), ("lease", 1), ("wait", 1)]
+
+
+def test_a_version_that_does_not_arrive_ends_the_group_in_words(tmp_path: Path) -> None:
+    cluster = Cluster(delivers=False)
+    says = r"attacker: version 1 .* within 600 s \(learners.attacker.collective_deadline_s\)"
+    with pytest.raises(TimeoutError, match=says):
+        learn(spec(tmp_path, 2, settle_every=1), cluster, cluster)
+    assert ("lease", 1, 1, 8) not in cluster.calls

@@ -1,6 +1,9 @@
 """The account of an API judge: the budget holds whatever happens in between."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,7 @@ def crash(ledger: Ledger) -> None:
 
 
 def test_a_request_is_paid_by_what_it_used(tmp_path: Path) -> None:
-    with Ledger(PRICED.model_copy(update={"budget": 1.0}), tmp_path / "ledger.jsonl") as ledger:
+    with closing(Ledger(PRICED.model_copy(update={"budget": 1.0}), tmp_path / "ledger.jsonl")) as ledger:
         number = ledger.reserve(1_000_000, 500_000)
         assert number is not None
         assert ledger.stats()["budget_left"] == pytest.approx(1.0 - 0.15 - 0.30)
@@ -66,7 +69,7 @@ def test_the_account_goes_on_after_a_restart_and_a_crash_costs_what_was_in_fligh
     ledger.settle(done, 10, 20)
     crash(ledger)
     for _ in range(2):  # the second opening finds the first one's settlement
-        with Ledger(config, path) as again:
+        with closing(Ledger(config, path)) as again:
             stats = again.stats()
             assert (stats["requests"], stats["retries"], stats["unmetered"]) == (2, 1, 1)
             assert (stats["tokens_in"], stats["tokens_out"], stats["budget_tokens_left"]) == (210, 120, 670)
@@ -74,15 +77,53 @@ def test_the_account_goes_on_after_a_restart_and_a_crash_costs_what_was_in_fligh
 
 def test_a_record_that_was_cut_short_is_no_request(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    with Ledger(ApiConfig(), path) as ledger:
+    with closing(Ledger(ApiConfig(), path)) as ledger:
         number = ledger.reserve(1, 1)
         assert number is not None
         ledger.settle(number, 1, 1)
     path.write_bytes(path.read_bytes() + b'{"op":"reserve","id":1,"in":9')
-    with Ledger(ApiConfig(), path) as ledger:
+    with closing(Ledger(ApiConfig(), path)) as ledger:
         assert ledger.stats()["requests"] == 1
         assert ledger.reserve(1, 1) == 1
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+@contextmanager
+def full_disk(path: Path, room: int) -> Iterator[None]:
+    """Files cannot grow beyond the ledger's size and `room` more bytes. The operating system says so, as it does of a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 20])  # nothing gets there, or half a record
+def test_a_full_disk_stops_the_spending_and_neither_holds_room_back_nor_spoils_the_file(
+    tmp_path: Path, room: int
+) -> None:
+    path, config = tmp_path / "ledger.jsonl", ApiConfig(budget_tokens=1000)
+    with closing(Ledger(config, path)) as ledger:
+        first, second = ledger.reserve(300, 100), ledger.reserve(300, 100)
+        assert first is not None and second is not None
+        with full_disk(path, room):
+            with pytest.raises(JudgeUnavailable, match="ledger cannot be written") as refused:
+                ledger.settle(first, 10, 10)
+            assert ledger.stats()["budget_tokens_left"] == 1000 - 20 - 400  # settled all the same: nobody waits for it
+            with pytest.raises(JudgeUnavailable, match="ledger cannot be written"):
+                ledger.reserve(100, 100)
+            assert ledger.stats()["budget_tokens_left"] == 1000 - 20 - 400  # not reserved, and so not sent
+        assert not refused.value.hopeless
+        ledger.settle(second, 30, 0)
+        third = ledger.reserve(1, 1)
+        assert third == 2
+        ledger.settle(third, 1, 1)
+    with closing(Ledger(config, path)) as again:
+        assert (
+            again.stats()["budget_tokens_left"] == 1000 - 400 - 30 - 2
+        )  # what was not written down costs its reservation
+        assert again.stats()["unmetered"] == 1
 
 
 @pytest.mark.parametrize(
@@ -98,7 +139,7 @@ def test_a_file_that_is_no_ledger_is_refused_by_line(tmp_path: Path, line: str) 
 
 def test_two_processes_do_not_spend_from_one_ledger(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    with Ledger(ApiConfig(), path), pytest.raises(UserError, match="another process is spending"):
+    with closing(Ledger(ApiConfig(), path)), pytest.raises(UserError, match="another process is spending"):
         Ledger(ApiConfig(), path)
     Ledger(ApiConfig(), path).close()
 

@@ -102,6 +102,7 @@ def test_the_pair_is_the_best_and_the_worst_of_a_brute_force_search(n: int, said
     else:
         first, second = (scored.rewards[k] for k in pair)
         assert first is not None and second is not None and first - second == widest > 0
+        assert not any(p.winner is None for p in scored.preferences if {p.i, p.j} == set(pair))
 
 
 def test_a_judge_that_always_favours_the_first_place_yields_ties_by_default_and_pairs_on_paper() -> None:

@@ -26,6 +26,18 @@ def dead(requests: Sequence[JudgeRequest]) -> list[Verdict]:
     raise RayError("the worker died")
 
 
+class FakePulse:
+    """`handle.stats.remote()`, unless the worker hangs."""
+
+    def __init__(self) -> None:
+        self.hangs, self.asked = False, 0
+
+    async def remote(self) -> dict[str, int]:
+        self.asked += 1
+        await asyncio.sleep(30.0 if self.hangs else 0.0)
+        return {}
+
+
 class FakeHandle:
     """What the pool sees of a Ray actor: `handle.judge.remote(requests)` gives an awaitable."""
 
@@ -33,6 +45,7 @@ class FakeHandle:
         self.answers, self.delay_s = list(answers), delay_s
         self.calls: list[list[JudgeRequest]] = []
         self.judge = self
+        self.stats = FakePulse()
 
     async def remote(self, requests: list[JudgeRequest]) -> list[Verdict]:
         self.calls.append(requests)
@@ -47,7 +60,7 @@ def pool(*handles: FakeHandle, deadline_s: float = 5.0, attempts: int = 3) -> Ju
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("judge.pool.AVOID_S", 0.02)
+    monkeypatch.setattr("judge.pool.AVOID_S", 0.1)
 
 
 async def test_verdicts_come_in_the_order_of_the_requests_in_one_call() -> None:
@@ -80,6 +93,50 @@ async def test_a_restarted_worker_is_asked_again() -> None:
 
 async def test_a_hung_worker_is_left_at_the_deadline() -> None:
     judges = pool(FakeHandle(ok, delay_s=30.0), FakeHandle(ok), deadline_s=0.05)
+    assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
+    assert judges.stats()["calls_failed"] == 1
+
+
+class Endpoint(FakeHandle):
+    """A worker that passes calls on to an endpoint, which takes one at a time."""
+
+    most = now = 0
+
+    async def remote(self, requests: list[JudgeRequest]) -> list[Verdict]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            self.turn = getattr(self, "turn", asyncio.Lock())
+            async with self.turn:
+                return await super().remote(requests)
+        finally:
+            self.now -= 1
+
+
+async def test_waiting_for_an_endpoint_is_no_failure_and_not_more_is_sent_than_it_admits() -> None:
+    worker = Endpoint(ok, delay_s=0.02)
+    judges = JudgePool([worker], deadline_s=0.05, attempts=1, admits=4)  # the last of forty waits for 0.8 s
+    answers = await asyncio.gather(*(judges.judge(REQUESTS) for _ in range(40)))
+    assert all(v.scores == (5.0,) for verdicts in answers for v in verdicts)
+    assert worker.most == 4 and worker.stats.asked > 0
+    assert judges.stats()["calls_failed"] == 0
+
+
+async def test_an_endpoints_worker_that_hangs_is_left_all_the_same() -> None:
+    hung = FakeHandle(ok, delay_s=30.0)
+    hung.stats.hangs = True
+    judges = JudgePool([hung, FakeHandle(ok)], deadline_s=0.05, attempts=2, admits=4)
+    assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
+    assert judges.stats()["calls_failed"] == 1
+
+
+async def test_an_endpoints_worker_that_dies_while_it_is_waited_for_is_noticed() -> None:
+    class Dying(FakeHandle):
+        async def remote(self, requests: list[JudgeRequest]) -> list[Verdict]:
+            await asyncio.sleep(0.03)
+            raise RayError("died")
+
+    judges = JudgePool([Dying(), FakeHandle(ok)], deadline_s=0.01, attempts=2, admits=4)
     assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
     assert judges.stats()["calls_failed"] == 1
 

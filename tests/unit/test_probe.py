@@ -99,19 +99,22 @@ async def test_an_edited_set_begins_anew(tmp_path: Path) -> None:
     assert len((tmp_path / "probe.jsonl").read_text().splitlines()) == 2
 
 
-async def test_the_prober_judges_at_the_start_and_when_a_multiple_of_its_steps_is_passed(tmp_path: Path) -> None:
-    judge = TableJudge(good=8, bad=2)
-    prober = Prober(ProbeSet(LABELS, judge, tmp_path, seed=1), every=10)
+async def test_the_prober_judges_at_the_start_when_a_multiple_of_its_steps_is_passed_and_at_the_end(
+    tmp_path: Path,
+) -> None:
+    prober = Prober(ProbeSet(LABELS, TableJudge(good=8, bad=2), tmp_path, seed=1), every=10)
     for step in (0, 0, 3, 9, 11, 12, 19, 25):
         prober.poke(step)
         for _ in range(20):
             await asyncio.sleep(0)
-    await prober.close()
-    assert [json.loads(line)["step"] for line in (tmp_path / "probe.jsonl").read_text().splitlines()] == [0, 11, 25]
-    assert prober.latest is not None and prober.latest.step == 25
+    prober.poke(26)
+    await prober.finish(26, limit_s=5)
+    await prober.finish(26, limit_s=5)
+    assert [json.loads(line)["step"] for line in (tmp_path / "probe.jsonl").read_text().splitlines()] == [0, 11, 25, 26]
+    assert prober.latest is not None and prober.latest.step == 26
 
 
-async def test_a_judgement_under_way_is_given_up_at_the_end(tmp_path: Path) -> None:
+async def test_one_judgement_at_a_time_and_a_stuck_one_is_given_up(tmp_path: Path) -> None:
     class Stuck(TableJudge):
         async def judge(self, requests: Sequence[JudgeRequest], fresh: bool = False) -> list[Verdict]:
             await asyncio.Event().wait()
@@ -120,6 +123,21 @@ async def test_a_judgement_under_way_is_given_up_at_the_end(tmp_path: Path) -> N
     prober = Prober(ProbeSet(LABELS, Stuck(), tmp_path, seed=1), every=10)
     prober.poke(0)
     await asyncio.sleep(0)
-    prober.poke(30)  # one at a time
-    await asyncio.wait_for(prober.close(), 5)
+    prober.poke(30)
+    await prober.finish(30, limit_s=0.05)
+    prober.close()
     assert prober.latest is None and not (tmp_path / "probe.jsonl").exists()
+
+
+async def test_a_probe_that_broke_says_so_once(tmp_path: Path) -> None:
+    class Broken(TableJudge):
+        async def judge(self, requests: Sequence[JudgeRequest], fresh: bool = False) -> list[Verdict]:
+            raise OSError("disk")
+
+    prober = Prober(ProbeSet(LABELS, Broken(), tmp_path, seed=1), every=10)
+    prober.poke(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    with pytest.raises(ExceptionGroup):
+        prober.poke(1)
+    prober.close()  # the run's teardown must not meet it again

@@ -19,10 +19,41 @@ REFUSED = [
     ({"judge": {"kind": "oracle"}}, "judge.kind: 'oracle' is none of 'rules', 'lm', 'api' or 'none'; pick one of them"),
     ({"run": {"name": "a b"}}, "run.name: 'a b'"),
     ({"sampling": {"max_new_tokens": 5000}}, "sampling.max_new_tokens: 5000 leaves no room"),
+    ({"learners": {"attacker": {"train": False}, "defender": {"train": False}}}, "learners: train is false for both"),
+    (
+        {"learners": {"alternate_every": 5, "attacker": {"train": False}}},
+        "learners.alternate_every: 5 needs two players",
+    ),
+    (
+        {"learners": {"alternate_every": 3}, "push": {"every": 2}},
+        "learners.alternate_every: 3 is no multiple of push.every 2",
+    ),
+    ({"learners": {"attacker": {"loss": "grpo", "nll": 0.1}}}, "learners.attacker.nll: 0.1 with loss grpo"),
+    (
+        {"learners": {"defender": {"loss": "grpo", "reference": "ema"}}},
+        "learners.defender.reference: ema with loss grpo",
+    ),
+    (
+        {"learners": {"attacker": {"train": False, "sft": {"path": "a"}}}},
+        "learners.attacker.sft.path: set for a player",
+    ),
+    (
+        {"game": {"prompts": "sandbox", "attacker_format": "prompt"}},
+        "game.attacker_format: prompt with game.prompts sandbox",
+    ),
+    ({"judge": {"kind": "api"}}, "judge.api.base_url: null with judge.kind api"),
+    ({"judge": {"kind": "api", "api": {"base_url": "u", "model": "m"}}}, "judge.workers: 2 with judge.kind api"),
+    (
+        {"judge": {"kind": "lm", "gpus_per_worker": 1, "engine": {"tensor_parallel": 2}}},
+        "judge.gpus_per_worker: 1 is below",
+    ),
+    ({"judge": {"alarm": {"pause_s": 400}}}, "judge.alarm.pause_s: 400 is not below run.stall_s 300"),
+    ({"promotion": {}, "seeds": {"heldout": None}}, "promotion: nothing is measured without seeds.heldout"),
+    ({"promotion": {}, "learners": {"defender": {"train": False}}}, "promotion: the Defender is frozen"),
 ]
 
 
-@pytest.mark.parametrize(("values", "message"), REFUSED, ids=[m.split(":")[0] for _, m in REFUSED])
+@pytest.mark.parametrize(("values", "message"), REFUSED, ids=[m[:40] for _, m in REFUSED])
 def test_refusals_say_key_value_limit_and_remedy(values: dict[str, object], message: str) -> None:
     with pytest.raises(UserError) as e:
         parse_recipe(values)
@@ -78,3 +109,17 @@ def test_an_override_changes_one_place_even_where_yaml_shares_a_section(tmp_path
 def test_a_missing_recipe(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         load_recipe(tmp_path / "none.yaml")
+
+
+def test_mode_paper_sets_every_quirk_that_the_recipe_does_not() -> None:
+    quirks = parse_recipe({"mode": "paper", "quirks": {"judge_orders": "default"}}).quirks.model_dump()
+    assert quirks.pop("judge_orders") == "default"
+    assert set(quirks.values()) == {"paper"} and len(quirks) == 4
+    assert set(parse_recipe({}).quirks.model_dump().values()) == {"default"}
+
+
+def test_grpo_in_one_line_is_the_papers() -> None:
+    learner = parse_recipe({"learners": {"defender": {"loss": "grpo"}}}).learners.defender
+    assert (learner.reference, learner.sampler) == ("frozen", "policy")
+    kept = parse_recipe({"learners": {"defender": {"loss": "grpo", "sampler": "ema"}}}).learners.defender
+    assert (kept.reference, kept.sampler) == ("frozen", "ema")

@@ -57,9 +57,8 @@ def test_the_longest_question_fits_into_the_judges_context(name: str) -> None:
     r = load(name)
     limit, where = r.judge.engine.max_model_len, "judge.engine.max_model_len"
     rubrics = load_rubrics(r.judge.rubrics)
-    check_context(
-        rubrics, lambda t: len(t) // 3, r.sampling.max_new_tokens, r.judge.sampling.max_new_tokens, limit, where
-    )
+    new, verdict = r.sampling.max_new_tokens, r.judge.sampling.max_new_tokens
+    check_context(rubrics, lambda t: len(t) // 3, new, new, verdict, limit, where)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +106,7 @@ def changes(name: str) -> dict[str, object]:
         return {k: v for key, below in value.items() for k, v in flat(below, f"{at}.{key}".lstrip(".")).items()}
 
     base, this = (flat(yaml.safe_load(dump_recipe(load(n)))) for n in ("qwen2.5-7b-dpo", name))
-    return {key: value for key, value in this.items() if base[key] != value}
+    return {key: value for key, value in this.items() if base.get(key) != value or key not in base}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +118,7 @@ def changes(name: str) -> dict[str, object]:
         ("no-attacker-judge", {"game.attacker_judge": False}),
         ("small-judge", {"judge.model": "models/Qwen2.5-7B-Instruct"}),
         ("frozen-attacker", {"learners.attacker.train": False}),
-        ("frozen-defender", {"learners.defender.train": False}),
+        ("frozen-defender", {"learners.defender.train": False, "promotion": None}),
         ("alternating", {"learners.alternate_every": 50}),
         ("synchronous", {"replay.max_staleness": 0}),
         ("paper-mode", {"mode": "paper", **{f"quirks.{q}": "paper" for q in QuirksConfig.model_fields}}),

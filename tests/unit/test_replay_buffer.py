@@ -1,6 +1,7 @@
 """The replay buffer as its callers see it, without Ray: waits, leases, and what a restart remembers."""
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,35 @@ async def test_a_restart_remembers_everything_it_was_told(buffers: Buffers) -> N
     assert await b.rewind("defender", 0) == 4
 
 
+async def test_a_restart_remembers_stale_games_that_had_nothing_to_teach(buffers: Buffers) -> None:
+    b = buffers.open(staleness=0, batch=2)
+    deals = await b.deal("w", 2, 0.0)
+    await b.finish("w", [record(d.game_id, 0, attack=(5.0, 5.0)) for d in deals])
+    assert await b.lease("attacker", 0, 1, 2, 0.05) is None  # at version 1 both ties are stale: two games are wanted
+    assert (await b.stats())["held_games"] == {"attacker": 0, "defender": 2}
+    b = buffers.open(staleness=0, batch=2)
+    stats = await b.stats()
+    assert stats["held_games"] == {"attacker": 0, "defender": 2}
+    assert stats["rows"]["attacker"]["evicted"] == {"tie": 2}
+
+
+async def test_a_journal_of_an_earlier_version_is_read_as_it_was_meant(buffers: Buffers) -> None:
+    b = buffers.open(staleness=3)
+    await played(b, 2)
+    journal = buffers.folder / "replay" / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:
+        del line["spoilt"]
+    lines.append({"e": "evict", "p": "defender", "why": "stale", "ids": ["0/defender/1"]})
+    lines.append({"e": "lease", "p": "defender", "step": 0, "version": 0, "games": [0]})
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    b = buffers.open(staleness=3)
+    table = await b.lease("defender", 0, 0, 2, 0.1)
+    assert table is not None and table.column("row_id").to_pylist() == ["0/defender/0"]
+    rows = (await b.stats())["rows"]["defender"]
+    assert (rows["evicted"], rows["leased"], rows["free"]) == ({"stale": 1}, 1, 2)
+
+
 async def test_unfinished_games_come_back_after_a_restart(buffers: Buffers) -> None:
     b = buffers.open()
     deals = await b.deal("w", 4, 0.0)
@@ -258,6 +288,43 @@ async def test_grpo_learns_from_rows_without_a_pair(buffers: Buffers) -> None:
 
 def judged(game_id: int, failed: int) -> Any:
     return replace(record(game_id), verdicts=10, verdicts_failed=failed)
+
+
+def unjudged(game_id: int) -> Any:
+    """Its attacks could not be scored, its responses could."""
+    return replace(record(game_id, attack=(None, None)), attack_states=("judge_failed", "judge_failed"))
+
+
+async def test_an_outage_burns_no_steps_and_its_games_free_their_room(buffers: Buffers) -> None:
+    b = buffers.open(staleness=0, batch=2)
+    for _ in range(3):
+        deals = await b.deal("w", 9, 0.0)
+        assert len(deals) == 2
+        await b.finish("w", [replace(unjudged(d.game_id), groups=unjudged(d.game_id).groups[:1]) for d in deals])
+    await b.deal("w", 9, 0.0)
+    await b.finish("w", [unjudged(6), record(7)])
+    assert await b.lease("attacker", 0, 0, 2, 0.05) is None
+    table = await b.lease("defender", 0, 0, 2, 0.1)
+    assert table is not None and games_of(table) == [6, 6, 7, 7]  # the attacker's loss is not the defender's
+    before = await b.stats()
+    assert before["rows"]["attacker"]["evicted"] == {"judge_failed": 7} and before["held_games"]["attacker"] == 1
+    b = buffers.open(staleness=0, batch=2)
+    after = await b.stats()
+    assert (after["rows"], after["held_games"]) == (before["rows"], before["held_games"])
+    await b.lease("defender", 1, 0, 2, 0.0)  # it has executed its step
+    (deal,) = await b.deal("w", 9, 0.0)
+    await b.finish("w", [record(deal.game_id)])
+    assert await b.lease("attacker", 0, 0, 2, 0.1) is not None
+
+
+@pytest.mark.parametrize("judge", [{"kind": "none"}, {"alarm": {"failure_rate": 1.0}}])
+async def test_where_no_alarm_can_rise_a_failed_game_is_a_game(buffers: Buffers, judge: dict[str, Any]) -> None:
+    b = buffers.open(judge=judge)
+    await b.deal("w", 2, 0.0)
+    await b.finish("w", [unjudged(0), unjudged(1)])
+    table = await b.lease("attacker", 0, 0, 2, 0.1)
+    assert table is not None and table.num_rows == 0
+    assert (await b.stats())["rows"]["attacker"]["evicted"] == {"no_pair": 2}
 
 
 async def test_a_judge_that_fails_pauses_the_deals_until_a_few_games_come_back_well(buffers: Buffers) -> None:

@@ -49,7 +49,7 @@ def test_rows_beyond_the_bound_are_evicted_before_the_batch_is_taken() -> None:
     add(t, 2, version=1)
     add(t, 3, version=3)
     outcome = t.lease(5, 3, 2)
-    assert outcome.stale == ("1/0",) and outcome.lease is not None
+    assert outcome.stale == (1,) and outcome.lease is not None
     assert outcome.lease.staleness == [2, 0]
     assert (t.max_learned, t.staleness_sum, t.evicted) == (2, 2, {"stale": 1})
 
@@ -62,12 +62,41 @@ def test_a_game_without_rows_to_learn_from_counts_as_a_game_of_its_step() -> Non
     assert (t.appended, t.evicted, t.held) == (1, {"tie": 1}, 0)
 
 
-def test_a_game_that_lost_all_its_rows_to_age_is_no_game_any_more() -> None:
+def test_a_game_ages_as_a_whole_by_its_oldest_row() -> None:
     t = table(staleness=0)
-    t.append(1, [Row("1/0", 0, "p"), Row("1/1", 1, "p")])
-    add(t, 2, version=0)
-    assert ids(t, 1, 1, 1) == ["1/1"]
-    assert t.evicted == {"stale": 2} and t.free_games == 0
+    t.append(1, [Row("1/0", 0, "p", "tie"), Row("1/1", 1, "p")])
+    add(t, 2, version=1)
+    assert ids(t, 1, 1, 1) == ["2/0"]
+    assert t.evicted == {"tie": 1, "stale": 1} and t.free_games == 0
+
+
+def test_stale_games_that_teach_nothing_fill_no_batch() -> None:
+    t = table(staleness=0)
+    for game_id in range(4):
+        add(t, game_id, version=0, why="tie" if game_id % 2 else None)
+    for game_id in range(4, 8):
+        add(t, game_id, version=1, why="tie" if game_id % 2 else None)
+    outcome = t.lease(1, 1, 4)
+    assert outcome.stale == (0, 1, 2, 3) and outcome.lease is not None
+    assert [unit.game_id for unit in outcome.lease.units] == [4, 5, 6, 7]
+    assert [row.row_id for row in outcome.lease.rows] == ["4/0", "6/0"]
+    assert (t.appended, t.held, t.evicted) == (8, 2, {"tie": 4, "stale": 2})
+
+
+def test_a_game_without_any_row_knows_no_version_and_does_not_age() -> None:
+    t = table(staleness=0)
+    add(t, 1, rows=0)
+    outcome = t.lease(9, 9, 1)
+    assert outcome.stale == () and outcome.lease is not None and outcome.lease.rows == []
+
+
+def test_a_game_that_the_judge_failed_on_is_a_game_only_where_it_teaches() -> None:
+    t = table()
+    t.append(1, [Row("1/0", 0, "p", "no_pair"), Row("1/1", 0, "p", "tie")], spoilt=True)
+    t.append(2, [], spoilt=True)
+    assert (t.unlearned, t.evicted) == (0, {"judge_failed": 2})
+    t.append(3, [Row("3/0", 0, "p", "no_pair"), Row("3/1", 0, "p")], spoilt=True)
+    assert ids(t, 0, 0, 1) == ["3/1"] and t.evicted == {"judge_failed": 2, "no_pair": 1}
 
 
 def test_a_known_game_is_not_appended_again() -> None:
@@ -114,7 +143,7 @@ def test_the_oldest_games_go_when_the_capacity_is_reached() -> None:
     t = table(capacity=3)
     for game_id in range(2):
         add(t, game_id, rows=2)
-    assert t.trim() == ["0/0", "0/1"] and t.evicted == {"capacity": 2}
+    assert t.trim() == [0] and t.evicted == {"capacity": 2}
     assert t.free_games == 1
 
 
@@ -137,9 +166,17 @@ class TableMachine(RuleBasedStateMachine):
         self.games = self.step = self.version = 0
         self.got: dict[int, list[str]] = {}
 
-    @rule(rows=st.integers(0, 3), lag=st.integers(0, 4), why=st.sampled_from([None, None, "tie", "no_pair"]))
-    def finish_game(self, rows: int, lag: int, why: str | None) -> None:
-        add(self.t, self.games, max(0, self.version - lag), rows, why)
+    @rule(
+        lags=st.lists(st.integers(0, 4), max_size=3),
+        why=st.sampled_from([None, None, "tie", "no_pair"]),
+        spoilt=st.booleans(),
+    )
+    def finish_game(self, lags: list[int], why: str | None, spoilt: bool) -> None:
+        rows = [Row(f"{self.games}/{k}", max(0, self.version - lag), "p", why) for k, lag in enumerate(lags)]
+        before = self.t.free_games
+        self.t.append(self.games, rows, spoilt=spoilt)
+        if spoilt and (why or not rows):
+            assert self.t.free_games == before
         self.games += 1
         self.t.trim()
 
@@ -153,6 +190,7 @@ class TableMachine(RuleBasedStateMachine):
         lease = self.t.lease(self.step, self.version, games).lease
         if lease is not None:
             assert len(lease.units) == games and all(s <= 2 for s in lease.staleness)
+            assert all(u.version is None or self.version - u.version <= 2 for u in lease.units)
             self.got[self.step] = [row.row_id for row in lease.rows]
             self.step += 1
             self.version += 1

@@ -171,21 +171,25 @@ def test_a_context_that_is_too_short_says_the_numbers(tmp_path: Path) -> None:
     rubric = rubrics.longest(words)
     assert 812 <= rubric < 840
     total = rubric + 3 * 2048 + 8192
-    check(rubrics, words, 2048, 8192, total, "judge.engine.max_model_len")
+    check(rubrics, words, 2048, 2048, 8192, total, "judge.engine.max_model_len")
     with pytest.raises(UserError) as caught:
-        check(rubrics, words, 2048, 8192, 8192, "judge.engine.max_model_len")
+        check(rubrics, words, 2048, 2048, 8192, 8192, "judge.engine.max_model_len")
     assert str(caught.value) == (
         f"judge.engine.max_model_len: rubric {rubric} + query 2048 + 2 responses of 2048 + verdict 8192 = {total} tokens, the "
         f"judge takes 8192; raise it to at least {total}, or lower sampling.max_new_tokens or judge.sampling.max_new_tokens"
     )
+    with pytest.raises(UserError, match=r"query 3000 \+ 2 responses of 2048 .* or leave out the longest seeds$"):
+        check(rubrics, words, 3000, 2048, 8192, total, "judge.engine.max_model_len")
     short = rubrics.longest(words, "pointwise")
     assert short < 30
-    check(rubrics, words, 2048, 8192, short + 2 * 2048 + 8192, "judge.engine.max_model_len", "pointwise")
+    check(rubrics, words, 2048, 2048, 8192, short + 2 * 2048 + 8192, "judge.engine.max_model_len", "pointwise")
     with pytest.raises(UserError, match="query 2048 \\+ response 2048 \\+ verdict 8192"):
-        check(rubrics, words, 2048, 8192, short + 2 * 2048 + 8191, "judge.engine.max_model_len", "pointwise")
+        check(rubrics, words, 2048, 2048, 8192, short + 2 * 2048 + 8191, "judge.engine.max_model_len", "pointwise")
 
 
 @pytest.mark.parametrize(("criterion", "category"), [("compliance", "benign"), ("faithfulness", "harmful")])
 def test_standard_rubrics_leave_the_papers_context_room(criterion: Criterion, category: Category) -> None:
     """GAME.md 1: 2,048 tokens a player, 8,192 the judge; English has more than a token for each word, not two."""
-    check(load_rubrics("standard"), lambda text: 2 * words(text), 2048, 8192, 32_768, "judge.engine.max_model_len")
+    check(
+        load_rubrics("standard"), lambda text: 2 * words(text), 2048, 2048, 8192, 32_768, "judge.engine.max_model_len"
+    )

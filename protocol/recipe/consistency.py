@@ -1,0 +1,114 @@
+"""What single fields cannot know: settings that fit their own range and contradict each other.
+
+Each check gives sentences for people: key, value, why it cannot work, remedy. Whether files and endpoints are there is not
+checked here.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from protocol.roles import PLAYERS
+
+if TYPE_CHECKING:
+    from protocol.recipe.schema import Recipe
+
+
+def contradictions(recipe: "Recipe") -> Iterator[str]:
+    """Every contradiction in a recipe whose fields are valid one by one."""
+    for check in _CHECKS:
+        yield from check(recipe)
+
+
+def _lengths(r: "Recipe") -> Iterator[str]:
+    if r.sampling.max_new_tokens >= r.generation.max_model_len:
+        yield (
+            f"sampling.max_new_tokens: {r.sampling.max_new_tokens} leaves no room for a prompt in "
+            f"generation.max_model_len {r.generation.max_model_len}; lower the first or raise the second"
+        )
+
+
+def _formats(r: "Recipe") -> Iterator[str]:
+    if r.game.prompts == "sandbox":
+        for key, known in (("attacker_format", "think_prompt"), ("defender_format", "plain")):
+            if (given := getattr(r.game, key)) != known:
+                yield f"game.{key}: {given} with game.prompts sandbox, whose players know {known} only; set it to {known}"
+
+
+def _who_learns(r: "Recipe") -> Iterator[str]:
+    learns = [p for p in PLAYERS if getattr(r.learners, p).train]
+    every, push = r.learners.alternate_every, r.push.every
+    if not learns:
+        yield "learners: train is false for both players, so nothing is learned; set one to true"
+    elif every is not None and len(learns) < 2:
+        yield (
+            f"learners.alternate_every: {every} needs two players to take turns; "
+            "set learners.alternate_every to null, or train to true for both"
+        )
+    if every is not None and every % push:
+        yield (
+            f"learners.alternate_every: {every} is no multiple of push.every {push}, so a turn would end before its last "
+            "version is pushed; set it to a multiple"
+        )
+
+
+def _losses(r: "Recipe") -> Iterator[str]:
+    for player in PLAYERS:
+        config = getattr(r.learners, player)
+        if config.sft.path is not None and not config.train:
+            yield f"learners.{player}.sft.path: set for a player that does not learn; set it to null, or train to true"
+        if config.loss != "grpo" or not config.train:
+            continue
+        if config.nll > 0:
+            yield (
+                f"learners.{player}.nll: {config.nll} with loss grpo, which has no chosen item; "
+                "set nll to 0 or loss to dpo or ipo"
+            )
+        if config.reference == "ema":
+            yield (
+                f"learners.{player}.reference: ema with loss grpo, whose KL term would follow the policy and hold nothing "
+                "back; set it to frozen"
+            )
+
+
+def _gpus(r: "Recipe") -> Iterator[str]:
+    engines = [("generation", r.generation.gpus_per_worker, r.generation.tensor_parallel)]
+    if r.judge.kind == "lm":
+        engines.append(("judge", r.judge.gpus_per_worker, r.judge.engine.tensor_parallel))
+    for name, gpus, parallel in engines:
+        if parallel > 1 and 0 < gpus < parallel:
+            yield f"{name}.gpus_per_worker: {gpus:g} is below tensor_parallel {parallel}; set it to {parallel}"
+
+
+def _judge(r: "Recipe") -> Iterator[str]:
+    if r.judge.alarm.pause_s >= r.run.stall_s:
+        yield (
+            f"judge.alarm.pause_s: {r.judge.alarm.pause_s:g} is not below run.stall_s {r.run.stall_s:g}, so a paused run would "
+            "end before it asks again; lower the first or raise the second"
+        )
+    if r.judge.kind == "api":
+        for key in ("base_url", "model"):
+            if getattr(r.judge.api, key) is None:
+                yield f"judge.api.{key}: null with judge.kind api; give the endpoint's {key}"
+        if r.judge.workers != 1:
+            yield (
+                f"judge.workers: {r.judge.workers} with judge.kind api: one worker keeps the limits and the budget; "
+                "set it to 1"
+            )
+
+
+def _promotion(r: "Recipe") -> Iterator[str]:
+    if r.promotion is not None and r.seeds.heldout is None:
+        yield "promotion: nothing is measured without seeds.heldout; give seeds.heldout, or set promotion to null"
+    if r.promotion is not None and not r.learners.defender.train:
+        yield "promotion: the Defender is frozen, so there is nothing to promote; set promotion to null"
+
+
+_CHECKS: tuple[Callable[["Recipe"], Iterator[str]], ...] = (
+    _lengths,
+    _formats,
+    _who_learns,
+    _losses,
+    _gpus,
+    _judge,
+    _promotion,
+)
