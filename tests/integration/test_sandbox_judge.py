@@ -29,7 +29,8 @@ BAR = 0.95
 RULES = RuleJudge()
 RUBRICS = load_rubrics("sandbox")
 
-pytestmark = pytest.mark.timeout(900)  # the first test may have to train the judge
+# Not in CI: the first test may have to train the judge.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
