@@ -82,7 +82,8 @@ def judge_pool(workers: Sequence[Any], recipe: Recipe) -> JudgePool:
     judge = recipe.judge
     rubrics = load_rubrics(judge.rubrics).names if judge.kind in ("lm", "api") else ()
     key = " ".join([judge_id_of(judge), *rubrics])
-    return JudgePool(workers, judge.deadline_s, judge.attempts, VerdictCache(judge.cache_entries), key)
+    admits = judge.api.concurrency if judge.kind == "api" else None
+    return JudgePool(workers, judge.deadline_s, judge.attempts, VerdictCache(judge.cache_entries), key, admits)
 
 
 def wire_dtype(dtype: str, model_path: str) -> str:

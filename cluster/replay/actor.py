@@ -60,7 +60,9 @@ class ReplayBuffer:
         self._losses: dict[Player, Loss] = {p: getattr(recipe.learners, p).loss for p in PLAYERS}
         self._batch_games: dict[Player, int] = {p: getattr(recipe.learners, p).batch_games for p in PLAYERS}
         # Two generations and three rounds of judging is the longest game; beyond that, its worker or a reply is lost.
-        judging_s = recipe.judge.attempts * recipe.judge.deadline_s
+        judge = recipe.judge
+        waits_s = (judge.api.retries + 1) * judge.api.timeout_s if judge.kind == "api" else 0.0
+        judging_s = judge.attempts * (judge.deadline_s + waits_s)
         self._game_limit_s = 2 * recipe.generation.deadline_s + 3 * judging_s
         replay = recipe.replay
         self._tables: dict[Player, Table[Place]] = {

@@ -21,7 +21,7 @@ from tests.integration.tiny_qwen import pack, save_tiny, tiny_model
 pytestmark = pytest.mark.timeout(170)
 GAMES = 24
 RECIPE = Recipe(
-    game=GameConfig(prompts="sandbox", attacker_format="prompt", in_flight=8),
+    game=GameConfig(prompts="sandbox", in_flight=8),
     sampling=SamplingConfig(temperature=1.0, top_p=1.0, max_new_tokens=200),
     generation=GenerationConfig(dtype="float32", max_model_len=2048, kv_cache_gib=0.25, deadline_s=120.0),
 )
