@@ -115,9 +115,17 @@ class Run:
             if self._prober is not None:
                 self._prober.close()
             try:
-                self._history.write()
+                await self._last_reports(parts)
             finally:
                 take_down(parts)
+
+    async def _last_reports(self, parts: Parts) -> None:
+        """What the learners reported since the last poll; a run that is cut short would lose it."""
+        try:
+            self._history.add(await _answer(parts.publisher.drain_metrics.remote(), []))
+        except RunFailed:
+            log.warning("the last reports are lost with the publisher")
+        self._history.write()
 
     async def _start_engines(self, parts: Parts) -> None:
         """Brings up every generation and judge worker at once, while the learners start."""

@@ -3,7 +3,7 @@
 Every type is frozen and picklable. None of them decides anything: the rules are in `game` and `preferences`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from protocol.roles import Category
@@ -93,7 +93,7 @@ class Verdict:
     faithful: bool | None = None
     failure: str | None = None
     raw: str = ""
-    remembered: bool = False  # no judge was asked for it this time
+    remembered: bool = field(default=False, compare=False)  # no judge was asked for it this time
 
     def __post_init__(self) -> None:
         given = [self.scores is not None, self.faithful is not None, self.failure is not None]

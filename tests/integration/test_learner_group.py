@@ -126,9 +126,12 @@ def test_a_killed_rank_costs_only_the_steps_since_the_checkpoint(ran: dict[str, 
 
 
 def test_repeated_steps_have_the_losses_that_they_had(ran: dict[str, Any]) -> None:
-    first, again = ([m["loss"] for s, _, m in part if s in (6, 7)] for part in (ran["reports"][:7], ran["reports"][7:]))
+    parts = (ran["reports"][:7], ran["reports"][7:])
+    first, again = (
+        [m.get("loss") for s, _, m in part if s in (6, 7)] for part in parts
+    )  # none where nothing is learned
     assert first == again
-    assert len(first) == 2
+    assert len(first) == 2 and any(loss is not None for loss in first)
 
 
 def test_versions_rise_and_the_restart_pushes_what_it_loaded(ran: dict[str, Any]) -> None:
