@@ -52,7 +52,7 @@ class Evaluation:
             return
         if self._file.is_file():
             kept = json.loads(self._file.read_text())
-            if kept["seeds"] != list(self._seeds):
+            if kept.get("seeds") != list(self._seeds):
                 raise UserError(
                     f"seeds.heldout: changed since {self._file} was written; put the same file back to resume"
                 )

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from cluster.rundir import check_free, find_run, lock_run, make_run, name_run
 from cluster.seedbank import find_inputs
 from cluster.session import Interrupted, Session, interrupts, ray_session
 from cluster.summary import heldout_table, run_table
-from protocol.errors import UserError
+from protocol.errors import UserError, trail
 from protocol.recipe import Recipe
 
 log = structlog.get_logger(__name__)
@@ -108,9 +107,9 @@ def _drive(run: Any, progress: Progress, run_dir: Path) -> int:
         status, note, code = "interrupted", str(e), INTERRUPTED
     except RunFailed as e:
         status, note, code = "failed", str(e), FAILED
-    except Exception as e:  # noqa: BLE001  # the summary is written whatever went wrong; the traceback goes to the log
-        log.error("the driver failed", traceback=traceback.format_exc())
-        status, note, code = "failed", f"{type(e).__name__}: {e}".splitlines()[0], FAILED
+    except Exception as e:  # noqa: BLE001  # the summary is written whatever went wrong; where goes to the log, not what: it may quote a prompt
+        log.error("the driver failed", trail=trail(e))
+        status, note, code = "failed", f"{type(e).__name__}; logs/driver-0.log says where", FAILED
     summary = run.summary(status, note)
     progress.console.print(run_table(summary))
     if summary["heldout"]:

@@ -58,6 +58,10 @@ def study(
             raise typer.Exit(INTERRUPTED) from None
     if (set(names), seeds) != (set(BY_NAME), SEEDS) and docs == DOCS:
         docs = runs  # a part of the study must not take the place of the whole
+    if not any(run.counts for run in found.runs):
+        raise UserError(
+            f"--runs {runs}: none of the {len(found.runs)} runs finished, so there is nothing to report; {docs} is left as it is"
+        )
     write(found, docs)
     missing = [f"{run.variant} seed {run.seed} ({run.note})" for run in found.runs if not run.counts]
     _say(f"{docs / 'study.md'}: {len(found.runs) - len(missing)} of {len(found.runs)} runs count")

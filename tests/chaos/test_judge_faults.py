@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
 import pytest
 
 from cluster.sandbox import ensure_sandbox
@@ -21,7 +20,7 @@ from judge.world import train_seeds
 from protocol.formats import FORMATS
 from protocol.game import ATTACKER_CRITERION, DEFENDER_CRITERION
 from protocol.types import Criterion, JudgeRequest
-from tests.e2e.runs import Program, check_books, settings, summary_of
+from tests.e2e.runs import Program, check_books, rows_of, settings, summary_of
 from tests.openai_server import OpenAIServer, world_answer
 
 FAULT_S = float(os.environ.get("ADVGAME_FAULT_S", "60"))
@@ -45,15 +44,6 @@ JUDGE = {
     "run.steps": 400,  # more than will be taken: the test ends the run
     "heldout.samples": 1,
 }
-
-
-def rows_of(run: Path) -> list[dict[str, Any]]:
-    rows = []
-    for segment in sorted((run / "replay").glob("*.arrow")):
-        with pa.OSFile(str(segment)) as file, contextlib.suppress(pa.ArrowInvalid):
-            for batch in pa.ipc.open_stream(file):
-                rows += batch.to_pylist()
-    return rows
 
 
 def score_of(criterion: Criterion, row: dict[str, Any], query: str, text: str) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 
 ROOT = Path(__file__).parents[2]
 SMALL = {  # a short run of the sandbox, the same parts as the demo
@@ -99,6 +100,12 @@ def settings(run_dir: Path, name: str, **more: Any) -> list[str]:
 def summary_of(run: Path) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((run / "summary.json").read_text())
     return value
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    """Every replay row that the run stored, of both players, in the order of its segments."""
+    segments = sorted((run / "replay").glob("*.arrow"))
+    return [row for segment in segments for row in pa.ipc.open_stream(segment).read_all().to_pylist()]
 
 
 def check_books(summary: dict[str, Any]) -> None:

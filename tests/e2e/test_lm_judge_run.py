@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from cluster.sandbox import ensure_sandbox, ensure_sandbox_judge
@@ -13,19 +12,11 @@ from protocol.formats import FORMATS
 from protocol.game import ATTACKER_CRITERION, DEFENDER_CRITERION
 from protocol.seeds import read_seeds
 from protocol.types import Criterion, JudgeRequest
-from tests.e2e.runs import Program, check_books, summary_of
+from tests.e2e.runs import Program, check_books, rows_of, summary_of
 
 AGREES = 0.9  # with the rule judge, of the pairs and of the attacks judged in the run
 LEFT = 0.05  # attack success on the held-out seeds after training, at most; the demo's bar
 FROM = 0.45  # and before, at least
-
-
-def rows_of(run: Path) -> list[dict[str, Any]]:
-    return [
-        row
-        for file in sorted((run / "replay").glob("*.arrow"))
-        for row in pa.ipc.open_stream(file).read_all().to_pylist()
-    ]
 
 
 def winner(scores: tuple[float, ...]) -> int:
