@@ -1,24 +1,20 @@
 """The recipe: everything a run can be told, as strict pydantic models."""
 
-from protocol.recipe.engines import EngineConfig, GenerationConfig, SamplingConfig
+from protocol.recipe.engines import BackpressureConfig, EngineConfig, GenerationConfig, SamplingConfig
 from protocol.recipe.judging import AlarmConfig, ApiConfig, JudgeConfig, ProbeConfig
-from protocol.recipe.learning import LearnerConfig, LearnersConfig, QuirksConfig, SftConfig
+from protocol.recipe.learning import LearnerConfig, LearnersConfig, LoraConfig, QuirksConfig, SftConfig
 from protocol.recipe.parse import parse_recipe
-from protocol.recipe.schema import (
-    GameConfig,
-    HeldoutConfig,
-    PromotionConfig,
-    PushConfig,
-    Recipe,
-    ReplayConfig,
-    RunConfig,
-)
+from protocol.recipe.pushing import DeadlinesConfig, PushConfig
+from protocol.recipe.replaying import Order, ReplayConfig
+from protocol.recipe.schema import GameConfig, HeldoutConfig, PromotionConfig, Recipe, RunConfig
 from protocol.recipe.sections import SANDBOX, Rule
 
 __all__ = [
     "SANDBOX",
     "AlarmConfig",
     "ApiConfig",
+    "BackpressureConfig",
+    "DeadlinesConfig",
     "EngineConfig",
     "GameConfig",
     "GenerationConfig",
@@ -26,6 +22,8 @@ __all__ = [
     "JudgeConfig",
     "LearnerConfig",
     "LearnersConfig",
+    "LoraConfig",
+    "Order",
     "ProbeConfig",
     "PromotionConfig",
     "PushConfig",

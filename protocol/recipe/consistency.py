@@ -70,6 +70,22 @@ def _losses(r: "Recipe") -> Iterator[str]:
             )
 
 
+def _staleness(r: "Recipe") -> Iterator[str]:
+    stale = r.replay.max_staleness
+    if r.synchronous and stale > 0:
+        yield f"replay.max_staleness: {stale} with synchronous true, which is staleness 0; remove one of the two"
+    if r.push.to == "spread" and stale < 2:
+        yield (
+            f"push.to: spread with replay.max_staleness {stale}, which leaves no past version to serve; "
+            "set replay.max_staleness to at least 2, or push.to to all"
+        )
+    if r.push.to == "spread" and r.generation.workers < 2:
+        yield (
+            f"push.to: spread needs several workers for each player, generation.workers is {r.generation.workers}; "
+            "raise it to at least 2, or set push.to to all"
+        )
+
+
 def _gpus(r: "Recipe") -> Iterator[str]:
     engines = [("generation", r.generation.gpus_per_worker, r.generation.tensor_parallel)]
     if r.judge.kind == "lm":
@@ -108,6 +124,7 @@ _CHECKS: tuple[Callable[["Recipe"], Iterator[str]], ...] = (
     _formats,
     _who_learns,
     _losses,
+    _staleness,
     _gpus,
     _judge,
     _promotion,

@@ -29,6 +29,18 @@ class EngineConfig(Section):
     start_deadline_s: Seconds = 300.0
 
 
+class BackpressureConfig(Section):
+    """How many games may be open follows the engines: additive increase, multiplicative decrease (AIMD)."""
+
+    increase: Positive = 8  # games more after a look at engines that have room
+    cut: Annotated[float, Field(gt=0.0, lt=1.0)] = (
+        0.5  # the limit is multiplied by this when an engine preempted a request
+    )
+    kv_high: Fraction = 0.9  # share of an engine's KV cache in use above which the limit no longer grows
+    queue_high: Annotated[int, Field(ge=0)] = 16  # requests that wait in an engine, above which it no longer grows
+    every_s: Seconds = 1.0  # between two looks
+
+
 class GenerationConfig(EngineConfig):
     """The vLLM engine of each player's generation workers."""
 
@@ -36,3 +48,4 @@ class GenerationConfig(EngineConfig):
     cpus_per_worker: NonNegative = 0.5
     gpus_per_worker: NonNegative = 0.0
     deadline_s: Seconds = 300.0  # for one request
+    backpressure: BackpressureConfig | None = BackpressureConfig()  # null: only staleness bounds the open games

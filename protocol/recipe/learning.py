@@ -27,6 +27,14 @@ class SftConfig(Section):
     batch: Positive = 8  # examples a step, over all ranks
 
 
+class LoraConfig(Section):
+    """Low-rank adapters on the policy's linear layers; the merged weights are pushed and exported."""
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0.0)] = 32.0  # the update is scaled by alpha / rank
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 class LearnerConfig(Section):
     """One player's learner group. Defaults are the paper's headline mode.
 
@@ -39,7 +47,8 @@ class LearnerConfig(Section):
     nll: NonNegative = 0.0  # weight of the chosen item's mean token NLL (DPO, IPO)
     entropy: NonNegative = 0.0  # weight of the policy's mean token entropy, which the loss raises
     length: Literal["sum", "mean"] = "sum"  # of token log-probabilities over a completion; mean normalises by length
-    reference: Literal["ema", "frozen"] = "ema"  # what Delta and the KL term compare with
+    # What Delta and the KL term compare with. sampler: the log-probabilities that the items were drawn with, without a forward.
+    reference: Literal["ema", "frozen", "sampler"] = "ema"
     sampler: Literal["ema", "policy"] = "ema"  # whose weights are pushed, exported and so played with
     baseline: Literal["seed", "batch"] = "seed"  # GRPO: over whose items the mean reward is taken
     ratio_cap: Annotated[float, Field(gt=0.0)] = 2.0  # GRPO: truncated importance sampling
@@ -59,6 +68,11 @@ class LearnerConfig(Section):
     checkpoint_every: Positive = 50  # steps
     cpus_per_rank: NonNegative = 0.25
     gpus_per_rank: NonNegative = 0.0
+    lora: LoraConfig | None = None  # null: every parameter is trained
+    offload: Literal["none", "optimizer", "all"] = "none"  # to the CPU's memory: optimizer states | parameters too
+    activation_checkpointing: bool | None = (
+        None  # null: on a GPU only, where activations of 16k tokens are what is short
+    )
     threads: Positive = 1  # torch threads of a rank on the CPU
     collective_deadline_s: Seconds = 600.0
     restarts: Annotated[int, Field(ge=0)] = 3  # of the whole group, from its last checkpoint

@@ -1,7 +1,7 @@
 """The recipe's fields: unit, default and the reason for the default.
 
 Each part of the system is built from its own section. A knob that can be derived from another is not here. `mode: paper` sets
-every field of `quirks` that the recipe does not set itself.
+every field of `quirks` that the recipe does not set itself, `synchronous: true` the bound on staleness.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +12,9 @@ from protocol.recipe.consistency import contradictions
 from protocol.recipe.engines import GenerationConfig, SamplingConfig
 from protocol.recipe.judging import JudgeConfig
 from protocol.recipe.learning import LearnersConfig, QuirksConfig
-from protocol.recipe.sections import SANDBOX, Fraction, NonNegative, Positive, Rule, Seconds, Section
+from protocol.recipe.pushing import PushConfig
+from protocol.recipe.replaying import ReplayConfig
+from protocol.recipe.sections import SANDBOX, Fraction, Positive, Rule, Seconds, Section
 
 
 class RunConfig(Section):
@@ -63,21 +65,6 @@ class GameConfig(Section):
     in_flight: Positive = 64  # games that one rollout worker plays at once
 
 
-class ReplayConfig(Section):
-    """The replay buffer. Staleness counts policy versions between sampling and learning."""
-
-    max_staleness: Annotated[int, Field(ge=0)] = 4
-    capacity_rows: Positive = 100_000  # for each table
-    fsync_s: NonNegative = 0.5  # group commit: rows wait at most this long for their fsync
-
-
-class PushConfig(Section):
-    """How versions reach the generation workers."""
-
-    every: Positive = 1  # steps
-    deadline_s: Seconds = 60.0  # for one worker, all phases; past it the worker is replaced
-
-
 class HeldoutConfig(Section):
     """The measurement before and after training."""
 
@@ -103,6 +90,9 @@ class Recipe(Section):
     """A run, whole."""
 
     mode: Rule = "default"
+    synchronous: bool = (
+        False  # true: nothing is learned that a newer version than the sampling one exists of; staleness 0
+    )
     quirks: QuirksConfig = QuirksConfig()
     run: RunConfig = RunConfig()
     models: ModelsConfig = ModelsConfig()
@@ -122,6 +112,24 @@ class Recipe(Section):
         """Whether every pair is judged in both orders."""
         return self.quirks.judge_orders == "default"
 
+    @property
+    def push_periods(self) -> tuple[int, ...]:
+        """For each generation worker of a player: it takes every so-many-th version.
+
+        All 1 with `push.to: all`. With `spread` powers of two, in turn, the largest so that no worker is by design more than half
+        of `replay.max_staleness` versions behind: the rest of the bound is for games in flight and rows that wait.
+        """
+        workers = self.generation.workers
+        if self.push.to == "all":
+            return (1,) * workers
+        powers = (self.replay.max_staleness // 2 + 1).bit_length()
+        return tuple(2 ** (k % powers) for k in range(workers))
+
+    @property
+    def oldest_replica(self) -> int:
+        """How many versions behind the newest a generation worker may be by design."""
+        return max(self.push_periods) - 1
+
     @model_validator(mode="before")
     @classmethod
     def _mode_sets_quirks(cls, values: Any) -> Any:
@@ -131,6 +139,16 @@ class Recipe(Section):
         if given is not None and not isinstance(given, dict):
             return values  # the field's own check says what is wrong with it
         return values | {"quirks": dict.fromkeys(QuirksConfig.model_fields, "paper") | (given or {})}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _synchronous_sets_staleness(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("synchronous") is not True:
+            return values
+        given = values.get("replay")
+        if given is not None and not isinstance(given, dict):
+            return values  # the field's own check says what is wrong with it
+        return values | {"replay": {"max_staleness": 0} | (given or {})}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

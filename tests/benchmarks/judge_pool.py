@@ -104,6 +104,11 @@ def engine_of(recipe: Recipe, model: str) -> Any:
     return LLM(**arguments)
 
 
+def close_engine(llm: Any) -> None:
+    """Ends the engine's process, which this one would otherwise wait for at its exit, for ever."""
+    llm.llm_engine.engine_core.shutdown()
+
+
 def drive_peer(llm: Any, recipe: Recipe, groups: list[list[JudgeRequest]]) -> tuple[float, int]:
     """Seconds and tokens of one round through `LLM.generate`; rendering and chat template are counted, as in the pool."""
     from vllm import SamplingParams
@@ -165,6 +170,7 @@ def measure() -> list[Result]:
             if number:  # the first round warms both up
                 rates["pool"].append(tokens / seconds)
                 rates["peer"].append(peer_tokens / peer_seconds)
+        close_engine(llm)
         ray.shutdown()
     pool, peer = (statistics.median(rates[name]) for name in ("pool", "peer"))
     note = f"median of {ROUNDS} rounds of {REQUESTS} verdicts, 16 M random parameters, standard rubric, prefix caching"
