@@ -154,7 +154,6 @@ def test_a_study_without_a_finished_run_says_so() -> None:
     assert "No run finished" in report(study({}), PICTURE)
 
 
-@pytest.mark.skipif(not (DOCS / "study.json").is_file(), reason="the study has not been run in this checkout")
 def test_the_committed_report_is_what_the_committed_figures_say() -> None:
     found = load(DOCS / "study.json")
     assert (DOCS / "study.md").read_text() == report(found, PICTURE)
