@@ -1,5 +1,5 @@
 # The commands that people use. Everything runs in .venv, which `setup` makes from pinned files.
-.PHONY: setup demo study bench chaos test test-slow test-unit lint types check real-input clean
+.PHONY: setup demo study bench chaos test test-slow test-gpu test-unit lint types check test-schedules real-input clean
 VENV := .venv/bin
 ARGS ?=
 export PYTHONUNBUFFERED := 1
@@ -30,8 +30,18 @@ chaos: setup
 	@$(VENV)/python -m pytest tests/chaos -q -s -p no:cacheprovider
 
 ## Each figure against a limit or a peer of the same run; a table and bench.json. Exit status 1 where a target is missed.
+## The first time it also makes .venv-peers (TorchRL, Reverb; about 2 GB). One benchmark alone: make bench ARGS=overlap.
 bench: setup
+	@requirements/peers.sh
 	@$(VENV)/python -m tests.benchmarks $(ARGS)
+
+## Admission, replay, pushes and backpressure through 10,000 random schedules: about five minutes.
+test-schedules: setup
+	@ADVGAME_SCHEDULES=10000 $(VENV)/python -m pytest tests/unit/test_admission_schedules.py -q -p no:cacheprovider --timeout=3600
+
+## What needs CUDA; says so and skips everything where there is none.
+test-gpu: setup
+	@$(VENV)/python -m pytest tests/gpu -q -s -rs -p no:cacheprovider
 
 test-unit: setup
 	@$(VENV)/python -m pytest tests/unit -q

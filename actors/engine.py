@@ -23,12 +23,15 @@ import structlog
 
 from actors.engine_args import engine_arguments, prepare_environment
 from actors.errors import PromptTooLong, WorkerBroken
+from actors.occupancy import Occupancy
 from protocol.errors import UserError
 from protocol.recipe import EngineConfig
 from protocol.types import Ask, Completion
 
 __all__ = ["Engine", "PromptTooLong", "room_for", "to_completion"]
 _log = structlog.get_logger(__name__)
+
+DIGEST_POLL_S = 0.02  # each look is one message to the engine, between two of its steps
 
 
 def room_for(prompt_tokens: int, max_model_len: int, max_new_tokens: int) -> int:
@@ -68,9 +71,10 @@ def to_completion(prompt_ids: Sequence[int], output: Any, with_logprobs: bool = 
 class Engine:
     """One running `AsyncLLM`. Built by `build`; useless after `close`."""
 
-    def __init__(self, llm: Any, max_model_len: int, updatable: bool) -> None:
+    def __init__(self, llm: Any, max_model_len: int, updatable: bool, occupancy: Occupancy | None = None) -> None:
         self._llm = llm
         self._updatable = updatable
+        self.occupancy = occupancy
         self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
         self._tokenizer = llm.get_tokenizer()
         self._max_model_len = max_model_len
@@ -83,11 +87,14 @@ class Engine:
         self.prompt_tokens = self.cached_tokens = 0  # of all samples; cached ones were in the prefix cache
 
     @classmethod
-    async def build(cls, model_path: str, config: EngineConfig, updatable: bool = True) -> "Engine":
+    async def build(
+        cls, model_path: str, config: EngineConfig, updatable: bool = True, watched: bool = False
+    ) -> "Engine":
         """Starts vLLM on the folder's weights, as version 0.
 
         Args:
             updatable: whether new weights may be loaded and log-probabilities are wanted, as for a player.
+            watched: whether it keeps its `occupancy`.
 
         Blocks the event loop while EngineCore starts; vLLM ends that wait after `config.start_deadline_s`.
         """
@@ -101,8 +108,12 @@ class Engine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         imported = time.perf_counter()
-        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(model_path, config, cuda, updatable)))
-        engine = cls(llm, config.max_model_len, updatable)
+        occupancy = Occupancy() if watched else None
+        llm = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(**engine_arguments(model_path, config, cuda, updatable)),
+            stat_loggers=None if occupancy is None else [lambda _config, _index: occupancy],
+        )
+        engine = cls(llm, config.max_model_len, updatable, occupancy)
         try:
             if engine._tokenizer.chat_template is None:
                 raise UserError(
@@ -180,12 +191,20 @@ class Engine:
         await self._llm.resume_generation()
         self._open.set()
 
+    async def join(self, transport: str, native: bytes) -> None:
+        """Connects every worker of the engine with a learner, for `nccl` or `ipc`; see `host_transfer.HostInitInfo`."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        await self._llm.init_weight_transfer_engine(
+            WeightTransferInitRequest({"transport": transport, "native": native})
+        )
+
     async def start_update(self) -> None:
         """vLLM's first step of a weight update."""
         await self._llm.start_weight_update()
 
     async def load(self, update_info: dict[str, Any]) -> None:
-        """Hands `host_transfer.HostUpdateInfo` to every worker of the engine."""
+        """Hands `host_transfer.HostUpdateInfo`, or `NativeUpdateInfo`, to every worker of the engine."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
         await self._llm.update_weights(WeightTransferUpdateRequest(update_info))
@@ -201,11 +220,17 @@ class Engine:
         self._salt = str(version)
 
     async def checksums(self) -> dict[str, str]:
-        """sha256 of every parameter as it lies in the workers, by vLLM's name for it (prefixed with its rank)."""
-        merged: dict[str, str] = {}
-        for part in await self._llm.compute_weight_checksums():
-            merged.update(part)
-        return merged
+        """xxh3 of every parameter as it lies in the workers, by vLLM's name for it (prefixed with its rank).
+
+        Taken beside generation; nothing may be loaded meanwhile.
+        """
+        await self._llm.collective_rpc("begin_parameter_digests")
+        while True:
+            parts: list[dict[str, str] | None] = await self._llm.collective_rpc("read_parameter_digests")
+            found = [part for part in parts if part is not None]
+            if len(found) == len(parts):
+                return {name: digest for part in found for name, digest in part.items()}
+            await asyncio.sleep(DIGEST_POLL_S)
 
     def close(self) -> None:
         """Ends the engine's processes and fails whoever waits with `WorkerBroken`. May be called twice."""

@@ -1,7 +1,7 @@
 """From a recipe's `generation` or `judge.engine` section to vLLM's settings: environment and arguments. Imports no vLLM.
 
 Start-up costs on 2 cores are decided here: one process less (the engine's worker lives in EngineCore), no compilation,
-no warm-up pass, no statistics.
+no warm-up pass.
 """
 
 import os
@@ -51,7 +51,7 @@ def engine_arguments(model_path: str, config: EngineConfig, cuda: bool, updatabl
         "enforce_eager": config.enforce_eager,
         "tensor_parallel_size": config.tensor_parallel,
         "enable_prefix_caching": True,  # the samples of an ask share their prompt, a judge's asks their rubric
-        "disable_log_stats": True,
+        "disable_log_stats": True,  # no lines in a log; a watched engine counts all the same (`occupancy`)
         "use_tqdm_on_load": False,
         # Also where no weights are transferred: its module ends the engine's processes with the actor that started them.
         "worker_extension_cls": "actors.host_transfer.HostTransferExtension",

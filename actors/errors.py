@@ -1,6 +1,6 @@
 """What can go wrong between a game and the engine that serves it. Light: imports nothing, so that a client needs no vLLM.
 
-Every class pickles by its message alone, because it crosses a Ray boundary.
+Every class pickles, because it crosses a Ray boundary.
 """
 
 
@@ -16,5 +16,26 @@ class WeightsRefused(RuntimeError):
     """A push that was turned down before anything was loaded: the worker serves on under its old version."""
 
 
+class PushLate(TimeoutError):
+    """A phase of a push was later than its deadline, before anything was loaded. `reason` names it, as in `pause_deadline`."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["PushLate"], tuple[str, str]]:
+        return type(self), (str(self), self.reason)
+
+
 class WorkerBroken(RuntimeError):
-    """The engine holds weights that nobody vouches for, or is dead. It was thrown away and must be built anew."""
+    """The engine holds weights that nobody vouches for, or is dead. It was thrown away and must be built anew.
+
+    `reason` is one word: the late phase where that was it.
+    """
+
+    def __init__(self, message: str, reason: str = "broken") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["WorkerBroken"], tuple[str, str]]:
+        return type(self), (str(self), self.reason)

@@ -20,9 +20,11 @@ import structlog
 
 from actors.engine import Engine
 from actors.errors import GenerationDeadline, WeightsRefused, WorkerBroken
-from actors.update import Held, LoadReport, digest_of, staging_dir, sweep_staged, update
-from protocol.recipe import GenerationConfig
+from actors.packed import Mappings
+from actors.update import Held, LoadReport, Phases, digest_of, update
+from protocol.recipe import DeadlinesConfig, GenerationConfig
 from protocol.roles import Player
+from protocol.shared import SharedFile
 from protocol.types import Ask, Completion, WeightManifest
 
 __all__ = ["GenerationWorker", "LoadReport", "VersionSource", "WeightsRefused", "WorkerBroken"]
@@ -33,7 +35,11 @@ class VersionSource(Protocol):
     """Where a starting worker learns what is newest. Picklable: it travels to the worker's process."""
 
     async def newest(self, player: Player) -> tuple[WeightManifest, Any] | None:
-        """The newest published version and its packed bytes; None while only version 0 exists."""
+        """The version to start with and its packed bytes, which may change under the reader; None while only version 0 exists."""
+        ...
+
+    async def within_reach(self, manifest: WeightManifest, file: SharedFile) -> Any:
+        """The bytes of a version that is pushed: `file` itself on its own node, elsewhere a copy."""
         ...
 
 
@@ -56,6 +62,7 @@ class GenerationWorker:
         self._versions = versions
         self._engine: Engine | None = None
         self._held = Held("")
+        self._mappings = Mappings()
         self._version = 0
         self._starting = asyncio.Lock()
         self._updating = asyncio.Lock()
@@ -76,16 +83,11 @@ class GenerationWorker:
 
     async def _build(self) -> None:
         started = time.perf_counter()
-        sweep_staged(staging_dir(0))
-        engine = await Engine.build(self._model_path, self._config)
+        engine = await Engine.build(self._model_path, self._config, watched=self._config.backpressure is not None)
         try:
             held, version = Held(digest_of(await engine.checksums())), 0
-            async with asyncio.timeout(self._config.start_deadline_s):
-                newest = None if self._versions is None else await self._versions.newest(self._player)
-                if newest is not None and newest[0].version > 0:
-                    manifest, packed = newest
-                    report = await update(engine, manifest, packed, self._config.start_deadline_s, held)
-                    held, version = Held(report.checksum_after, manifest.checksum), manifest.version
+            if self._versions is not None:
+                held, version = await self._catch_up(engine, self._versions, held)
         except BaseException:
             engine.close()
             raise
@@ -93,6 +95,25 @@ class GenerationWorker:
         self._start_s = time.perf_counter() - started
         self._counts["starts"] += 1
         _log.info("worker serves", player=self._player, version=version, start_s=round(self._start_s, 1))
+
+    async def _catch_up(self, engine: Engine, versions: VersionSource, held: Held) -> tuple[Held, int]:
+        """Loads what there is to start with. Gives what the engine holds then, and its version."""
+        limit_s = self._config.start_deadline_s
+        limits = DeadlinesConfig(**dict.fromkeys(DeadlinesConfig.model_fields, limit_s))
+        async with asyncio.timeout(limit_s):
+            while True:
+                found = await versions.newest(self._player)
+                if found is None or found[0].version == 0:
+                    return held, 0
+                manifest, packed = found
+                try:
+                    report = await update(engine, manifest, packed, held, Phases(limits, limit_s), self._mappings)
+                except WeightsRefused:
+                    newer = await versions.newest(self._player)
+                    if newer is None or newer[0].version == manifest.version:
+                        raise
+                    continue  # its buffer was written again while we read it, because there is a newer version
+                return Held(report.checksum_after, manifest.checksum), manifest.version
 
     async def _serving(self) -> Engine:
         await self.start()
@@ -125,15 +146,18 @@ class GenerationWorker:
         self._counts["tokens"] += sum(len(c.token_ids) for c in completions)
         return completions
 
-    async def load(self, manifest: WeightManifest, packed: Any, deadline_s: float) -> LoadReport:
+    async def load(
+        self, manifest: WeightManifest, packed: Any, deadline_s: float, limits: DeadlinesConfig | None = None
+    ) -> LoadReport:
         """Takes a new version in flight. A version that is not newer than the one served is ignored, and the report says so.
 
         Args:
-            packed: uint8 array, `manifest.nbytes` long.
+            packed: a `SharedFile`, a `NativeUpdate`, or bytes-like, `manifest.nbytes` long.
             deadline_s: for all phases, once it is this load's turn.
+            limits: of each phase; None: the recipe's defaults.
 
         Raises:
-            WeightsRefused, TimeoutError: nothing was loaded, the worker serves on under its old version.
+            WeightsRefused, PushLate: nothing was loaded, the worker serves on under its old version.
             WorkerBroken: it failed half-way; the engine is gone and the next call builds a new one.
         """
         engine = await self._serving()
@@ -141,17 +165,27 @@ class GenerationWorker:
             if self._engine is not engine:
                 raise WorkerBroken("the engine was lost before the load")
             if manifest.version <= self._version:
-                return LoadReport(self._version, self._held.digest, 0.0, 0.0, 0.0, moved=False, ignored=True)
+                return LoadReport(self._version, self._held.digest, moved=False, ignored=True)
+            phases = Phases(limits or DeadlinesConfig(), deadline_s)
             try:
-                report = await update(engine, manifest, packed, deadline_s, self._held)
+                if isinstance(packed, SharedFile) and self._versions is not None:
+                    async with phases("send"):
+                        packed = await self._versions.within_reach(manifest, packed)
+                report = await update(engine, manifest, packed, self._held, phases, self._mappings)
             except WorkerBroken:
                 self._discard(engine)
                 raise
             self._held = Held(report.checksum_after, manifest.checksum)
             self._version = manifest.version
         self._counts["loads"] += 1
-        self._load_s, self._pause_s = report.load_s, report.pause_s
+        self._load_s, self._pause_s = report.phases["load"], report.pause_s
         return report
+
+    async def join(self, transport: str, native: bytes) -> None:
+        """Meets a learner that will send versions through vLLM's `nccl` or `ipc`. Its deadline is the caller's."""
+        engine = await self._serving()
+        async with self._updating:
+            await engine.join(transport, native)
 
     def _discard(self, engine: Engine) -> None:
         if self._engine is engine:
@@ -164,13 +198,18 @@ class GenerationWorker:
         return self._version
 
     async def checksums(self) -> dict[str, str]:
-        """sha256 of each parameter as the engine holds it, by vLLM's name (q, k, v are one tensor there)."""
+        """xxh3 of each parameter as the engine holds it, by vLLM's name (q, k, v are one tensor there)."""
         return await (await self._serving()).checksums()
 
     async def stats(self) -> dict[str, float]:
-        """Counts since the worker was made, its process, and the seconds of its last start and load."""
+        """Counts since the worker was made, its process, and the seconds of its last start and load.
+
+        While an engine serves and `generation.backpressure` is set, also how full it is: see `occupancy.Occupancy`.
+        """
+        engine = self._engine
+        full = {} if engine is None or engine.occupancy is None else engine.occupancy.read()
         times = {"pid": os.getpid(), "start_s": self._start_s, "load_s": self._load_s, "pause_s": self._pause_s}
-        return {**self._counts, **times, "version": self._version, "serving": float(self._engine is not None)}
+        return {**self._counts, **times, "version": self._version, "serving": float(engine is not None), **full}
 
     async def shutdown(self) -> None:
         """Ends the engine's processes. A later call would start them again."""

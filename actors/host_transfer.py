@@ -1,23 +1,34 @@
-"""vLLM's end of the `host` weight transfer: one file in host memory, verified whole, then loaded layer by layer.
+"""The engine's end of weight transfers: a buffer in host memory, loaded while generation is paused, or vLLM's own `nccl` and `ipc`.
 
 Imported by the engine's worker process, because `worker_extension_cls` names `HostTransferExtension`; importing it registers
 the transfer engine and the CPU loader below, and ties that process's life to its parent's.
 
-Invariant: until the checksum of the whole buffer was verified, not one parameter has been touched. vLLM's own engines put the
-layers on the meta device in `start_weight_update`; this one does it after the verification, so that a refusal is free.
+Invariants
+- The actor has verified the buffer before it names it here, and nobody writes it before the actor has answered.
+- vLLM's own engines put the layers on the meta device in `start_weight_update`; this one waits for the buffer to be open and its
+  layout to fit, so that a refusal is free.
+- On a CPU every byte is copied once, straight into the parameter: `PlainLoader` left them as they were loaded. On a GPU the layers
+  are loaded anew one by one, as vLLM's own engines do, because some kinds are processed after loading.
+
+vLLM knows one transfer engine for each of its own. This one hands `nccl` and `ipc` updates to vLLM's, made when a learner asks for
+it, so that a worker that starts can always be given its version through host memory.
 
 Does not own pausing, versions or deadlines (`actors.update`), and does not run in the actor's process.
 """
 
+import ctypes
 import dataclasses
 import multiprocessing
 import os
-import threading
+import pickle
+import signal
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import connection
 from typing import Any
 
 import torch
+import xxhash
+from vllm.config import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -32,33 +43,60 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from actors import packed
 from actors.engine_args import BACKEND, CPU_LOAD_FORMAT
+from protocol.shared import SharedBuffer, SharedFile
 
-PARENT_POLL_S = 1.0  # how long an engine may outlive its actor
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 @dataclass
 class HostInitInfo(WeightTransferInitInfo):
-    """Nothing to agree on beforehand."""
+    """What vLLM's own engine for `transport` has to agree on with the learner, pickled. `host` alone needs nothing."""
+
+    transport: str
+    native: bytes
 
 
 @dataclass
 class HostUpdateInfo(WeightTransferUpdateInfo):
-    """One whole model: `tensors` are dicts of `protocol.types.TensorSpec`, `checksum` is over all `nbytes` of `path`."""
+    """One whole model: `file` has the fields of `protocol.shared.SharedFile`, `tensors` those of `protocol.types.TensorSpec`.
 
-    path: str
+    `used_again`: later versions will lie in the same buffer, so it pays to keep it mapped.
+    """
+
+    file: dict[str, Any]
     tensors: list[dict[str, Any]]
-    checksum: str
-    nbytes: int
+    used_again: bool
+
+
+@dataclass
+class NativeUpdateInfo(WeightTransferUpdateInfo):
+    """The pickled update info of vLLM's own engine."""
+
+    native: bytes
 
 
 class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo]):
-    """start -> update (verify, then load) -> finish. An error after the verification leaves the model unusable."""
+    """start -> update -> finish. An error while parameters are overwritten leaves the model unusable."""
 
     init_info_cls = HostInitInfo
     update_info_cls = HostUpdateInfo
 
+    def __init__(self, config: Any, vllm_config: Any, device: torch.device, model: torch.nn.Module) -> None:
+        super().__init__(config, vllm_config, device, model)
+        self._vllm_config = vllm_config
+        self._mappings = packed.Mappings()
+        self._native: Any = None  # vLLM's own engine, once a learner asked for it
+        self._loading_natively = False
+
     def init_transfer_engine(self, init_info: HostInitInfo) -> None:
-        pass
+        self.shutdown()
+        self._native = WeightTransferEngineFactory.create_engine(
+            WeightTransferConfig(backend=init_info.transport), self._vllm_config, self.device, self.model
+        )
+        self._native.init_transfer_engine(self._native.parse_init_info(pickle.loads(init_info.native)))
+
+    def parse_update_info(self, update_dict: dict[str, Any]) -> Any:
+        return NativeUpdateInfo(**update_dict) if "native" in update_dict else super().parse_update_info(update_dict)
 
     def start_weight_update(self) -> None:
         pass  # see the module's invariant
@@ -68,23 +106,35 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         if self.device.type != "cpu":  # the base class synchronises always, and torch.accelerator has none on a CPU
             torch.accelerator.synchronize()
 
-    def receive_weights(self, update_info: HostUpdateInfo) -> None:
-        packed.check_layout(update_info.tensors, update_info.nbytes)
-        buffer = packed.open_verified(update_info.path, update_info.nbytes, update_info.checksum)
+    def receive_weights(self, update_info: HostUpdateInfo | NativeUpdateInfo) -> None:
+        self._loading_natively = isinstance(update_info, NativeUpdateInfo)
+        if isinstance(update_info, NativeUpdateInfo):
+            if self._native is None:
+                raise RuntimeError("a native update for a worker that never joined a learner")
+            self._native.start_weight_update()
+            self._native.update_weights(pickle.loads(update_info.native))
+            return
+        file = SharedFile(**update_info.file)
+        packed.check_layout(update_info.tensors, file.nbytes)
+        buffer = self._mappings.open(file) if update_info.used_again else SharedBuffer.open(file)
         wanted = {name for name, _ in self.model.named_parameters()}  # a tied lm_head is not among them
-        initialize_layerwise_reload(self.model)
+        if self.device.type != "cpu":
+            initialize_layerwise_reload(self.model)
         loaded = self.model.load_weights(packed.iterate(buffer, update_info.tensors))
         missing = wanted - loaded if loaded is not None else set()
         if missing:
             raise RuntimeError(f"the push left {len(missing)} parameters as they were, {min(missing)} among them")
 
     def finish_weight_update(self) -> None:
-        finalize_layerwise_reload(self.model, self.model_config)
-        if self.device.type == "cpu":
-            _project_plainly(self.model)
+        if self._loading_natively:
+            self._native.finish_weight_update()
+        elif self.device.type != "cpu":
+            finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:
-        pass
+        native, self._native = self._native, None
+        if native is not None:
+            native.shutdown()
 
 
 class PlainLoader(DefaultModelLoader):
@@ -111,26 +161,56 @@ class PlainLoader(DefaultModelLoader):
 
 
 def _project_plainly(model: torch.nn.Module) -> None:
-    """Lets embeddings project with the parameter itself. Again after each reload, which repacks those that it loads."""
+    """Lets embeddings project with the parameter itself."""
     for layer in model.modules():
         if isinstance(layer, VocabParallelEmbedding) and isinstance(layer.quant_method, UnquantizedEmbeddingMethod):
             layer.cpu_linear = torch.nn.functional.linear
 
 
 class HostTransferExtension:
-    """Named in `worker_extension_cls`, only so that the worker process imports this module."""
+    """Named in `worker_extension_cls`: vLLM makes it a base of its worker class, whose methods it so extends."""
+
+    _digests: "Future[dict[str, str]] | None" = None
+
+    def begin_parameter_digests(self) -> None:
+        """Starts hashing every parameter, in a thread: generation goes on meanwhile. They must not change before they are read."""
+        model: torch.nn.Module = self.model_runner.get_model()  # type: ignore[attr-defined]
+        prefix: str = self._weight_checksum_prefix()  # type: ignore[attr-defined]
+        self._digests = _hashing.submit(_digests_of, model, prefix)
+
+    def read_parameter_digests(self) -> dict[str, str] | None:
+        """xxh3 of each parameter's bytes by vLLM's name for it, or None as long as they are not all hashed."""
+        if self._digests is None or not self._digests.done():
+            return None
+        return self._digests.result()
+
+
+_hashing = ThreadPoolExecutor(1, thread_name_prefix="parameter-digests")
+
+
+def _digests_of(model: torch.nn.Module, prefix: str) -> dict[str, str]:
+    """vLLM's own are sha256: seconds for each GB, where these take a tenth of one."""
+    return {
+        prefix + name: xxhash.xxh3_128_hexdigest(
+            parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
+        )
+        for name, parameter in model.named_parameters()
+    }
 
 
 def _leave_with_parent() -> None:
-    """Ends this process when the one that started it is gone: a SIGKILLed actor cannot shut its engine down."""
+    """Lets the kernel kill this process with the one that started it: a SIGKILLed actor cannot shut its engine down.
+
+    By the kernel, because a thread that watches its parent does not run in a process that was stopped, or hangs.
+    """
     parent = multiprocessing.parent_process()
     if parent is None:
         return
-    while os.getppid() == parent.pid:
-        connection.wait([parent.sentinel], timeout=PARENT_POLL_S)
-    os._exit(1)  # a worker may be in a kernel; nothing here is worth an orderly end
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent.pid:  # it died before
+        os._exit(1)
 
 
 WeightTransferEngineFactory.register_engine(BACKEND, HostWeightTransferEngine)
 register_model_loader(CPU_LOAD_FORMAT)(PlainLoader)
-threading.Thread(target=_leave_with_parent, name="leave-with-parent", daemon=True).start()
+_leave_with_parent()

@@ -1,27 +1,28 @@
 """Reading a packed weight buffer: is it whole, does the layout fit, which bytes are which tensor.
 
-Invariant: nothing here yields a tensor of a buffer whose checksum was not verified first (`open_verified`).
-Does not know vLLM, and not how a buffer is packed (learners) or travels (update, host_transfer).
+Does not know vLLM, nor how a buffer is packed (learners) or travels (update, host_transfer).
 """
 
-import hashlib
 import math
-import mmap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
+
 from actors.errors import WeightsRefused
+from protocol.shared import SharedBuffer, SharedFile
 
 if TYPE_CHECKING:
     import torch
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # what the weights of a served model can be
+MAPPED = 3  # two that the learner uses in turn, and one more where a worker was slow
 
 
 def checksum(buffer: Any) -> str:
-    """blake2b, 16 bytes, hex: the checksum of `WeightManifest`."""
-    return hashlib.blake2b(buffer, digest_size=16).hexdigest()
+    """xxh3, 128 bits, hex: the checksum of `WeightManifest`."""
+    return xxhash.xxh3_128_hexdigest(buffer)
 
 
 def check_layout(tensors: Sequence[Mapping[str, Any]], nbytes: int) -> None:
@@ -45,29 +46,58 @@ def check_layout(tensors: Sequence[Mapping[str, Any]], nbytes: int) -> None:
             )
 
 
-def open_verified(path: str, nbytes: int, expected: str) -> mmap.mmap:
-    """Maps the file, privately and writable (torch wants writable memory), after its length and checksum were verified.
+def verify(buffer: SharedBuffer, nbytes: int, expected: str) -> None:
+    """Reads all of it.
 
     Raises:
-        WeightsRefused: it is not the file that was announced.
+        WeightsRefused: these are not the bytes that were announced.
     """
-    with Path(path).open("rb") as file:
-        size = file.seek(0, 2)
-        if size != nbytes:
-            raise WeightsRefused(f"weights refused: the file has {size} bytes, the manifest says {nbytes}")
-        buffer = mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_COPY)
-    found = checksum(buffer)
+    if buffer.nbytes != nbytes:
+        raise WeightsRefused(f"weights refused: {buffer.nbytes} bytes came, the manifest says {nbytes}")
+    found = checksum(buffer.view)
     if found != expected:
         raise WeightsRefused(f"weights refused: checksum {found}, the manifest says {expected}; push the version again")
+
+
+def copied(source: Any, nbytes: int) -> SharedBuffer:
+    """Memory of our own with the bytes of `source` (bytes-like), which may change or go afterwards.
+
+    Raises:
+        WeightsRefused: there are more or fewer than `nbytes`.
+    """
+    view = memoryview(source).cast("B")
+    if view.nbytes != nbytes:
+        raise WeightsRefused(f"weights refused: {view.nbytes} bytes came, the manifest says {nbytes}")
+    buffer = SharedBuffer.create(nbytes)
+    buffer.view[:] = view
     return buffer
 
 
-def iterate(buffer: mmap.mmap, tensors: Sequence[Mapping[str, Any]]) -> "Iterator[tuple[str, torch.Tensor]]":
-    """(name, tensor) without a copy. The tensors keep the mapping alive; the file may be gone."""
+class Mappings:
+    """The shared buffers that this process has mapped, the last few: a learner uses the same ones again and again.
+
+    A mapping costs a page fault for every 4 KiB, which is more than the copy that it is made for.
+    """
+
+    def __init__(self) -> None:
+        self._mapped: dict[int, SharedBuffer] = {}
+
+    def open(self, file: SharedFile) -> SharedBuffer:
+        """The buffer behind `file`. Raises `FileNotFoundError` where it is gone."""
+        buffer = self._mapped.pop(file.inode, None) or SharedBuffer.open(file)
+        self._mapped[file.inode] = buffer  # the one used last is the last to go
+        while len(self._mapped) > MAPPED:
+            del self._mapped[next(iter(self._mapped))]
+        return buffer
+
+
+def iterate(buffer: SharedBuffer, tensors: Sequence[Mapping[str, Any]]) -> "Iterator[tuple[str, torch.Tensor]]":
+    """(name, tensor) without a copy. The tensors keep the mapping alive, and must not be written."""
     import torch
 
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        whole = torch.frombuffer(buffer.view, dtype=torch.uint8)
     for spec in tensors:
-        flat = torch.frombuffer(
-            buffer, dtype=getattr(torch, spec["dtype"]), count=math.prod(spec["shape"]), offset=spec["offset"]
-        )
+        flat = whole[spec["offset"] : spec["offset"] + spec["nbytes"]].view(getattr(torch, spec["dtype"]))
         yield spec["name"], flat.view(tuple(spec["shape"]))

@@ -164,8 +164,8 @@ class RolloutWorker:
             async with asyncio.timeout(SOURCE_DEADLINE_S):
                 if records:
                     await self._source.finish(self._name, records)
-                for game_id, reason in given_up:
-                    await self._source.abandon(self._name, game_id, reason)
+                # Together: each of them returns with the next group commit, and a stop gives up every game in flight.
+                await asyncio.gather(*(self._source.abandon(self._name, *one) for one in given_up))
             self._finished += len(records)
             self._abandoned.update(reason for _, reason in given_up)
             if self._stop.is_set() and not self._playing and not self._records and not self._given_up:

@@ -1,9 +1,12 @@
-"""One weight update, phase by phase: stage -> pause -> load -> verify -> resume, under one deadline.
+"""One weight update of a serving engine: send -> pause -> load -> resume -> verify, each phase with a deadline of its own.
 
-Invariants:
+Invariants
+- The bytes are complete and their checksum is verified before generation is paused: a push that is refused costs nothing.
 - A failure before anything was loaded leaves the engine serving its old version.
-- A failure after that never resumes the engine: `WorkerBroken` tells the owner to throw it away.
-- The staged file is gone when this returns, however it returns.
+- A failure after that never resumes the engine, one of the last check takes it out of service: `WorkerBroken` tells the owner to
+  throw it away.
+- Generation stands still only from the end of `pause` to the end of `resume`. That the parameters changed as the pushes did is
+  looked at afterwards, beside generation: what they were overwritten with was verified, and all of them were.
 
 Pure choreography against `Updatable`; the real one is `actors.engine.Engine`.
 """
@@ -12,20 +15,16 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
-from actors.errors import WeightsRefused, WorkerBroken
-from protocol.types import WeightManifest
+from actors import packed
+from actors.errors import PushLate, WeightsRefused, WorkerBroken
+from protocol.recipe import DeadlinesConfig
+from protocol.shared import SharedBuffer, SharedFile
+from protocol.types import NativeUpdate, WeightManifest
 
-SHARED_MEMORY = Path("/dev/shm")
-FILE_PREFIX = "advgame-weights-"
-RESUME_DEADLINE_S = 15.0  # resuming is one message; an engine that does not answer it is as good as dead
 REFUSED = "weights refused:"  # vLLM hands an error over as text, so this marks the harmless kind
 
 
@@ -54,16 +53,14 @@ class Held:
 class LoadReport:
     """How a load went. `version` is what the worker serves now; `ignored` if that was already as new as the push.
 
-    `moved`: the parameters differ from those before. Seconds: `pause_s` from the request to pause until sampling went on,
-    `load_s` the part of it that loaded, `total_s` everything, staging included.
+    `moved`: the parameters differ from those before. `pause_s`: seconds that generation stood still. `phases`: seconds of each.
     """
 
     version: int
     checksum_after: str
-    pause_s: float
-    load_s: float
-    total_s: float
     moved: bool
+    pause_s: float = 0.0
+    phases: Mapping[str, float] = dataclasses.field(default_factory=dict)
     ignored: bool = False
 
 
@@ -89,85 +86,121 @@ def check_moved(before: Held, after: Held, exact: bool) -> bool:
     return moved
 
 
-def staging_dir(nbytes: int) -> Path:
-    """Shared memory where it exists and has room, else the temporary directory."""
-    if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > nbytes:
-        return SHARED_MEMORY
-    return Path(tempfile.gettempdir())
+class Phases:
+    """Keeps the phases' deadlines and takes their time.
+
+    Args:
+        limits: of each phase.
+        deadline_s: for all of them together, from now.
+    """
+
+    def __init__(self, limits: DeadlinesConfig, deadline_s: float) -> None:
+        self._limits, self._end = limits, time.monotonic() + deadline_s
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.asynccontextmanager
+    async def __call__(self, name: str) -> AsyncIterator[None]:
+        """One phase. Raises `PushLate` at its end, or at the end of all."""
+        began = time.monotonic()
+        limit = getattr(self._limits, f"{name}_s")
+        if name != "resume":  # an engine that was paused is resumed however late the rest was
+            limit = min(limit, self._end - began)
+        try:
+            async with asyncio.timeout(limit):
+                yield
+        except TimeoutError:
+            raise PushLate(f"push: {name} was not done within {max(limit, 0.0):.3g} s", f"{name}_deadline") from None
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
 
 
-def sweep_staged(directory: Path) -> None:
-    """Removes what a killed process of ours left there; the name of a staged file holds its writer's pid."""
-    for path in directory.glob(f"{FILE_PREFIX}*"):
-        pid = path.name.removeprefix(FILE_PREFIX).partition("-")[0]
-        with contextlib.suppress(FileNotFoundError):
-            if pid.isdigit() and not Path(f"/proc/{pid}").exists() and path.stat().st_uid == os.getuid():
-                path.unlink()
+def arrived(manifest: WeightManifest, source: Any, mappings: packed.Mappings) -> SharedBuffer:
+    """The bytes of a push, on this node, verified. Blocks for as long as it takes to read them, or to copy and read them.
 
+    Args:
+        source: a `SharedFile` of this node, which its owner leaves alone until we answer, or anything bytes-like.
 
-def _write(descriptor: int, packed: Any) -> None:
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(memoryview(packed).cast("B"))
+    Raises:
+        WeightsRefused: they are not what the manifest says.
+        FileNotFoundError: the file is gone.
+    """
+    packed.check_layout([dataclasses.asdict(spec) for spec in manifest.tensors], manifest.nbytes)
+    buffer = mappings.open(source) if isinstance(source, SharedFile) else packed.copied(source, manifest.nbytes)
+    packed.verify(buffer, manifest.nbytes, manifest.checksum)
+    return buffer
 
 
 async def update(
-    engine: Updatable, manifest: WeightManifest, packed: Any, deadline_s: float, before: Held
+    engine: Updatable,
+    manifest: WeightManifest,
+    source: Any,
+    before: Held,
+    phases: Phases,
+    mappings: packed.Mappings,
 ) -> LoadReport:
     """Brings `manifest.version` into a serving engine.
 
     Args:
-        packed: bytes-like (uint8 array), `manifest.nbytes` long.
-        deadline_s: for everything but the last `resume`.
+        source: see `arrived`; or a `NativeUpdate`, whose bytes come to the GPU while they are loaded.
         before: what the engine holds now.
 
     Raises:
-        WeightsRefused, TimeoutError, OSError: nothing was loaded; the engine serves on.
-        WorkerBroken: the engine is paused for good and must be thrown away.
+        WeightsRefused, PushLate, OSError: nothing was loaded; the engine serves on.
+        WorkerBroken: the engine must be thrown away.
     """
-    started = time.perf_counter()
-    found = memoryview(packed).nbytes
-    if found != manifest.nbytes:
-        raise WeightsRefused(
-            f"{REFUSED} version {manifest.version} has {found} bytes, its manifest says {manifest.nbytes}"
-        )
-    descriptor, name = tempfile.mkstemp(prefix=f"{FILE_PREFIX}{os.getpid()}-", dir=staging_dir(found))
-    path = Path(name)
-    paused = dirty = False
-    pause_started = load_started = load_s = 0.0
+    if isinstance(source, NativeUpdate):
+        info: dict[str, Any] = {"native": source.payload}
+    else:
+        async with phases("send"):
+            buffer = await asyncio.to_thread(arrived, manifest, source, mappings)
+        info = {
+            "file": dataclasses.asdict(source if isinstance(source, SharedFile) else buffer.file()),
+            "used_again": isinstance(source, SharedFile),
+            "tensors": [dataclasses.asdict(spec) for spec in manifest.tensors],
+        }
+    stood_still = await _overwrite(engine, manifest.version, info, phases)
     try:
-        async with asyncio.timeout(deadline_s):
-            await asyncio.to_thread(_write, descriptor, packed)
-            pause_started = time.perf_counter()
-            paused = True  # before it is so: a pause that times out may still take effect
-            await engine.pause()
-            await engine.start_update()
-            load_started = time.perf_counter()
-            dirty = True
-            await _load(engine, manifest, path)
-            await engine.finish_update(manifest.version)
-            load_s = time.perf_counter() - load_started
+        async with phases("verify"):
             after = Held(digest_of(await engine.checksums()), manifest.checksum)
-            exact = all(spec.dtype == engine.dtype for spec in manifest.tensors)
-            moved = check_moved(before, after, exact)
-            dirty = False
+    except BaseException as error:
+        raise _broken(manifest.version, error) from error
+    moved = check_moved(before, after, all(spec.dtype == engine.dtype for spec in manifest.tensors))
+    return LoadReport(manifest.version, after.digest, moved, stood_still, phases.seconds)
+
+
+async def _overwrite(engine: Updatable, version: int, info: dict[str, Any], phases: Phases) -> float:
+    """From pause to resume. Gives the seconds that generation stood still."""
+    dirty = False
+    still_since = time.monotonic()
+    try:
+        async with phases("pause"):
+            await engine.pause()
+        still_since = time.monotonic()
+        async with phases("load"):
+            await engine.start_update()
+            dirty = True
+            await _load(engine, info)
+            await engine.finish_update(version)
+        dirty = False
     except WeightsRefused:
         dirty = False
         raise
     except BaseException as error:
         if dirty:
-            raise WorkerBroken(f"loading version {manifest.version} failed half-way: {type(error).__name__}") from error
+            raise _broken(version, error) from error
         raise
     finally:
-        path.unlink(missing_ok=True)  # noqa: ASYNC240  # shared memory: nothing to wait for
-        if paused and not dirty:
-            await _resume(engine)
-    done = time.perf_counter()
-    return LoadReport(manifest.version, after.digest, done - pause_started, load_s, done - started, moved)
+        if not dirty:  # also after a pause that was late: it may still take effect
+            await _resume(engine, phases)
+    return time.monotonic() - still_since
 
 
-async def _load(engine: Updatable, manifest: WeightManifest, path: Path) -> None:
-    tensors = [dataclasses.asdict(spec) for spec in manifest.tensors]
-    info = {"path": str(path), "tensors": tensors, "checksum": manifest.checksum, "nbytes": manifest.nbytes}
+def _broken(version: int, error: BaseException) -> WorkerBroken:
+    why = error.reason if isinstance(error, PushLate | WorkerBroken) else type(error).__name__
+    return WorkerBroken(f"loading version {version} failed half-way: {why}", why)
+
+
+async def _load(engine: Updatable, info: dict[str, Any]) -> None:
     try:
         await engine.load(info)
     except Exception as error:
@@ -177,9 +210,10 @@ async def _load(engine: Updatable, manifest: WeightManifest, path: Path) -> None
         raise
 
 
-async def _resume(engine: Updatable) -> None:
+async def _resume(engine: Updatable, phases: Phases) -> None:
     try:
-        async with asyncio.timeout(RESUME_DEADLINE_S):
+        async with phases("resume"):
             await engine.resume()
     except Exception as error:
-        raise WorkerBroken(f"the engine did not resume: {type(error).__name__}") from error
+        why = error.reason if isinstance(error, PushLate) else type(error).__name__
+        raise WorkerBroken(f"the engine did not resume: {why}", why) from error

@@ -21,6 +21,7 @@ from actors.generation import GenerationWorker
 from cluster.judge_engine import engine_builder
 from cluster.logs import log_rank, logged
 from cluster.named import Named
+from cluster.native import NativeSink
 from cluster.placement import Demand
 from cluster.publisher import WeightPublisher
 from cluster.publisher_client import PublisherSink, VersionClient
@@ -29,6 +30,7 @@ from cluster.replay.client import BatchClient, ReplayClient
 from cluster.replay.turns import trained
 from cluster.rundir import judge_ledger
 from cluster.seedbank import Inputs
+from cluster.transport import Transport, transports_of
 from judge.cache import VerdictCache
 from judge.pool import JudgePool
 from judge.rubric import load_rubrics
@@ -87,7 +89,7 @@ def judge_pool(workers: Sequence[Any], recipe: Recipe) -> JudgePool:
 
 
 def wire_dtype(dtype: str, model_path: str) -> str:
-    """What is pushed and exported: what the engine holds, which with `auto` is the model folder's own dtype."""
+    """What is pushed and exported: the recipe's dtype, which with `auto` is the model folder's own."""
     if dtype != "auto":
         return dtype
     config = json.loads((Path(model_path) / "config.json").read_text())
@@ -142,15 +144,25 @@ def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) 
     """Starts every actor and the learner groups; returns at once, they come up side by side."""
     b, g = _Builder(recipe, run_dir, group), recipe.generation  # actors in the order of `placement.demand_of`'s bundles
     replay = b.actor(ReplayBuffer, "replay-0", str(run_dir), recipe, inputs.train)
+    transports = transports_of(recipe)
     # A restarted publisher would know neither weights nor workers: its death ends the run, which can be resumed.
     publisher = b.actor(
-        WeightPublisher, "publisher-0", recipe.push.deadline_s, g.start_deadline_s, restarts=0, retries=0
+        WeightPublisher,
+        "publisher-0",
+        recipe.push,
+        g.start_deadline_s,
+        recipe.push_periods,
+        [player for player, transport in transports.items() if transport != "host"],
+        restarts=0,
+        retries=0,
     )
-    versions = VersionClient(b.named("publisher-0"))
 
     def engines(player: Player) -> list[Any]:
-        roles = [f"generation-{player}-{k}" for k in range(g.workers)]
-        return [b.actor(GenerationWorker, role, player, inputs.models[player], g, versions) for role in roles]
+        def engine(k: int) -> Any:
+            versions = VersionClient(b.named("publisher-0"), f"{player}-{k}")
+            return b.actor(GenerationWorker, f"generation-{player}-{k}", player, inputs.models[player], g, versions)
+
+        return [engine(k) for k in range(g.workers)]
 
     generators = {player: engines(player) for player in PLAYERS}
     registered = [publisher.register.remote(player, generators[player]) for player in PLAYERS]
@@ -164,8 +176,9 @@ def build(recipe: Recipe, inputs: Inputs, run_dir: Path, group: PlacementGroup) 
         *(RemoteGenerator([b.named(f"generation-{p}-{k}") for k in range(g.workers)], g) for p in PLAYERS),
         judge_pool([b.named(f"judge-{k}") for k in range(recipe.judge.workers)], recipe),
     )
-    source, sink = BatchClient(replay), PublisherSink(publisher)
-    learners = {p: _learn(p, recipe, inputs, run_dir, source, sink) for p in trained(recipe)}
+    source = BatchClient(replay)
+    sinks = {player: _sink(recipe, publisher, transport) for player, transport in transports.items()}
+    learners = {p: _learn(p, recipe, inputs, run_dir, source, sinks[p]) for p in trained(recipe)}
     return Parts(group, replay, publisher, judges, generators, playing, learners, registered)
 
 
@@ -181,6 +194,12 @@ def _judges(b: _Builder, recipe: Recipe, inputs: Inputs, run_dir: Path) -> list[
         b.actor(JudgeWorker, f"judge-{k}", judge, judge_id_of(judge), engine, ledger, retries=0)
         for k in range(judge.workers)
     ]
+
+
+def _sink(recipe: Recipe, publisher: Any, transport: Transport) -> PublisherSink:
+    if transport == "host":
+        return PublisherSink(publisher)
+    return NativeSink(publisher, transport, recipe.push, recipe.generation.tensor_parallel)
 
 
 def settle_every(recipe: Recipe) -> int:
@@ -203,10 +222,14 @@ def _learn(
         steps=recipe.run.steps,
         run_seed=recipe.run.seed,
         run_dir=str(run_dir),
-        wire_dtype=wire_dtype(recipe.generation.dtype, inputs.models[player]),
+        wire_dtype=wire_dtype(
+            recipe.generation.dtype if recipe.push.dtype == "auto" else recipe.push.dtype, inputs.models[player]
+        ),
         push_every=recipe.push.every,
         quirks=recipe.quirks,
         settle_every=settle_every(recipe),
+        stage_mib=recipe.push.stage_mib,
+        stage_s=recipe.push.deadlines.stage_s,
     )
     on_rank = functools.partial(log_rank, str(run_dir), player)
     return ray.remote(fit_group).options(num_cpus=0, max_retries=0).remote(spec, source, sink, on_rank)

@@ -1,4 +1,4 @@
-"""The command line: `python -m cluster train RECIPE`, `python -m cluster calibrate RECIPE --labels FILE`.
+"""The command line: `python -m cluster train RECIPE`, `calibrate RECIPE --labels FILE`, `replay RUN`, `random-model FOLDER`.
 
 A mistake of the user's is one line on standard error and exit status 2; a run that failed is 1, one that was interrupted 130.
 """
@@ -60,6 +60,30 @@ def calibrate(
     from cluster.calibrate import calibrate as run_calibration
 
     run_calibration(recipe, set_ or [], labels, json_, limit)
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="a directory under runs/; it may be running")],
+    player: Annotated[str | None, typer.Option(help="only this player's rows: attacker or defender")] = None,
+    category: Annotated[str | None, typer.Option(help="only rows of such seeds: harmful or benign")] = None,
+    state: Annotated[str | None, typer.Option(help="only rows with an item that ended so, as in malformed")] = None,
+    step: Annotated[
+        str | None, typer.Option(help="only rows that the learner steps A to B learned, both included", metavar="A:B")
+    ] = None,
+    game: Annotated[int | None, typer.Option(help="only this game's rows")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="list or export at most so many rows")] = None,
+    text: Annotated[bool, typer.Option("--text", help="show and export what the models wrote, harmful or not")] = False,
+    export: Annotated[
+        Path | None, typer.Option(help="write the rows here: .parquet, .jsonl or .arrow", metavar="FILE")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace the exported file if it exists")] = False,
+) -> None:
+    """Shows, filters and exports what a run's replay buffer holds and what became of it. Reads only."""
+    from cluster.replay.choose import parse_filter
+    from cluster.replay.show import show_replay
+
+    show_replay(run, parse_filter(player, category, state, step, game), limit, text, export, force)
 
 
 @app.command("random-model")

@@ -6,13 +6,16 @@
 
 A pure state machine for the workers of both players: no Ray, no clock of its own. Invariants:
 
-- **newest wins**: a push always carries the newest version; those that were never the newest while a worker was free are skipped
+- **newest wins**: a push always carries the newest version that is for its worker; older ones that it was not free for are skipped
   for it, and counted as superseded for the player if no worker ever got them.
+- **periods**: a worker of period n takes versions that n divides, so that a free one is at most n - 1 versions behind. Where such a
+  version never came (a resumed run begins above it, a queue skipped it), it takes the newest rather than get older than that.
+- **the last version goes to all**: from then on every period is 1.
 - **one at a time**: a worker has at most one push, and none while it starts.
 - **no unknown version**: a worker that failed or was late is evicted, and is healthy again only when its start names its version.
 - **late answers count for nothing**: every push and start has a ticket; an answer under an old ticket is ignored.
 
-It does not own the weights or the killing (`publisher`).
+It does not own the weights or the killing (`publisher`), but says which versions are still needed.
 """
 
 from collections import Counter
@@ -40,10 +43,12 @@ class WorkerView:
     """What is known of a worker. `version` is what it last said it serves; -1 before that, and while it starts."""
 
     player: Player
+    period: int = 1
     state: State = "starting"
     version: int = -1
     ticket: int = 0
     deadline_s: float = 0.0
+    loading: int = 0  # the version on its way to it
     evictions: Counter[str] = field(default_factory=Counter)
 
 
@@ -52,7 +57,9 @@ class _PlayerView:
     newest: int = 0  # the starting weights
     published: int = 0
     superseded: int = 0
+    first: int = 0  # above 1 in a resumed run
     pushed: int = 0  # newest version that went to any worker, by a push or at its start
+    kept: set[int] = field(default_factory=set)  # published, and some worker's
 
 
 class Delivery:
@@ -68,31 +75,49 @@ class Delivery:
         self._workers: dict[str, WorkerView] = {}
         self._players: dict[Player, _PlayerView] = {p: _PlayerView() for p in PLAYERS}
 
-    def register(self, player: Player, worker: str, now_s: float) -> int:
-        """A worker that is starting. Gives the ticket of its start."""
-        self._workers[worker] = WorkerView(player)
+    def register(self, player: Player, worker: str, now_s: float, period: int = 1) -> int:
+        """A worker that is starting, and takes every `period`-th version. Gives the ticket of its start."""
+        self._workers[worker] = WorkerView(player, period)
         return self._begin_start(self._workers[worker], now_s)
 
-    def publish(self, player: Player, version: int) -> bool:
-        """A new version exists. False if it is not newer than the newest: nothing changes."""
+    def publish(self, player: Player, version: int, last: bool = False) -> bool:
+        """A new version exists; no other follows if it is the `last`. False if it is not newer than the newest: nothing changes."""
         view = self._players[player]
         if version <= view.newest:
             return False
         view.superseded += view.newest > view.pushed
         view.newest = version
         view.published += 1
+        view.first = view.first or version
+        view.kept.add(version)
+        if last:
+            for worker in self.workers(player).values():
+                worker.period = 1
+        view.kept &= self.needed(player)
         return True
 
+    def choice(self, worker: str) -> int:
+        """The version that a starting worker is to serve; 0 is the starting weights."""
+        return self._choice(self._workers[worker], held=-1)
+
+    def needed(self, player: Player) -> set[int]:
+        """Published versions whose bytes are for some worker, or on their way to one; and the newest."""
+        view = self._players[player]
+        mine = self.workers(player).values()
+        chosen = {view.newest} | {self._divisible(view, w.period) for w in mine}
+        return ({v for v in chosen if v in view.kept}) | {w.loading for w in mine if w.state == "delivering"}
+
     def next_pushes(self, now_s: float) -> list[Push]:
-        """Pushes to begin now: the newest version for every healthy worker that is behind."""
+        """Pushes to begin now: to every healthy worker that is behind, the version that is for it."""
         pushes = []
         for name, worker in self._workers.items():
-            view = self._players[worker.player]
-            if worker.state == "healthy" and worker.version < view.newest:
-                worker.state, worker.deadline_s = "delivering", now_s + self._deadline_s
+            version = self._choice(worker, worker.version)
+            if worker.state == "healthy" and version > worker.version:
+                view = self._players[worker.player]
+                worker.state, worker.loading, worker.deadline_s = "delivering", version, now_s + self._deadline_s
                 worker.ticket += 1
-                view.pushed = view.newest
-                pushes.append(Push(name, worker.player, view.newest, worker.ticket, worker.deadline_s))
+                view.pushed = max(view.pushed, version)
+                pushes.append(Push(name, worker.player, version, worker.ticket, worker.deadline_s))
         return pushes
 
     def loaded(self, worker: str, ticket: int, version: int) -> bool:
@@ -124,9 +149,13 @@ class Delivery:
         return self._begin_start(view, now_s)
 
     def delivered(self, player: Player, version: int) -> bool:
-        """Whether every worker of the player (at least one) serves `version` or a newer one."""
-        mine = [w for w in self._workers.values() if w.player == player]
-        return bool(mine) and all(w.state != "starting" and w.version >= version for w in mine)
+        """Whether `version` or a newer one is published and every worker of the player (at least one) serves what is for it."""
+        mine = self.workers(player).values()
+        return (
+            bool(mine)
+            and self._players[player].newest >= version
+            and all(w.state != "starting" and w.version >= min(version, self._choice(w, w.version)) for w in mine)
+        )
 
     def newest(self, player: Player) -> int:
         """The newest version; 0 before the first push."""
@@ -140,6 +169,22 @@ class Delivery:
     def workers(self, player: Player) -> dict[str, WorkerView]:
         """The player's workers by name."""
         return {name: w for name, w in self._workers.items() if w.player == player}
+
+    def _choice(self, worker: WorkerView, held: int) -> int:
+        """The version that is for a worker which serves `held`, never an older one."""
+        view = self._players[worker.player]
+        due = self._divisible(view, worker.period)
+        if due in view.kept:
+            return max(held, due)
+        # A resumed run goes on with the version it had, not with the folder that it once began from.
+        older_than_all = view.first > 1 and held < view.first
+        if older_than_all or held <= view.newest - worker.period:
+            return view.newest
+        return max(held, 0)
+
+    @staticmethod
+    def _divisible(view: _PlayerView, period: int) -> int:
+        return view.newest // period * period
 
     def _begin_start(self, view: WorkerView, now_s: float) -> int:
         view.state, view.version, view.deadline_s = "starting", -1, now_s + self._start_deadline_s

@@ -57,7 +57,7 @@ def line(view: Mapping[str, Any]) -> str:
         for p in PLAYERS
     )
     return (
-        f"{players}; games {view['finished']} done {view['in_flight']} playing; "
+        f"{players}; games {view['finished']} done {_playing(view)}; "
         f"staleness {_number(view['staleness'])} of {view['bound']}" + (f"; {view['why']}" if view["paused"] else "")
     )
 
@@ -81,7 +81,7 @@ def picture(view: Mapping[str, Any]) -> Table:
     table.add_row(
         "games",
         f"{view['finished']} done",
-        f"{view['in_flight']} playing",
+        _playing(view),
         f"{view['abandoned']} abandoned",
         "",
         f"staleness {_number(view['staleness'])}/{view['bound']}",
@@ -90,6 +90,12 @@ def picture(view: Mapping[str, Any]) -> Table:
         "",
     )
     return table
+
+
+def _playing(view: Mapping[str, Any]) -> str:
+    """Games being played, and how many may be, as far as the engines limit them."""
+    limit = "" if view["limit"] is None else f" of {view['limit']}"
+    return f"{view['in_flight']}{limit} playing"
 
 
 def _number(value: float | None) -> str:

@@ -5,12 +5,15 @@ Every wait has a deadline; a publisher that is away is asked again until then.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from protocol.roles import Player
+from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import WeightManifest
 
 ANSWER_S = 120.0  # to copy a version of some ten GB within shared memory, or across the network, and more
@@ -26,21 +29,33 @@ class PublisherSink:
 
     def __init__(self, handle: Any, answer_s: float = ANSWER_S) -> None:
         self._handle, self._answer_s = handle, answer_s
+        self._near: bool | None = None  # whether the publisher is on this node; asked where the sink is used
 
-    def publish(self, manifest: WeightManifest, packed: Any) -> None:
-        """Leaves a version; returns when the publisher has its own copy, and waits for no worker.
+    def publish(self, manifest: WeightManifest, packed: Any) -> Sequence[int]:
+        """Leaves a version; returns when the publisher holds it, and waits for no worker.
 
-        `packed` is a uint8 array, manifest.nbytes long; it may be overwritten afterwards.
+        Args:
+            packed: a `SharedBuffer`, which the publisher's node reads in place, or a uint8 array. manifest.nbytes long.
+
+        Returns:
+            See `WeightSink.publish`. Of what was copied, its own version: it may be overwritten.
         """
-        ref = ray.put(packed)
-        self._ask("publish", 0.0, manifest, [ref])
+        if isinstance(packed, SharedBuffer):
+            if self._near is None:
+                self._near = self._ask("node", 0.0) == ray.get_runtime_context().get_node_id()
+            if self._near:
+                given_back: Sequence[int] = self._ask("publish", 0.0, manifest, packed.file())
+                return given_back
+            packed = np.frombuffer(packed.view, np.uint8)
+        self._ask("publish", 0.0, manifest, [ray.put(packed)])
+        return [manifest.version]
 
     def report(self, player: Player, step: int, version: int, metrics: dict[str, float]) -> None:
         """Metrics of the step that made `step` steps done."""
         self._ask("report", 0.0, player, step, version, metrics)
 
     def wait_delivered(self, player: Player, version: int, timeout_s: float) -> bool:
-        """True once every worker of the player serves `version` or a newer one; False at the deadline."""
+        """True once every worker of the player serves what is for it of `version` or newer; False at the deadline."""
         return bool(self._ask("wait_delivered", timeout_s, player, version, timeout_s))
 
     def _ask(self, method: str, wait_s: float, *args: Any) -> Any:
@@ -57,24 +72,50 @@ class PublisherSink:
 
 
 class VersionClient:
-    """Where a starting generation worker learns what is newest. `handle` is the publisher actor's."""
+    """Where a generation worker gets versions: what to start with, and the bytes of what is pushed.
 
-    def __init__(self, handle: Any, answer_s: float = ANSWER_S) -> None:
-        self._handle, self._answer_s = handle, answer_s
+    Args:
+        handle: the publisher actor's.
+        worker: the publisher's name for the worker, which decides on the version where they differ (`push.to: spread`).
+    """
+
+    def __init__(self, handle: Any, worker: str = "", answer_s: float = ANSWER_S) -> None:
+        self._handle, self._worker, self._answer_s = handle, worker, answer_s
 
     async def newest(self, player: Player) -> tuple[WeightManifest, Any] | None:
-        """The newest version of the player and its bytes (a read-only uint8 array); None before the first push."""
+        """The version to start with and its bytes, which a newer one may replace while they are read; None: the model folder."""
+        while True:
+            found: tuple[WeightManifest, SharedFile] | None = await self._ask("newest", player, self._worker)
+            if found is None:
+                return None
+            manifest, file = found
+            try:
+                reached = await self.within_reach(manifest, file)
+                return manifest, SharedBuffer.open(file).view if reached is file else reached
+            except (FileNotFoundError, RayTaskError):
+                again = await self._ask("newest", player, self._worker)
+                if again is not None and again[0].version == manifest.version:
+                    raise  # not because a newer one took its place
+                continue
+
+    async def within_reach(self, manifest: WeightManifest, file: SharedFile) -> Any:
+        """`file` itself if it is of this node, else a copy of its bytes (uint8 array), which the workers of a node share."""
+        if file.node == ray.get_runtime_context().get_node_id():
+            return file
+        (ref,) = await self._ask("carried", manifest.player, manifest.version)
+        return await asyncio.wait_for(_awaited(ref), self._answer_s)
+
+    async def _ask(self, method: str, *args: Any) -> Any:
         deadline = time.monotonic() + self._answer_s
         while True:
             try:
-                answer = _awaited(self._handle.newest.remote(player))
-                found: tuple[WeightManifest, Any] | None = await asyncio.wait_for(answer, deadline - time.monotonic())
-                return found
+                answer = _awaited(getattr(self._handle, method).remote(*args))
+                return await asyncio.wait_for(answer, deadline - time.monotonic())
             except TimeoutError as error:
-                raise PublisherUnavailableError(_text("newest", self._answer_s)) from error
+                raise PublisherUnavailableError(_text(method, self._answer_s)) from error
             except RayActorError as error:
                 if time.monotonic() + _PAUSE_S > deadline:
-                    raise PublisherUnavailableError(_text("newest", self._answer_s)) from error
+                    raise PublisherUnavailableError(_text(method, self._answer_s)) from error
                 await asyncio.sleep(_PAUSE_S)
 
 

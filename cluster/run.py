@@ -19,6 +19,7 @@ import structlog
 from cluster.assemble import Parts, build, take_down
 from cluster.evaluation import Evaluation, JudgeAbsent
 from cluster.history import History
+from cluster.looks import looking
 from cluster.metrics import Metrics
 from cluster.probe import Prober, ProbeResult, ProbeSet
 from cluster.progress import Progress
@@ -99,9 +100,10 @@ class Run:
             if self._resumed:
                 await self._catch_up(parts)
             self.progress.say("playing; the learners join as soon as they are up")
-            rollout = asyncio.ensure_future(_wait(parts.rollout.run.remote()))
-            await self._watch(parts, rollout)
-            await self._stop_games(parts, rollout)
+            async with looking(parts.generators, parts.replay, recipe.generation.backpressure):
+                rollout = asyncio.ensure_future(_wait(parts.rollout.run.remote()))
+                await self._watch(parts, rollout)
+                await self._stop_games(parts, rollout)
             if self.inputs.heldout:
                 self.progress.say("measuring the trained players on the held-out seeds")
             await self._evaluation.end()
@@ -158,12 +160,11 @@ class Run:
             ) from None
 
     def _delivered(self) -> set[Player]:
-        """Players whose newest version, after the starting one, is on all their workers."""
+        """Players whose workers all serve a version that was pushed: its newest, or (`push.to: spread`) the one that is theirs."""
         done: set[Player] = set()
         for p in PLAYERS:
             mine = self._publisher.get("players", {}).get(p, {})
-            newest = mine.get("newest", 0)
-            if newest > 0 and all(w["version"] == newest for w in mine.get("workers", [])):
+            if mine.get("newest", 0) > 0 and all(w["version"] > 0 for w in mine.get("workers", [])):
                 done.add(p)
         return done
 

@@ -18,6 +18,7 @@ from cluster.rundir import check_free, find_run, lock_run, make_run, name_run
 from cluster.seedbank import find_inputs
 from cluster.session import Interrupted, Session, interrupts, ray_session
 from cluster.summary import heldout_table, run_table
+from cluster.transport import transports_of
 from protocol.errors import UserError, trail
 from protocol.recipe import Recipe
 
@@ -49,6 +50,7 @@ def train_run(recipe_file: Path | None, overrides: Sequence[str], resume: Path |
         recipe = name_run(load_recipe(recipe_file, overrides), recipe_file)
         check_free(recipe)
     AdmissionRule.from_recipe(recipe)  # refuses what would deadlock
+    transports_of(recipe)  # refuses a transport that cannot work
     with interrupts():
         try:
             return _run(recipe, run_dir, started_at)

@@ -26,6 +26,7 @@ def view_of(recipe: Recipe, replay: Stats, publisher: Stats, pool: Stats) -> dic
     judge = replay.get("judge", {})
     staleness = replay.get("staleness", {})
     alarm = replay.get("alarm", {})
+    pressure = replay.get("pressure") or {}
     compared = judge.get("comparisons", 0)
     abandoned = sum(games.get("abandoned", {}).values())
     view: dict[str, Any] = {
@@ -35,6 +36,11 @@ def view_of(recipe: Recipe, replay: Stats, publisher: Stats, pool: Stats) -> dic
         "finished": games.get("finished", 0),
         "abandoned": abandoned,
         "in_flight": games.get("started", 0) - games.get("finished", 0) - abandoned,
+        "limit": pressure.get("limit"),
+        "kv_usage": pressure.get("kv_usage"),
+        "queue": pressure.get("waiting"),
+        "preemptions": pressure.get("preemptions"),
+        "limit_cuts": pressure.get("cuts"),
         "verdicts": judge.get("verdicts", 0),
         "failed": judge.get("failed", 0),
         "cache_hits": pool.get("cache_hits"),

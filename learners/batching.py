@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from learners.groups import group_batch
-from learners.packing import Ids, PairMicro, StepBatch, collate, deal, dummy, pack
+from learners.packing import Floats, Ids, PairMicro, StepBatch, collate, dummy, pack, padding, spread
+from learners.sampled import sampled_logprobs
 from protocol.preferences import pick_pair
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.types import Preference
@@ -18,11 +19,15 @@ from protocol.types import Preference
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One prompt with its chosen and its rejected completion, as token ids."""
+    """One prompt with its chosen and its rejected completion, as token ids.
+
+    `sampled` holds the log-probabilities that both were drawn with, a number for each token, if they were asked for.
+    """
 
     prompt: Ids
     chosen: Ids
     rejected: Ids
+    sampled: tuple[Floats, Floats] | None = None
 
     @property
     def width(self) -> int:
@@ -44,13 +49,22 @@ def _preferences(rows: Sequence[dict[str, object]]) -> list[Preference]:
     return made
 
 
-def read_pairs(table: pa.Table) -> list[Pair]:
+def read_pairs(table: pa.Table, sampled: bool = False) -> list[Pair]:
     """The pairs of a table of `protocol.rows.SCHEMA`, in row order; rows without a pair (ties, lone items) yield none.
 
-    A rejected completion that is `too_long` is cut to the chosen one's length (GAME.md 4).
+    A rejected completion that is `too_long` is cut to the chosen one's length (GAME.md 4), and its log-probabilities alike.
+
+    Args:
+        table: the rows.
+        sampled: whether the log-probabilities that the items were drawn with are wanted.
+
+    Raises:
+        UserError: they are wanted and a row does not have them.
     """
     pairs = []
-    prompts, items, preferences = (table.column(name) for name in ("prompt_ids", "items", "preferences"))
+    prompts, items, preferences, names = (
+        table.column(name) for name in ("prompt_ids", "items", "preferences", "row_id")
+    )
     for row in range(table.num_rows):
         group = items[row].values
         picked = pick_pair(group.field("reward").to_pylist(), _preferences(preferences[row].as_py()))
@@ -60,30 +74,40 @@ def read_pairs(table: pa.Table) -> list[Pair]:
         chosen, rejected = (np.asarray(token_ids[k].values, dtype=np.int64) for k in picked)
         if group.field("state")[picked[1]].as_py() == "too_long":
             rejected = rejected[: len(chosen)]
-        pairs.append(Pair(np.asarray(prompts[row].values, dtype=np.int64), chosen, rejected))
+        drawn = None
+        if sampled:
+            name = names[row].as_py()
+            best, worst = (sampled_logprobs(group, k, name, "reference sampler") for k in picked)
+            drawn = best, worst[: len(rejected)]
+        pairs.append(Pair(np.asarray(prompts[row].values, dtype=np.int64), chosen, rejected, drawn))
     return pairs
 
 
 def pair_micro(pairs: Sequence[Pair]) -> PairMicro:
     """Pads pairs into one micro-batch; no pairs make a dummy."""
     if not pairs:
-        return PairMicro(dummy(2), np.zeros(1, np.float32))
-    rows = [(p.prompt, p.chosen) for p in pairs] + [(p.prompt, p.rejected) for p in pairs]
-    return PairMicro(collate(rows), np.ones(len(pairs), np.float32))
+        sequences = dummy(2)
+        return PairMicro(sequences, np.zeros(1, np.float32), spread([], sequences))
+    sequences = collate([(p.prompt, p.chosen) for p in pairs] + [(p.prompt, p.rejected) for p in pairs])
+    drawn = [p.sampled for p in pairs if p.sampled is not None]
+    values = spread([best for best, _ in drawn] + [worst for _, worst in drawn], sequences) if drawn else None
+    return PairMicro(sequences, np.ones(len(pairs), np.float32), values)
 
 
-def _pair_batch(table: pa.Table, max_tokens: int, rank: int, ranks: int) -> StepBatch:
-    pairs = read_pairs(table)
+def _pair_batch(table: pa.Table, config: LearnerConfig, rank: int, ranks: int) -> StepBatch:
+    pairs = read_pairs(table, config.reference == "sampler")
     widths = [p.width for p in pairs]
-    mine = pack(deal(widths, ranks), widths, 2, max_tokens)[rank]
+    packed = pack(widths, 2, config.max_tokens, ranks)
     answer_tokens = sum(p.answer_tokens for p in pairs)
+    tokens = answer_tokens + sum(2 * len(p.prompt) for p in pairs)
     return StepBatch(
-        micro=tuple(pair_micro([pairs[k] for k in indices]) for indices in mine),
+        micro=tuple(pair_micro([pairs[k] for k in indices]) for indices in packed[rank]),
         rows=table.num_rows,
         units=len(pairs),
         items=2 * len(pairs),
         answer_tokens=answer_tokens,
-        tokens=answer_tokens + sum(2 * len(p.prompt) for p in pairs),
+        tokens=tokens,
+        facts={"padding": padding(packed, widths, 2, tokens)},
     )
 
 
@@ -91,4 +115,4 @@ def make_batch(table: pa.Table, config: LearnerConfig, quirks: QuirksConfig, ran
     """This rank's share of a leased table of `protocol.rows.SCHEMA`, and the counts of the whole."""
     if config.loss == "grpo":
         return group_batch(table, config, quirks, rank, ranks)
-    return _pair_batch(table, config.max_tokens, rank, ranks)
+    return _pair_batch(table, config, rank, ranks)

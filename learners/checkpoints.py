@@ -34,7 +34,9 @@ def newest(root: Path) -> Path | None:
 def write_meta(folder: Path, *, step: int, version: int, ranks: int, config: LearnerConfig) -> None:
     """Steps that the checkpoint contains, the policy version they ended at, and what a learner must be like to go on from it."""
     modes = {key: getattr(config, key) for key in _MODES}
-    (folder / _META).write_text(json.dumps({"step": step, "version": version, "world_size": ranks} | modes))
+    lora = None if config.lora is None else config.lora.model_dump(mode="json")
+    meta = {"step": step, "version": version, "world_size": ranks, "lora": lora} | modes
+    (folder / _META).write_text(json.dumps(meta))
 
 
 def read_meta(folder: Path, ranks: int, config: LearnerConfig) -> tuple[int, int]:
@@ -42,7 +44,7 @@ def read_meta(folder: Path, ranks: int, config: LearnerConfig) -> tuple[int, int
 
     Raises:
         UserError: another number of ranks wrote it (ZeRO-3 states are one shard a rank and load only as they were written), or a
-            learner with another reference or sampler, whose average is another or is not there.
+            learner with another reference or sampler, whose average is another or is not there, or with other adapters.
     """
     meta = json.loads((folder / _META).read_text())
     if meta["world_size"] != ranks:
@@ -57,6 +59,13 @@ def read_meta(folder: Path, ranks: int, config: LearnerConfig) -> tuple[int, int
                 f"{folder}: written by a learner with {key} {written}, this one has {now}; "
                 f"set this player's learners.*.{key} to {written} to resume, or start a new run"
             )
+    lora = None if config.lora is None else config.lora.model_dump(mode="json")
+    if meta.get("lora") != lora:
+        written_with, has = (json.dumps(found) for found in (meta.get("lora"), lora))
+        raise UserError(
+            f"{folder}: written by a learner with lora {written_with}, this one has {has}; "
+            "set this player's learners.*.lora to the first to resume, or start a new run"
+        )
     return meta["step"], meta["version"]
 
 

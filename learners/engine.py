@@ -1,19 +1,19 @@
-"""One rank of a learner group's numbers: a policy and its reference under DeepSpeed ZeRO-3, on a CPU (gloo) or a GPU (nccl).
+"""One rank of a learner group's numbers: a policy and its reference under DeepSpeed ZeRO-3 (`zero`).
 
-Two models, both partitioned: the policy with AdamW over fp32 master shards, and the reference, which is the policy's exponential
-moving average (`reference: ema`) or stays as it was loaded (`frozen`). What is staged and exported is the average (`sampler: ema`)
-or the policy itself; an average is kept only where one of the two reads it, and lives on the shards (`shards`).
+The policy is partitioned, with AdamW over fp32 master shards. The reference is its exponential moving average (`reference: ema`)
+or stays as it was loaded (`frozen`): a second partitioned model, or, with adapters (`lora`), the same one with others or none. With
+`reference: sampler` there is none: the log-probabilities that the batch was drawn with take its place. What is staged and exported
+is the average (`sampler: ema`) or the policy itself; an average is kept only where one of the two reads it, and lives on the
+shards (`shards`).
 
 Invariants
 - Everything public is collective: all ranks call it with the same arguments, in the same order.
-- What leaves the group comes from fp32 shards, whatever the compute dtype.
+- What was trained leaves the group from fp32 shards, whatever the compute dtype.
 
 It does not know Ray, where rows come from, or when to save: that is `loop`; nor what is minimised: that is `objective`.
 """
 
-import os
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learners import checkpoints, wire
+from learners import checkpoints, wire, zero
 from learners.logprobs import over_tokens, token_entropy, token_logp
+from learners.lora import Adapters
 from learners.objective import Scored, make_objective
-from learners.packing import Sequences, StepBatch
+from learners.packing import ItemMicro, PairMicro, Sequences, StepBatch
 from learners.schedule import lr_at
 from learners.sft import SftBatch
-from learners.shards import Average, master_shards, pack
+from learners.shards import Average, Mirror, master_shards
+from learners.staging import GROUP_BYTES, STAGE_S, Room, pack, plain_room
 from protocol.randomness import derive_seed
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.roles import Player
@@ -48,16 +50,7 @@ class ZeroEngine:
     """
 
     def __init__(self, model_path: str, config: LearnerConfig, steps: int, seed: int, quirks: QuirksConfig) -> None:
-        os.environ.setdefault("DS_ACCELERATOR", "cuda" if config.gpus_per_rank else "cpu")
-        import deepspeed
-        from deepspeed.utils import logger as deepspeed_logger
-
-        # Only DeepSpeed inference uses this operator, and making it costs half a minute of C++ on a fresh machine.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed_logger.setLevel("WARNING")
-        # DeepSpeed 0.19 calls torch's old collective names, once for every parameter.
-        warnings.filterwarnings("ignore", message=r".*torch\.distributed\.\w+` is deprecated", category=FutureWarning)
-        deepspeed.init_distributed("nccl" if config.gpus_per_rank else "gloo")
+        zero.prepare(config)
         self.config, self.steps, self.model_path = config, steps, Path(model_path)
         self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.steps_done = 0
@@ -66,22 +59,28 @@ class ZeroEngine:
         self._advances_per_step = 2 if quirks.lr_schedule == "paper" else 1
         torch.manual_seed(derive_seed(seed, "learner", self.rank))
 
-        policy, reference = self._load_models()
-        optimizer = torch.optim.AdamW(
-            policy.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-        )
-        self._policy, *_ = deepspeed.initialize(
-            model=policy,
-            optimizer=optimizer,
-            config=self._deepspeed_config(config.stage3_param_persistence_threshold)
-            | {"gradient_clipping": config.clip},
-        )
-        # A persistent parameter would keep serving the values of its first gather: all of the reference's stay partitioned.
-        self._reference, *_ = deepspeed.initialize(model=reference, config=self._deepspeed_config(0))
-        self._average: Average | None = None
-        if "ema" in (config.reference, config.sampler):
-            mirror = self._reference if config.reference == "ema" else None
-            self._average = Average(master_shards(self._policy), config.ema_decay, mirror)
+        model = zero.load(model_path, config)
+        if config.activation_checkpointing or (config.activation_checkpointing is None and config.gpus_per_rank > 0):
+            zero.recompute_activations(model)
+        self._adapters: Adapters | None = None
+        if config.lora is not None:
+            self._adapters = Adapters(model, config.lora, config.reference == "ema", seed)
+        self._policy = zero.train(model.train(), config)
+        self._reference: Any = None
+        if config.reference != "sampler" and self._adapters is None:
+            self._reference = zero.serve(zero.load(model_path, config).eval(), config)
+        self._average = self._make_average() if "ema" in (config.reference, config.sampler) else None
+
+    def _make_average(self) -> Average:
+        mirror = None
+        if self.config.reference == "ema":
+            if self._adapters is not None:
+                mirror = Mirror(self._adapters.mirror(), self._policy.optimizer.empty_partition_cache)
+            else:
+                named = dict(self._reference.module.named_parameters())
+                mirror = Mirror(named, self._reference.optimizer.empty_partition_cache)
+        kept = self._policy.device if self.config.offload == "none" else torch.device("cpu")
+        return Average(master_shards(self._policy), self.config.ema_decay, mirror, kept)
 
     # -- learning
 
@@ -149,10 +148,9 @@ class ZeroEngine:
         left = len(batches.micro) + len(shown)
         for micro in batches.micro:
             left -= 1
-            with torch.no_grad():
-                reference = self._scored(self._reference, micro.sequences)
+            reference_BK = self._reference_logp(micro)
             policy = self._scored(self._policy, micro.sequences, entropy=cfg.entropy > 0)
-            loss, part = self._objective(micro, policy, reference.logp_BK)
+            loss, part = self._objective(micro, policy, reference_BK)
             # DeepSpeed averages gradients over ranks, so a rank's sum is scaled up by their number.
             self._backward(loss * (self.world / batches.units), last=left == 0)
             sums[:-1] += part
@@ -163,6 +161,19 @@ class ZeroEngine:
             nll = -over_tokens(scored.logp_BK, scored.mask_BK, "sum").sum()
             self._backward(nll * (cfg.sft.weight * self.world / demonstrations.answer_tokens), last=left == 0)
             sums[-1] += nll.detach()
+
+    def _reference_logp(self, micro: PairMicro | ItemMicro) -> torch.Tensor:
+        if self.config.reference == "sampler":
+            assert micro.sampler_BK is not None
+            return torch.from_numpy(micro.sampler_BK).to(self._policy.device)
+        with torch.no_grad():
+            if self._adapters is None:
+                return self._scored(self._reference, micro.sequences).logp_BK
+            self._policy.eval()  # no dropout, and nothing set up to compute activations again
+            with self._adapters.as_reference():
+                logp_BK = self._scored(self._policy, micro.sequences).logp_BK
+            self._policy.train()
+            return logp_BK
 
     def _backward(self, loss: torch.Tensor, last: bool) -> None:
         self._policy.set_gradient_accumulation_boundary(last)
@@ -181,7 +192,14 @@ class ZeroEngine:
     # -- what leaves the group
 
     def stage(
-        self, dtype: str, player: Player, version: int, step: int
+        self,
+        dtype: str,
+        player: Player,
+        version: int,
+        step: int,
+        room: Room = plain_room,
+        group_bytes: int = GROUP_BYTES,
+        deadline_s: float = STAGE_S,
     ) -> tuple[WeightManifest, NDArray[np.uint8] | None]:
         """Packs the sampler's weights on rank 0, under their Hugging Face names; a tied lm_head and buffers are left out.
 
@@ -190,36 +208,52 @@ class ZeroEngine:
             player: whose weights these are.
             version: the policy version that they become.
             step: optimizer steps that they contain.
+            room, group_bytes, deadline_s: see `staging.pack`.
 
         Returns:
-            The manifest and, on rank 0, the packed bytes. The checksum is empty on the other ranks.
+            The manifest, its checksum left empty for whoever hands it over, and, on rank 0, the packed bytes.
+
+        Raises:
+            TimeoutError: a rank did not join in time.
         """
-        specs, packed = self._pack(dtype)
+        specs, packed = self._pack(dtype, room, group_bytes, deadline_s)
         self.version = version
-        digest = wire.checksum(packed) if packed is not None else ""
-        return WeightManifest(player, version, specs, wire.total_bytes(specs), digest, step), packed
+        return WeightManifest(player, version, specs, wire.total_bytes(specs), "", step), packed
 
     def export(self, dir: Path, dtype: str) -> None:
         """Writes the sampler's weights as a Hugging Face folder that `AutoModelForCausalLM.from_pretrained` loads."""
         from learners.export import write_folder
 
-        specs, packed = self._pack(dtype)
+        specs, packed = self._pack(dtype, plain_room, GROUP_BYTES, self.config.collective_deadline_s)
         if packed is not None:
             write_folder(self.model_path, Path(dir), specs, packed)
         torch.distributed.barrier()
 
-    def _pack(self, dtype: str) -> tuple[tuple[TensorSpec, ...], NDArray[np.uint8] | None]:
-        shapes = [(name, tuple(param.ds_shape)) for name, param in self._policy.module.named_parameters()]
-        if self.config.sampler == "policy":
-            return pack(shapes, master_shards(self._policy), dtype)
+    def _pack(
+        self, dtype: str, room: Room, group_bytes: int, deadline_s: float
+    ) -> tuple[tuple[TensorSpec, ...], NDArray[np.uint8] | None]:
+        device = self._policy.device
+        shards = master_shards(self._policy) if self.config.sampler == "policy" else self._averaged().on(device)
+        if self._adapters is not None:
+            shapes, shards = self._adapters.shapes(), self._adapters.merged(shards, device)
+        else:
+            shapes = [(name, tuple(param.ds_shape)) for name, param in self._policy.module.named_parameters()]
+        return pack(shapes, shards, dtype, room, group_bytes, deadline_s)
+
+    def _averaged(self) -> Average:
         assert self._average is not None
-        return pack(shapes, self._average.shards, dtype)
+        return self._average
 
     # -- checkpoints
 
     def save(self, dir: Path) -> None:
-        """Writes policy, optimizer, average, random states and position into `dir`; it need not exist."""
-        self._policy.save_checkpoint(str(dir), tag=_POLICY_TAG, save_latest=False)
+        """Writes policy (its adapters alone, if it has some), optimizer, average, random states and position into `dir`.
+
+        `dir` need not exist.
+        """
+        self._policy.save_checkpoint(
+            str(dir), tag=_POLICY_TAG, save_latest=False, exclude_frozen_parameters=self._adapters is not None
+        )
         shards = {} if self._average is None else self._average.shards
         state = {
             "ema": {name: shard.detach().cpu().clone() for name, shard in shards.items()},
@@ -238,10 +272,10 @@ class ZeroEngine:
         """Continues exactly where `save` left off. Call it on a fresh engine.
 
         Raises:
-            UserError: another number of ranks, or a learner with another reference or sampler, wrote `dir`.
+            UserError: another number of ranks, or a learner with another reference, sampler or adapters, wrote `dir`.
         """
         self.steps_done, self.version = checkpoints.read_meta(dir, self.world, self.config)
-        loaded, _ = self._policy.load_checkpoint(str(dir), tag=_POLICY_TAG)
+        loaded, _ = self._policy.load_checkpoint(str(dir), tag=_POLICY_TAG, load_module_strict=self._adapters is None)
         if loaded is None:
             raise FileNotFoundError(f"{dir}: DeepSpeed found no checkpoint {_POLICY_TAG!r} in it")
         state = torch.load(dir / f"rank-{self.rank}.pt", weights_only=True)
@@ -251,33 +285,3 @@ class ZeroEngine:
         if state["cuda_rng"] is not None and self.config.gpus_per_rank:
             torch.cuda.set_rng_state(state["cuda_rng"])
         torch.distributed.barrier()
-
-    # -- building
-
-    def _load_models(self) -> tuple[Any, Any]:
-        """Policy and reference module, each partitioned while it is read, so that no rank ever holds a whole one."""
-        from transformers import AutoModelForCausalLM
-        from transformers.integrations.deepspeed import HfDeepSpeedConfig
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()
-        dtype = getattr(torch, self.config.dtype)
-        partition_while_loading = HfDeepSpeedConfig(self._deepspeed_config(0))
-        policy, reference = (AutoModelForCausalLM.from_pretrained(self.model_path, dtype=dtype) for _ in range(2))
-        del partition_while_loading  # its mere existence switches transformers to ZeRO-3
-        policy.train()
-        if self.config.gpus_per_rank:
-            # Activations of 16k tokens do not fit beside a 7B policy and its reference; on the CPU memory is not what is short.
-            policy.gradient_checkpointing_enable()
-        reference.eval()
-        return policy, reference
-
-    def _deepspeed_config(self, persistence_threshold: int) -> dict[str, Any]:
-        return {
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,  # `step` marks the boundary itself: micro-batches differ from step to step
-            "bf16": {"enabled": self.config.dtype == "bfloat16"},
-            "communication_data_type": "fp32",
-            "data_types": {"grad_accum_dtype": "fp32"},
-            "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": persistence_threshold},
-        }

@@ -64,7 +64,7 @@ def fit_group(
 
     Raises:
         UserError: the model folder is incomplete, the demonstrations cannot be used, or the newest checkpoint was written by
-            another number of ranks or with another reference or sampler.
+            another number of ranks or with another reference, sampler or adapters.
         ray.train.TrainingFailedError: the group failed more often than `config.restarts` allows.
     """
     spec = _absolute(spec)

@@ -17,18 +17,20 @@ It does not know Ray: source and sink are adapters that `cluster` hands in, and 
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 
 from learners import checkpoints
+from learners.buffers import StagingPool, array_of
 from learners.publisher import Publisher
 from learners.sft import SftMix, load_mix
 from protocol.interfaces import BatchSource, WeightSink
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.roles import Player
+from protocol.shared import SharedBuffer
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +55,7 @@ class LearnerSpec:
     """One player's learner group.
 
     `steps` is the whole run's horizon, `wire_dtype` ("float32" or "bfloat16") what is pushed and exported, `push_every` in steps.
+    `stage_mib` and `stage_s`: how much a gather holds at once, and how long a version's gathers may take.
     `settle_every`: after so many steps, and the last, the group waits until its version is on every generation worker; 0: never.
     """
 
@@ -66,6 +69,8 @@ class LearnerSpec:
     push_every: int = 1
     quirks: QuirksConfig = field(default_factory=QuirksConfig)
     settle_every: int = 0
+    stage_mib: int = 256
+    stage_s: float = 60.0
 
     @property
     def checkpoints(self) -> Path:
@@ -149,7 +154,8 @@ class _Run:
         self.spec, self.source, self.sink, self.engine, self.version = spec, source, sink, engine, version
         self.mix = mix
         self.rank0 = engine.rank == 0
-        self.publisher = Publisher(sink) if self.rank0 else None
+        self.pool = StagingPool(lock_pages=spec.config.gpus_per_rank > 0)
+        self.publisher = Publisher(sink, self.pool) if self.rank0 else None
 
     def step(self, step: int) -> None:
         from learners.batching import make_batch
@@ -188,10 +194,19 @@ class _Run:
 
     def push(self, done: int) -> None:
         """Stages the sampler's weights as the next version and leaves it to the publisher."""
+        spec = self.spec
         self.version += 1
-        manifest, packed = self.engine.stage(self.spec.wire_dtype, self.spec.player, self.version, done)
+        taken: list[SharedBuffer] = []
+
+        def room(nbytes: int) -> Any:
+            taken.append(self.pool.take(nbytes))
+            return array_of(taken[0])
+
+        manifest, _ = self.engine.stage(
+            spec.wire_dtype, spec.player, self.version, done, room, spec.stage_mib << 20, spec.stage_s
+        )
         if self.publisher is not None:
-            self.publisher.offer(manifest, packed)
+            self.publisher.offer(replace(manifest, last=done == spec.steps), taken[0])
 
     def settle(self) -> None:
         """Waits until every generation worker serves the newest version.

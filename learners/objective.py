@@ -54,17 +54,22 @@ class PairObjective:
     Statistics over pairs: loss, accuracy (share whose chosen item the policy prefers more than the reference does), margin
     beta (Delta_w - Delta_l), delta_chosen, delta_rejected, and kl: the mean of -Delta where the reference itself drew the batch
     (an estimate of KL(reference || policy)) and of Delta where the policy did (KL(policy || reference)), in nats a
-    completion, or a token with `length: mean`.
+    completion, or a token with `length: mean`. With `reference: sampler` the reference is by definition what drew it, and
+    sampler_gap is the mean |log p_policy - log p_sampler| over tokens: what the policy has moved since, and, from the first step
+    on, what the sampling engine's numerics differ from the trainer's, which is a bias of Delta.
     """
 
     unit = "pairs"
 
     def __init__(self, config: LearnerConfig) -> None:
         self._config = config
-        self._kl_sign = -1.0 if config.reference == config.sampler == "ema" else 1.0
+        self._drawn = config.reference == "sampler"
+        self._kl_sign = -1.0 if self._drawn or config.reference == config.sampler == "ema" else 1.0
         names = ["loss", "accuracy", "margin", "delta_chosen", "delta_rejected", "kl"]
         names += [name for name in ("nll", "entropy") if getattr(config, name) > 0]
         self.statistics: dict[str, Per] = dict.fromkeys(names, "units")
+        if self._drawn:
+            self.statistics["sampler_gap"] = "answer_tokens"
 
     def __call__(
         self, micro: PairMicro | ItemMicro, policy: Scored, reference_BK: torch.Tensor
@@ -87,6 +92,9 @@ class PairObjective:
             entropy_P = torch.stack(over_tokens(policy.entropy_BK, policy.mask_BK, "mean").chunk(2)).mean(0)
             total_P = total_P - cfg.entropy * entropy_P
             columns.append(entropy_P)
+        if self._drawn:
+            gap_B = over_tokens((policy.logp_BK - reference_BK).abs(), policy.mask_BK, "sum")
+            columns.append(torch.stack(gap_B.chunk(2)).sum(0))
         sums = (weight_P[:, None] * torch.stack(columns, dim=-1).detach()).sum(0)
         return (weight_P * total_P).sum(), sums
 
@@ -95,7 +103,9 @@ class GroupObjective:
     """GRPO.
 
     Statistics: loss over groups; over items kl (k3 to the reference, in nats a completion, or a token with `length: mean`) and
-    entropy; over tokens ratio_mean (truncated) and ratio_capped, the share above the cap.
+    entropy; over tokens ratio_mean (truncated) and ratio_capped, the share above the cap. With `reference: sampler` the KL term
+    holds the policy to the version that sampled, a bound on each step and not on the way; its samples are then the reference's, for
+    which k3 is the same to second order.
     """
 
     unit = "groups"

@@ -1,25 +1,31 @@
 """Hands staged versions to a sink behind the learner's back, so that the next step starts as soon as the copy is staged.
 
-Invariants: at most one version is being handed over and at most one waits; a newer one takes the waiting one's place and the
-displaced one is counted; versions reach the sink in rising order; an error of the sink is raised in the learner, at its next
-call. It knows nothing of workers: what `publish` does is the sink's affair.
+Invariants: at most one version is being handed over and at most one waits; a newer one takes the waiting one's place, and the
+displaced one is counted and its buffer free again; versions reach the sink in rising order, with the checksum of their bytes, which
+is taken here and not on the learner's way; an error of the sink is raised in the learner, at its next call.
+
+It knows nothing of workers: what `publish` does is the sink's affair.
 """
 
+import dataclasses
 import threading
 import time
-from typing import Any
 
+from learners import wire
+from learners.buffers import StagingPool, array_of
 from protocol.interfaces import WeightSink
+from protocol.shared import SharedBuffer
 from protocol.types import WeightManifest
 
 
 class Publisher:
-    """One background thread in front of a `WeightSink`."""
+    """One background thread in front of a `WeightSink`. `pool`: where the versions' buffers come from and return to."""
 
-    def __init__(self, sink: WeightSink) -> None:
-        self._sink = sink
+    def __init__(self, sink: WeightSink, pool: StagingPool) -> None:
+        self._sink, self._pool = sink, pool
         self._changed = threading.Condition()
-        self._waiting: tuple[WeightManifest, Any] | None = None
+        self._waiting: tuple[WeightManifest, SharedBuffer] | None = None
+        self._lent: dict[int, SharedBuffer] = {}  # by version: the sink has them
         self._busy = False
         self._closed = False
         self._error: Exception | None = None
@@ -28,11 +34,13 @@ class Publisher:
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
         self._thread.start()
 
-    def offer(self, manifest: WeightManifest, packed: Any) -> None:
+    def offer(self, manifest: WeightManifest, packed: SharedBuffer) -> None:
         """Leaves a version to be handed over and returns at once."""
         with self._changed:
             self._raise_error()
-            self.superseded += self._waiting is not None
+            if self._waiting is not None:
+                self.superseded += 1
+                self._pool.put(self._waiting[1])
             self._waiting = (manifest, packed)
             self._changed.notify_all()
 
@@ -66,14 +74,21 @@ class Publisher:
                     return
                 (manifest, packed), self._waiting, self._busy = self._waiting, None, True
             try:
-                self._sink.publish(manifest, packed)
+                self._hand_over(manifest, packed)
             except Exception as error:  # noqa: BLE001 - kept, and raised in the learner's own thread
                 with self._changed:
                     self._error, self._busy, self._waiting = error, False, None
                     self._changed.notify_all()
                 return
-            del packed
             with self._changed:
                 self._busy = False
                 self.published += 1
                 self._changed.notify_all()
+
+    def _hand_over(self, manifest: WeightManifest, packed: SharedBuffer) -> None:
+        self._lent[manifest.version] = packed
+        checksum = wire.checksum(array_of(packed))
+        for version in self._sink.publish(dataclasses.replace(manifest, checksum=checksum), packed):
+            buffer = self._lent.pop(version, None)  # None: a version of this group's life before it restarted
+            if buffer is not None:
+                self._pool.put(buffer)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from learners.packing import Ids, Sequences, collate, deal, dummy, pack
+from learners.packing import Ids, Sequences, collate, dummy, pack
 from protocol.errors import UserError
 from protocol.randomness import derive_seed
 from protocol.recipe import LearnerConfig
@@ -143,7 +143,7 @@ class SftMix:
         """This rank's share of a step's examples."""
         rows = [self._rows[k] for k in self.drawn(step)]
         widths = [len(prompt) + len(answer) for prompt, answer in rows]
-        mine = pack(deal(widths, ranks), widths, 1, self._max_tokens)[rank]
+        mine = pack(widths, 1, self._max_tokens, ranks)[rank]
         micro = tuple(collate([rows[k] for k in indices]) if indices else dummy(1) for indices in mine)
         return SftBatch(micro, sum(len(answer) for _, answer in rows))
 

@@ -1,56 +1,80 @@
-"""The fp32 shards of a model under ZeRO-3: the exponential moving average that is kept on them, and packing them whole on rank 0.
+"""The fp32 shards of a model under ZeRO-3, and the exponential moving average that is kept on them.
 
 Invariants: every rank averages its own shard, nothing is gathered for that; the average is taken against the fp32 master shards in
-fp32, whatever the compute dtype, for at a learning rate of 1e-6 a bfloat16 average would round every change away; a gather is
-finished before anything else communicates.
+fp32, whatever the compute dtype, for at a learning rate of 1e-6 a bfloat16 average would round every change away.
 
-A model here is a DeepSpeed engine. Whose shards are averaged or packed, and when, is decided in `engine`.
+A model here is a DeepSpeed engine. Whose shards are averaged, and when, is decided in `engine`; how they leave is in `staging`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from learners import wire
-from protocol.types import TensorSpec
+Shards = Mapping[str, torch.Tensor]
 
-_GATHER_BYTES = 256 << 20  # whole tensors held at once by rank 0 while packing: a few layers of a 7B model
-Shards = dict[str, torch.Tensor]
+
+class NamedShards(Shards):
+    """Shards that are made when they are read, one at a time: a model's in another place or form, without a copy of all."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], torch.Tensor]) -> None:
+        self._names, self._read = tuple(names), read
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def master_shards(engine: Any) -> Shards:
-    """This rank's fp32 master shard of each parameter of a trained model, the last rank's padding included."""
+    """This rank's fp32 master shard of each trained parameter of a model, the last rank's padding included.
+
+    They are on the device that computes; where the optimizer's states are offloaded, each is copied there as it is read.
+    """
     from deepspeed.utils import safe_get_local_fp32_param
 
-    return {name: safe_get_local_fp32_param(param) for name, param in engine.module.named_parameters()}
+    trained = {name: param for name, param in engine.module.named_parameters() if param.requires_grad}
+    return NamedShards(trained, lambda name: safe_get_local_fp32_param(trained[name]))
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Parameters that follow the average, under the names of the trained ones; `forget` drops what was gathered of them."""
+
+    parameters: Mapping[str, Any]
+    forget: Callable[[], None]
 
 
 class Average:
     """ema <- decay * ema + (1 - decay) * master, on this rank's shards. Starts as the masters.
 
-    `mirror` is a model without optimizer whose weights are the average, or None if only the shards are wanted. With float32
-    compute its partitions are the shards themselves; with bfloat16 they are a copy beside them.
+    Args:
+        masters: the trained shards.
+        decay: see above.
+        mirror: what computes with the average, or None if only the shards are wanted. With float32 compute its partitions are the
+            shards themselves, if they are in the same place; otherwise they are a copy beside them.
+        device: where the shards are kept.
     """
 
-    def __init__(self, masters: Shards, decay: float, mirror: Any | None) -> None:
+    def __init__(self, masters: Shards, decay: float, mirror: Mirror | None, device: torch.device) -> None:
         self._decay, self._mirror = decay, mirror
-        mirrored = {name: param.ds_tensor.data for name, param in self._mirrored()}
-        self.shards: Shards = {
-            name: mirrored[name]
-            if name in mirrored and mirrored[name].dtype is torch.float32
-            else master.detach().clone()
-            for name, master in masters.items()
-        }
+        self.shards: dict[str, torch.Tensor] = {}
+        for name, master in masters.items():
+            mirrored = master if mirror is None else mirror.parameters[name].ds_tensor.data
+            shared = mirrored is not master and mirrored.dtype is torch.float32 and mirrored.device == device
+            self.shards[name] = mirrored if shared else master.detach().to(device, copy=True)
 
     def update(self, masters: Shards) -> None:
         """Takes one step's weights in."""
         self._forget_gathered()
         with torch.no_grad():
             for name, shard in self.shards.items():
-                shard.lerp_(masters[name], 1.0 - self._decay)
+                shard.lerp_(masters[name].to(shard.device), 1.0 - self._decay)
         self._copy_down()
 
     def load(self, shards: Shards) -> None:
@@ -61,47 +85,19 @@ class Average:
                 shard.copy_(shards[name])
         self._copy_down()
 
-    def _mirrored(self) -> Iterator[tuple[str, Any]]:
-        return iter(()) if self._mirror is None else self._mirror.module.named_parameters()
+    def on(self, device: torch.device) -> Shards:
+        """The shards as read from `device`."""
+        return NamedShards(self.shards, lambda name: self.shards[name].to(device))
 
     def _forget_gathered(self) -> None:
         """A copy gathered for a forward must not outlive the shards it came from."""
         if self._mirror is not None:
-            self._mirror.optimizer.empty_partition_cache()
+            self._mirror.forget()
 
     def _copy_down(self) -> None:
+        if self._mirror is None:
+            return
         with torch.no_grad():
-            for name, param in self._mirrored():
+            for name, param in self._mirror.parameters.items():
                 if param.ds_tensor.data_ptr() != self.shards[name].data_ptr():
                     param.ds_tensor.copy_(self.shards[name])
-
-
-def pack(
-    shapes: list[tuple[str, tuple[int, ...]]], shards: Shards, dtype: str
-) -> tuple[tuple[TensorSpec, ...], NDArray[np.uint8] | None]:
-    """Collective: whole tensors, packed as `wire` lays them out, on rank 0.
-
-    Args:
-        shapes: names and whole shapes, in the model's order.
-        shards: this rank's part of each, flat and of equal length on every rank. Each is cast before it travels.
-        dtype: "float32" or "bfloat16", of the packed tensors.
-
-    Returns:
-        The layout and, on rank 0, the bytes.
-    """
-    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    specs = wire.layout(shapes, dtype)
-    packed = np.empty(wire.total_bytes(specs), np.uint8) if rank == 0 else None
-    wire_dtype = getattr(torch, dtype)
-    for group in wire.in_groups(specs, _GATHER_BYTES):
-        parts = [shards[specs[k].name].detach().to(wire_dtype) for k in group]
-        flat = torch.cat(parts)
-        whole = [torch.empty_like(flat) for _ in range(world)] if rank == 0 else None
-        torch.distributed.gather(flat, whole, dst=0)
-        if packed is None or whole is None:
-            continue
-        split = [torch.split(piece, [len(part) for part in parts]) for piece in whole]
-        for place, k in enumerate(group):
-            room = torch.from_numpy(packed[specs[k].offset : specs[k].offset + specs[k].nbytes]).view(wire_dtype)
-            room.copy_(torch.cat([pieces[place] for pieces in split])[: len(room)])
-    return specs, packed

@@ -4,10 +4,10 @@ The tensors follow each other without gaps in the model's own order, all of one 
 element size. The receiving end reads the same `TensorSpec`s.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from protocol.types import TensorSpec
@@ -50,5 +50,9 @@ def in_groups(specs: Sequence[TensorSpec], limit_bytes: int) -> list[list[int]]:
 
 
 def checksum(packed: NDArray[np.uint8]) -> str:
-    """blake2b of the packed bytes, 16 bytes, hex."""
-    return hashlib.blake2b(packed.data, digest_size=16).hexdigest()
+    """xxh3 of the packed bytes, 128 bits, hex.
+
+    It has to find torn, mixed up and damaged bytes, not an attacker, who could as well write the weights; at the speed of memory
+    (12 GB/s a core here, blake2b 0.3), because it is taken of every byte of every push, once by each side.
+    """
+    return xxhash.xxh3_128_hexdigest(packed.data)

@@ -42,8 +42,16 @@ class GameSource(Protocol):
 class WeightSink(Protocol):
     """Where a learner group's rank 0 leaves a staged version; delivery happens behind it."""
 
-    def publish(self, manifest: WeightManifest, packed: Any) -> None:
-        """Takes over `packed` (uint8, manifest.nbytes long) and returns without waiting for any worker."""
+    def publish(self, manifest: WeightManifest, packed: Any) -> Sequence[int]:
+        """Takes a version over and returns without waiting for any worker.
+
+        Args:
+            packed: a `protocol.shared.SharedBuffer`, or a uint8 array, manifest.nbytes long. It must not change until its
+                version is given back, unless the same call gives it back.
+
+        Returns:
+            Versions whose bytes nobody reads any more: their buffers may be written again.
+        """
         ...
 
 

@@ -189,7 +189,10 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class WeightManifest:
-    """What a push carries: Hugging Face names, in order, and a checksum (blake2b, 16 bytes, hex) over the packed bytes."""
+    """What a push carries: Hugging Face names, in order, and a checksum (xxh3, 128 bits, hex) over the packed bytes.
+
+    `last`: no version of this player follows, so that every generation worker takes it, whatever its period.
+    """
 
     player: Literal["attacker", "defender"]
     version: int
@@ -197,3 +200,11 @@ class WeightManifest:
     nbytes: int
     checksum: str
     step: int = 0  # optimizer steps that the weights contain
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NativeUpdate:
+    """Stands for a version's bytes where they go from GPU to GPU: what vLLM's sending end tells its receiving end, pickled."""
+
+    payload: bytes

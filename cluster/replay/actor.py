@@ -13,22 +13,25 @@ the number of workers and ranks, because each may hold one long poll. It starts 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import ray
 import structlog
 
 from cluster.replay.admission import Admission, AdmissionRule, AdmissionState
 from cluster.replay.alarm import Alarm
+from cluster.replay.backpressure import Backpressure, Look
 from cluster.replay.commit import Changed, GroupCommit
 from cluster.replay.dealer import Dealer
 from cluster.replay.facts import Loss, read_facts
 from cluster.replay.journal import Event, Journal
 from cluster.replay.recovery import Rows, recover_state
 from cluster.replay.report import WaitClock, replay_stats
-from cluster.replay.segments import Place, Segments
+from cluster.replay.segments import Place, Segments, sync_folder
+from cluster.replay.selectors import Selection
 from cluster.replay.table import Lease, Row, Table
 from cluster.replay.tally import Tally, finish_event
 from cluster.replay.turns import Roster
@@ -48,12 +51,16 @@ class ReplayBuffer:
         run_dir: the run's directory; `replay/` in it is created, or recovered from.
         recipe: the resolved recipe.
         seeds: the training seeds.
+        put: leaves a table where every rank can read it, and gives a reference to it.
 
     Raises:
         UserError: settings that would deadlock, no seeds, foreign or damaged files, or a run directory in use.
     """
 
-    def __init__(self, run_dir: str, recipe: Recipe, seeds: list[Seed]) -> None:
+    def __init__(
+        self, run_dir: str, recipe: Recipe, seeds: list[Seed], put: Callable[[pa.Table], Any] = ray.put
+    ) -> None:
+        self._put = put
         self._rule = AdmissionRule.from_recipe(recipe)
         self._dealer = Dealer(recipe.run.seed, seeds)
         self._roster = Roster.from_recipe(recipe)
@@ -66,17 +73,20 @@ class ReplayBuffer:
         self._game_limit_s = 2 * recipe.generation.deadline_s + 3 * judging_s
         replay = recipe.replay
         self._tables: dict[Player, Table[Place]] = {
-            p: Table(replay.max_staleness, replay.capacity_rows) for p in PLAYERS
+            p: Table(replay.max_staleness, replay.capacity_rows, Selection.from_recipe(recipe, p)) for p in PLAYERS
         }
         self._tally = Tally()
         self._stopped = False
         self._changed = Changed()
         self._waits = WaitClock()
         self._alarm = Alarm.from_recipe(recipe)
-        self._leased: dict[Player, tuple[Lease[Place], pa.Table]] = {}  # the latest lease, for the other ranks
+        self._pressure = Backpressure.from_recipe(recipe)
+        self._leased: dict[Player, tuple[Lease[Place], list[Any]]] = {}  # the latest lease, for the other ranks
         folder = Path(run_dir) / "replay"
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = Journal(folder / "journal.jsonl")
+        sync_folder(folder)  # the journal's name in it, and
+        sync_folder(folder.parent)  # its own
         self._segments = {p: Segments(folder, p) for p in PLAYERS}
         self._recover()
         self._commits = GroupCommit(self._sync, replay.fsync_s)
@@ -125,7 +135,8 @@ class ReplayBuffer:
             standing = self._roster.standing(self._tables)
             for player in PLAYERS:
                 refused = self._roster.refusal(player, standing)
-                self._tables[player].append(record.game_id, rows[player], refused, event["spoilt"])
+                category = record.seed.category
+                self._tables[player].append(record.game_id, rows[player], refused, event["spoilt"], category)
         for player in PLAYERS:
             self._note_evicted(player, "capacity", self._tables[player].trim())
         self._changed.notify()
@@ -147,6 +158,12 @@ class ReplayBuffer:
         self._changed.notify()
         return len(lost)
 
+    async def pressure(self, looks: Sequence[Look]) -> None:
+        """What the engines say of themselves now: their backpressure bounds the open games."""
+        if self._pressure is not None:
+            self._pressure.look(looks, self._dealer.open_games, time.monotonic())
+            self._changed.notify()
+
     async def stop(self) -> None:
         """No more deals: those who wait for one get [] at once. Rows still come in and go out."""
         self._stopped = True
@@ -154,8 +171,8 @@ class ReplayBuffer:
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 
-    async def lease(self, player: Player, step: int, version: int, games: int, timeout_s: float) -> pa.Table | None:
-        """The batch of one learner step, the same for every rank that asks.
+    async def lease(self, player: Player, step: int, version: int, games: int, timeout_s: float) -> list[Any] | None:
+        """The batch of one learner step, the same for every rank that asks; it lies once in the object store.
 
         Args:
             step: optimizer step, from 0. Asking for it says that the steps before it are executed.
@@ -164,7 +181,8 @@ class ReplayBuffer:
             timeout_s: how long to wait for it.
 
         Returns:
-            The rows of those games that can be learned from, perhaps none; None if the games did not come in time.
+            A reference (in a list, so that Ray does not resolve it on the way) to the table of those games' rows that can be
+            learned from, perhaps none; None if the games did not come in time. It is kept until the player's next step is leased.
 
         Raises:
             ValueError: more than `batch_games` (admission would never let them gather), or a step learned for good.
@@ -182,7 +200,8 @@ class ReplayBuffer:
         await self._commits.commit(hurry=True)
         cached = self._leased.get(player)
         if cached is None or cached[0] is not lease:
-            cached = self._leased[player] = (lease, self._segments[player].read([row.place for row in lease.rows]))
+            table = self._segments[player].read([row.place for row in lease.rows])
+            cached = self._leased[player] = (lease, [self._put(table)])
         return cached[1]
 
     async def acknowledge(self, player: Player, step: int) -> None:
@@ -207,6 +226,7 @@ class ReplayBuffer:
     async def finished(self, player: Player) -> None:
         """This learner took its last step: its table bounds admission no more, its waiting rows are evicted."""
         self._tables[player].finish()
+        self._leased.pop(player, None)
         self._journal.append({"e": "finished", "p": player})
         self._changed.notify()
         await self._commits.commit(hurry=True)
@@ -214,7 +234,9 @@ class ReplayBuffer:
     # -- the rest ------------------------------------------------------------------------------------------------------
 
     async def stats(self) -> dict[str, Any]:
-        """Everything that the summary and the progress display need; see `report.replay_stats`."""
+        """Everything that the summary and the progress display need: see `report.replay_stats`, and under ``pressure``
+        `Backpressure.stats`, None where nothing follows the engines.
+        """
         now = time.monotonic()
         return replay_stats(
             self._dealer,
@@ -227,7 +249,7 @@ class ReplayBuffer:
             self._roster,
             self._alarm,
             now,
-        )
+        ) | {"pressure": None if self._pressure is None else self._pressure.stats(now)}
 
     def _admit(self, now_s: float) -> Admission:
         standing = self._roster.standing(self._tables)
@@ -239,6 +261,8 @@ class ReplayBuffer:
                 turn=self._roster.turn(standing),
             )
         )
+        if self._pressure is not None:
+            admission = self._pressure.narrow(admission, self._dealer.open_games, now_s)
         allowed = self._alarm.allows(now_s)
         return admission if allowed is None else Admission(min(allowed, admission.games), self._alarm.why(now_s))
 
@@ -286,15 +310,22 @@ class ReplayBuffer:
         events, journal_bytes = self._journal.recover()
         found = {p: s.recover() for p, s in self._segments.items()}
         stored = {p: batches for p, (batches, _) in found.items()}
-        recovered = recover_state(stored, events, self._tables, self._tally, self._alarm, self._roster, self._losses)
+        torn = {p: tails for p, (_, tails) in found.items()}
+        recovered = recover_state(
+            stored, events, self._tables, self._tally, self._alarm, self._roster, self._losses, torn
+        )
         self._dealer.recover(recovered.finished, recovered.abandoned)
         self._set_aside = recovered.set_aside
-        for tail in [tail for _, tails in found.values() for tail in tails]:
-            log.warning("replay_torn_tail", file=tail.file, lost_bytes=tail.lost_bytes, lost_batches=tail.lost_batches)
+        for tail in [tail for tails in torn.values() for tail in tails]:
+            log.warning("replay_torn_tail", file=tail.file, lost_bytes=tail.lost_bytes)
         if journal_bytes:
             log.warning("replay_torn_tail", file="journal.jsonl", lost_bytes=journal_bytes)
+        for event in recovered.lost:
+            log.warning("replay_rows_lost", player=event["p"], rows=event["rows"], at_least=event["at_least"])
         if recovered.missing:
-            log.warning("replay_rows_missing", events=recovered.missing)
+            log.warning("replay_rows_missing", games=recovered.missing)
+        self._journal.append(*recovered.lost)
+        self._journal.sync()
 
     def _sync(self) -> None:
         # Rows before the journal, so that a lease that is on disk has its rows there.

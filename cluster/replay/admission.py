@@ -5,8 +5,15 @@ player's table took: with rows or without, for ties and attacks that were never 
 one that gives the player nothing because the judge failed: it fills no batch, so that an outage does not pass for steps, and its
 room is free again as it ends. Invariants, for each player that learns:
 
-- **bounded**: games in flight + finished games that no executed step has learned <= (max_staleness + 1) * batch_games. Games are
-  learned first in, first out, so one that is admitted under this bound waits for at most `max_staleness` steps.
+- **bounded**: games in flight + finished games that no executed step has learned <= B * batch_games, where
+  B = max_staleness + 1 - oldest_replica, and `oldest_replica` is how many versions behind the newest a generation worker is by
+  design (`push.to: spread`; 0 with `all`).
+  Why this keeps rows fresh: say the learner executes or waits for step k, at version v, when a game starts. Its tokens are sampled
+  under v - oldest_replica or newer. At most B * batch_games - 1 games are ahead of it, so if games are learned in the order in
+  which they started, it falls into the batch of step k + B - 1 at the latest; each step makes at most one version. So it is learned
+  at v + B - 1 or before, and its staleness is at most B - 1 + oldest_replica = max_staleness.
+  What is outside of this proof (a game that others overtake, a sampler that leaves it waiting, a push under way as it starts, a
+  learner that goes back) is caught at the lease: `table` gives no step a row beyond `max_staleness`, whatever was admitted.
 - **live**: a learner that waits is short of a batch, so fewer than `batch_games` games are unlearned. If none is in flight there is
   room for one, whatever the staleness. Where both wait, both have room; where one is busy, it comes back. A learner says that it
   has executed a step by asking for the next: until it does, the step's games count as unlearned and may be what the other
@@ -17,8 +24,8 @@ room is free again as it ends. Invariants, for each player that learns:
 Where players take turns, only the one on turn bounds, and by no more than its turn can still learn: a turn has at least one step
 left, so the same reasoning holds, and the turn passes on when its last step is executed.
 
-It does not own the rows (`table`), the games (`dealer`) or the eviction of what went stale all the same (a slow game, a
-restarted learner): that is the table's, at the lease.
+It does not own the rows (`table`), the games (`dealer`), or what the engines bear (`backpressure`, which may admit fewer, never
+more).
 """
 
 from collections.abc import Collection, Mapping
@@ -50,7 +57,7 @@ class AdmissionState:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """How many games may start now, and why not more (a sentence for people)."""
+    """How many games may start now, and why not more (for people: "admitting 0: ...")."""
 
     games: int
     why: str
@@ -63,13 +70,18 @@ class AdmissionRule:
         max_staleness: versions between sampling and learning, at most. 0 is the synchronous mode.
         batch_games: finished games of one learner step, for each player.
         learns: the players that learn; the others bound nothing.
+        oldest_replica: versions that a generation worker may be behind the newest by design.
 
     Raises:
         UserError: nobody learns, or a bound is below what one batch needs: no step could ever be taken.
     """
 
     def __init__(
-        self, max_staleness: int, batch_games: Mapping[Player, int], learns: Collection[Player] = PLAYERS
+        self,
+        max_staleness: int,
+        batch_games: Mapping[Player, int],
+        learns: Collection[Player] = PLAYERS,
+        oldest_replica: int = 0,
     ) -> None:
         if not learns:
             raise UserError("learners: 0 players learn, at least 1 must; let the attacker or the defender learn")
@@ -77,7 +89,12 @@ class AdmissionRule:
             raise UserError(
                 f"replay.max_staleness: {max_staleness} is below 0, so no batch may ever wait; set it to at least 0"
             )
-        self.max_staleness = max_staleness
+        if oldest_replica > max_staleness:
+            raise UserError(
+                f"replay.max_staleness: {max_staleness} is below the {oldest_replica} versions that a replica may be behind "
+                f"with push.to spread, so what it samples may never be learned; set it to at least {oldest_replica}"
+            )
+        self.max_staleness, self.oldest_replica = max_staleness, oldest_replica
         self._learns = tuple(p for p in PLAYERS if p in learns)
         for player in self._learns:
             if batch_games[player] < 1:
@@ -100,11 +117,11 @@ class AdmissionRule:
                     f"replay.capacity_rows: {recipe.replay.capacity_rows} is below the {needed} rows that a batch of "
                     f"{batch[player]} games may give the {player}; set replay.capacity_rows to at least {needed}"
                 )
-        return cls(recipe.replay.max_staleness, batch, learns)
+        return cls(recipe.replay.max_staleness, batch, learns, recipe.oldest_replica)
 
     def bound(self, player: Player, turn: Turn | None = None) -> int:
         """Games of a learning player that may be in flight or wait."""
-        batches = self.max_staleness + 1
+        batches = self.max_staleness + 1 - self.oldest_replica
         return self._batch[player] * (batches if turn is None else min(batches, turn.steps_left))
 
     def admit(self, state: AdmissionState) -> Admission:
@@ -112,15 +129,15 @@ class AdmissionRule:
         turn = state.turn
         active = [turn.player] if turn else [p for p in self._learns if p not in state.finished]
         if not active:
-            return Admission(0, "every learner has taken its last step")
+            return Admission(0, "admitting 0: every learner has taken its last step")
         room = {p: self.bound(p, turn) - state.unlearned[p] - state.open_games for p in active}
         tightest = min(active, key=lambda p: room[p])
-        if room[tightest] > 0:
-            return Admission(room[tightest], f"room for {room[tightest]} games, bounded by the {tightest}")
+        games = max(0, room[tightest])
         flying = f" and {state.open_games} in flight" if state.open_games else ""
+        spread = f" with replicas up to {self.oldest_replica} behind" if self.oldest_replica else ""
         left = f" with {turn.steps_left} steps of its turn left" if turn else ""
         return Admission(
-            0,
-            f"{tightest} has {state.unlearned[tightest]} unlearned games{flying} of {self.bound(tightest, turn)} allowed "
-            f"at staleness {self.max_staleness}{left}",
+            games,
+            f"admitting {games}: {tightest} has {state.unlearned[tightest]} unlearned games{flying} of "
+            f"{self.bound(tightest, turn)} allowed at staleness {self.max_staleness}{spread}{left}",
         )

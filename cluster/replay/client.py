@@ -3,17 +3,19 @@
 Every wait has a deadline. While the actor restarts, the same call is waited for (Ray asks again itself, `max_task_retries=-1`)
 or, when Ray says "unavailable", asked again: every call of the actor is repeatable. A reply to `deal` that is lost all the same
 leaves games open under a worker that does not know of them; the actor deals them again when they are overdue.
+
+A batch is read where it lies, in the node's object store: its Arrow buffers are that shared memory, the same for every rank there.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
 from protocol.roles import Player
 from protocol.types import Deal, GameRecord
@@ -80,8 +82,8 @@ class BatchClient:
         self._handle, self._restart_s = handle, restart_s
 
     def lease(self, player: Player, step: int, version: int, games: int, timeout_s: float) -> pa.Table | None:
-        """The usable rows of a step's games (perhaps none), the same for every rank; None at the deadline."""
-        return self._ask("lease", timeout_s, player, step, version, games, timeout_s)
+        """The usable rows of a step's games (perhaps none), the same for every rank; None at the deadline. Read-only."""
+        return self._ask("lease", timeout_s, player, step, version, games, timeout_s, fetch=_table)
 
     def finished(self, player: Player) -> None:
         """This learner has taken its last step."""
@@ -95,17 +97,26 @@ class BatchClient:
         """Returns the leases of `step` and later; gives the highest policy version seen."""
         return int(self._ask("rewind", 0.0, player, step))
 
-    def _ask(self, method: str, wait_s: float, *args: Any) -> Any:
+    def _ask(
+        self, method: str, wait_s: float, *args: Any, fetch: Callable[[Any, float], Any] = lambda answer, _: answer
+    ) -> Any:
         deadline = time.monotonic() + wait_s + self._restart_s
         while True:
             try:
-                return ray.get(getattr(self._handle, method).remote(*args), timeout=deadline - time.monotonic())
+                answer = ray.get(getattr(self._handle, method).remote(*args), timeout=deadline - time.monotonic())
+                return fetch(answer, deadline)
             except GetTimeoutError as error:
                 raise _unavailable(method, wait_s + self._restart_s) from error
-            except RayActorError as error:
+            # ObjectLostError: the actor died between its answer and the fetch of what lay in its name (OwnerDiedError), or the
+            # node did; restarted, it puts the same rows there again.
+            except (RayActorError, ObjectLostError) as error:
                 if time.monotonic() + _PAUSE_S > deadline:
                     raise _unavailable(method, wait_s + self._restart_s) from error
                 time.sleep(_PAUSE_S)
+
+
+def _table(answer: list[Any] | None, deadline: float) -> pa.Table | None:
+    return None if answer is None else ray.get(answer[0], timeout=max(0.0, deadline - time.monotonic()))
 
 
 async def _awaited(ref: Any) -> Any:

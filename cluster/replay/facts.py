@@ -7,6 +7,7 @@ from typing import Literal
 import pyarrow as pa
 
 from protocol.preferences import pick_pair
+from protocol.roles import Category
 from protocol.types import Preference
 
 Loss = Literal["dpo", "ipo", "grpo"]
@@ -14,11 +15,12 @@ Loss = Literal["dpo", "ipo", "grpo"]
 
 @dataclass(frozen=True, slots=True)
 class RowFacts:
-    """`unlearnable` is the reason for eviction on arrival, or None. `reward` is the mean of the known rewards, if any."""
+    """`category` is the seed's, `unlearnable` the reason for eviction on arrival or None, `reward` the mean known reward."""
 
     row_id: str
     game_id: int
     version: int
+    category: Category
     unlearnable: str | None
     reward: float | None
 
@@ -31,10 +33,10 @@ def read_facts(batch: pa.RecordBatch, loss: Loss) -> list[RowFacts]:
     """
     items = batch.column("items")
     rewards = pa.ListArray.from_arrays(items.offsets, items.values.field("reward")).to_pylist()
-    columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "version", "preferences"))
+    columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "version", "category", "preferences"))
     return [
-        RowFacts(row_id, game_id, version, _unlearnable(row_rewards, prefs, loss), _mean(row_rewards))
-        for row_id, game_id, version, prefs, row_rewards in zip(*columns, rewards, strict=True)
+        RowFacts(row_id, game_id, version, category, _unlearnable(row_rewards, prefs, loss), _mean(row_rewards))
+        for row_id, game_id, version, category, prefs, row_rewards in zip(*columns, rewards, strict=True)
     ]
 
 

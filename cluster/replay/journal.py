@@ -2,8 +2,9 @@
 
 With the segments it is the whole state of the replay buffer. Events (`e` names them):
 
-    finish   id, rows {player: n}, attack {state: n}, response {state: n}, judge {verdicts, failed, comparisons, disagreements},
-             spoilt               (the judge failed on it, and should not have)
+    finish   id, category, rows {player: n}, attack {state: n}, response {state: n},
+             judge {verdicts, failed, comparisons, disagreements}, spoilt (the judge failed on it, and should not have)
+                                  (older runs: without `category`, `spoilt`)
     abandon  id, why
     evict    p, why, games        (stale and capacity; older runs: `ids`, single rows. What is not taken in the first place follows
                                    from the rows and their `finish` event)
@@ -14,6 +15,8 @@ With the segments it is the whole state of the replay buffer. Events (`e` names 
     finished p                (the learner took its last step)
     alarm                     (the judge alarm rose)
     calm     s                (it ended after so many seconds; one that a restart ended has no such line)
+    lost     p, rows, at_least, games (a restart found so many rows missing that nobody had been told were there; `games` are those
+                              whose `finish` had reached the disk before their rows)
 
 Invariants: one writer (a lock on the file, freed by the system when the process dies); a torn last line is cut; a damaged
 line before it is refused in words. It does not know what the events do (`recovery`).
@@ -68,20 +71,7 @@ class Journal:
             UserError: a line before the last is no JSON object.
         """
         data = self._path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        lines = data[:whole].splitlines()
-        events: list[Event] = []
-        for number, line in enumerate(lines, 1):
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = None
-            if not isinstance(event, dict):
-                if number == len(lines):  # a power cut may leave the last line's length without its bytes
-                    whole -= len(line) + 1
-                    break
-                raise UserError(f"{self._path}: line {number} is damaged; restore it from a copy, or start a new run")
-            events.append(event)
+        events, whole = _parse(data, self._path)
         if whole < len(data):
             os.ftruncate(self._fd, whole)
             os.fsync(self._fd)
@@ -114,3 +104,30 @@ class Journal:
         """Syncs, and frees the lock."""
         self.sync()
         os.close(self._fd)
+
+
+def read_events(path: Path) -> list[Event]:
+    """Every event so far, without the lock and without touching the file; of a live run, one that is being written is left out.
+
+    Raises:
+        UserError: a line before the last is no JSON object.
+    """
+    return _parse(path.read_bytes(), path)[0]
+
+
+def _parse(data: bytes, path: Path) -> tuple[list[Event], int]:
+    """The events, and how many bytes they take: what follows is a torn line."""
+    whole = data.rfind(b"\n") + 1
+    lines = data[:whole].splitlines()
+    events: list[Event] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            if number == len(lines):  # a power cut may leave the last line's length without its bytes
+                return events, whole - len(line) - 1
+            raise UserError(f"{path}: line {number} is damaged; restore it from a copy, or start a new run")
+        events.append(event)
+    return events, whole

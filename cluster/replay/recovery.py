@@ -4,6 +4,9 @@ Rows come from the segments; when their game entered its tables, and what became
 game counts as finished only if all the rows that its `finish` event names are there: after a power cut the journal may
 have reached the disk before the rows, and then the game is dealt again. Rows of a game without its `finish` event are kept
 aside: when the game is finished again, they are its rows, and nothing lies on disk twice. It writes nothing.
+
+Rows that were lost are counted: those that a `finish` event names and that are not there, or those of a torn tail. Both are
+written before the fsync that an answer waits for, so nobody had been told of them, unless the disk confirmed what it did not have.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +15,11 @@ from dataclasses import dataclass
 from cluster.replay.alarm import Alarm
 from cluster.replay.facts import Loss, read_facts
 from cluster.replay.journal import Event
-from cluster.replay.segments import Place, StoredBatch
+from cluster.replay.segments import Place, StoredBatch, TornTail
 from cluster.replay.table import Row, Table
 from cluster.replay.tally import Tally
 from cluster.replay.turns import Roster
-from protocol.roles import PLAYERS, Player
+from protocol.roles import PLAYERS, Category, Player
 
 Rows = dict[Player, list[Row[Place]]]
 
@@ -28,13 +31,15 @@ class Recovered:
     Attributes:
         finished, abandoned: games that are over; the latter with their reasons.
         set_aside: stored rows by game, of games that are not over.
-        missing: events about games or rows that no segment holds: 0 unless a disk lost something that it had confirmed.
+        missing: leased or evicted games that no segment holds: 0 unless a disk lost something that it had confirmed.
+        lost: `lost` events to write down: what this restart found missing. The tables have counted it.
     """
 
     finished: tuple[int, ...]
     abandoned: dict[int, str]
     set_aside: dict[int, Rows]
     missing: int
+    lost: tuple[Event, ...]
 
 
 def recover_state(
@@ -45,9 +50,15 @@ def recover_state(
     alarm: Alarm,
     roster: Roster,
     losses: Mapping[Player, Loss],
+    torn: Mapping[Player, Sequence[TornTail]] | None = None,
 ) -> Recovered:
-    """Fills empty tables and an empty tally; of alarms it restores only how often and how long the run was paused."""
+    """Fills empty tables and an empty tally; of alarms it restores only how often and how long the run was paused.
+
+    Args:
+        torn: what was cut off the segments this time.
+    """
     games: dict[int, Rows] = {}
+    categories: dict[int, Category] = {}
     for player in PLAYERS:
         seen: set[str] = set()
         for found in stored[player]:
@@ -58,10 +69,13 @@ def recover_state(
                 seen.add(facts.row_id)
                 rows = games.setdefault(facts.game_id, {p: [] for p in PLAYERS})
                 rows[player].append(Row(facts.row_id, facts.version, place, facts.unlearnable))
+                categories[facts.game_id] = facts.category
                 tally.add_row(player, facts.reward)
     finished: set[int] = set()
     abandoned: dict[int, str] = {}
     missing = 0
+    short: dict[Player, dict[int, int]] = {p: {} for p in PLAYERS}  # rows that games lack
+    noted: dict[Player, set[int]] = {p: set() for p in PLAYERS}  # games whose rows were counted as lost before
     for event in events:
         match event["e"]:
             case "finish":
@@ -69,13 +83,17 @@ def recover_state(
                 rows = games.get(game_id, {p: [] for p in PLAYERS})
                 if game_id in finished:
                     continue
-                if any(len(rows[p]) != event["rows"].get(p, 0) for p in PLAYERS):
-                    missing += 1
+                lacking = {p: event["rows"].get(p, 0) - len(rows[p]) for p in PLAYERS}
+                if any(lacking.values()):
+                    for player in PLAYERS:
+                        short[player][game_id] = max(0, lacking[player])
                     continue
                 standing = roster.standing(tables)
                 spoilt = event.get("spoilt", False)  # older runs took such games for games of a step
+                category = event.get("category", categories.get(game_id))
                 for player in PLAYERS:
-                    tables[player].append(game_id, rows[player], roster.refusal(player, standing), spoilt)
+                    refused = roster.refusal(player, standing)
+                    tables[player].append(game_id, rows[player], refused, spoilt, category)
                 finished.add(game_id)
                 tally.add_game(event)
             case "abandon":
@@ -94,6 +112,9 @@ def recover_state(
                 tables[event["p"]].rewind(event["step"])
             case "finished":
                 tables[event["p"]].finish()
+            case "lost":
+                tables[event["p"]].note_lost(event["rows"], event["at_least"])
+                noted[event["p"]].update(event["games"])
             case "alarm":
                 alarm.raised += 1
             case "calm":
@@ -101,4 +122,17 @@ def recover_state(
             case unknown:
                 raise ValueError(f"journal event {unknown!r} is unknown to this version of AdvGame")
     set_aside = {g: rows for g, rows in games.items() if g not in finished}
-    return Recovered(tuple(sorted(finished)), abandoned, set_aside, missing)
+    lost: list[Event] = []
+    for player in PLAYERS:
+        new = {g: n for g, n in short[player].items() if n and g not in finished and g not in noted[player]}
+        if told := _lost(player, new, (torn or {}).get(player, ())):
+            tables[player].note_lost(told["rows"], told["at_least"])
+            lost.append(told)
+    return Recovered(tuple(sorted(finished)), abandoned, set_aside, missing, tuple(lost))
+
+
+def _lost(player: Player, lacking: Mapping[int, int], tails: Sequence[TornTail]) -> Event | None:
+    """A torn tail and the journal may both tell of the same rows, so what is known is the larger of the two counts."""
+    rows = max(sum(lacking.values()), sum(tail.lost_rows for tail in tails))
+    at_least = any(tail.at_least for tail in tails)
+    return {"e": "lost", "p": player, "rows": rows, "at_least": at_least, "games": sorted(lacking)} if rows else None

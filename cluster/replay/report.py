@@ -58,9 +58,10 @@ def replay_stats(
     """Plain dicts, numbers and strings.
 
     ``games.abandoned`` maps reasons to numbers; ``rows.PLAYER.held`` includes the leased ones, so learned + evicted + held ==
-    appended; ``held_games`` counts the games that wait for a step. Staleness is over rows that a step got, learned or still leased.
-    ``turn`` is the player on turn, None where nobody takes turns. ``alarm``: how often the judge's was raised, for how long it is
-    up (0: it is not), seconds paused in all, and the share of the latest verdicts that failed.
+    appended. ``lost`` are rows, never appended, that crashes cut off before anybody was told of them; perhaps more if
+    ``lost_at_least``. ``held_games`` counts the games that wait for a step. Staleness is over rows that a step got, learned or
+    still leased. ``turn`` is the player on turn, None where nobody takes turns. ``alarm``: how often the judge's was raised, for
+    how long it is up (0: it is not), seconds paused in all, and the share of the latest verdicts that failed.
     """
     turn = roster.turn(roster.standing(tables))
     got = {p: t.learned + t.leased for p, t in tables.items()}
@@ -81,6 +82,8 @@ def replay_stats(
                 "free": t.free,
                 "held": t.held,
                 "duplicates": t.duplicates,
+                "lost": t.lost,
+                "lost_at_least": t.lost_at_least,
                 "evicted": dict(t.evicted),
             }
             for p, t in tables.items()

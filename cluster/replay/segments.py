@@ -3,18 +3,23 @@
 Any Arrow reader may open a live segment (`pyarrow.ipc.open_stream`, DuckDB over it, Polars): it sees the batches written
 so far. Invariants:
 
-- **whole batches only**: a batch's first 8 bytes are written last, in one aligned write. Until then the place holds zeros,
-  which a stream reader takes for the end of the stream, so nobody reads half a batch, and a killed writer leaves none.
+- **whole batches only**: a batch's first 8 bytes are written last, in one aligned write. Until then the place begins with zeros,
+  which a stream reader takes for the end of the stream, so nobody reads half a batch, and a killed writer leaves none. The file
+  has its new length before a byte of the batch is there, so no reader maps a part of it.
 - **durable after sync**: what was appended before `sync` began is on disk when it returns.
-- **torn tails are cut**: `recover` truncates what a crash left behind the last whole batch, and says how much.
+- **torn tails are cut**: `recover` truncates what a crash left behind the last whole batch, and says how many rows that was: the
+  zeros are followed by the number.
 
 It does not know what rows mean, which are learned (`table`, `journal`), or when to sync (`commit`).
 """
 
 import os
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,6 +32,10 @@ MAX_ROWS = 65_536  # of a segment, for rows so small that the bytes never fill i
 _HEAD = 8  # continuation marker and metadata length of an encapsulated Arrow message
 _CONTINUES = b"\xff\xff\xff\xff"
 _END = _CONTINUES + b"\0\0\0\0"
+_PENDING = struct.Struct(
+    "<4xi"
+)  # the head of a batch that is being written: the end of the stream, and the rows to come
+_batch_of = attrgetter("segment", "offset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +50,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class TornTail:
-    """What recovery cut off. `batches` is at least: a torn tail does not say how many it was."""
+    """What recovery cut off. `lost_rows` is exact if the writer was killed; after a power cut (`at_least`) they may be more."""
 
     file: str
     lost_bytes: int
-    lost_batches: int
+    lost_rows: int
+    at_least: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +117,24 @@ class Segments:
         """
         stored: list[StoredBatch] = []
         torn: list[TornTail] = []
-        numbers = sorted(int(p.stem.rsplit("-", 1)[1]) for p in self._folder.glob(f"{self._player}-*.arrow"))
-        for number in numbers:
-            path = self.path(number)
+        paths = segment_files(self._folder, self._player)
+        for path in paths:
+            number = _number(path)
             with pa.memory_map(str(path)) as source:
-                check_schema(pa.ipc.open_stream(source).schema, str(path))
-                end, rows, size = source.tell(), 0, source.size()
-                for found in self._whole_batches(source, number, end):
+                end, rows, size = _check(source, path), 0, source.size()
+                for found in _whole_batches(source, number, end, self._player):
                     stored.append(found)
                     end += found.places[0].nbytes
                     rows += len(found.places)
                 closed = size == end + _HEAD and _read(source, end, _HEAD) == _END
+                if size > end and not closed:
+                    torn.append(_torn(source, path, end))
             if size > end and not closed:
-                torn.append(TornTail(path.name, size - end, 1))
                 with path.open("r+b") as file:
                     file.truncate(end)
                     os.fsync(file.fileno())
             self._number = number
-            if number == numbers[-1] and not closed:
+            if path == paths[-1] and not closed:
                 self._fd, self._end, self._rows = os.open(path, os.O_RDWR), end, rows
         return stored, torn
 
@@ -134,6 +144,8 @@ class Segments:
         if self._fd is None or self._end >= self._max_bytes or self._rows >= self._max_rows:
             self._begin_segment()
         assert self._fd is not None
+        os.ftruncate(self._fd, self._end + len(data))
+        _write_all(self._fd, _PENDING.pack(batch.num_rows), self._end)
         _write_all(self._fd, data[_HEAD:], self._end + _HEAD)
         _write_all(self._fd, data[:_HEAD], self._end)
         places = _places(self._number, self._end, len(data), batch.num_rows)
@@ -154,9 +166,17 @@ class Segments:
                     raise
 
     def read(self, places: Sequence[Place]) -> pa.Table:
-        """The rows at these places, in that order, as one compact table (copied out of the memory maps)."""
-        rows = [self._batch(place).slice(place.index, 1) for place in places]
-        return pa.Table.from_batches(rows, SCHEMA).combine_chunks()
+        """The rows at these places, in that order, as one compact table: one copy out of the memory maps.
+
+        Rows of one batch that stand side by side are taken together; it costs 25 us a batch and next to nothing a row.
+        """
+        parts: list[pa.RecordBatch] = []
+        for _, group in groupby(places, key=_batch_of):
+            same = list(group)
+            batch, rows = self._batch(same[0]), [place.index for place in same]
+            in_a_row = rows == list(range(rows[0], rows[0] + len(rows)))
+            parts.append(batch.slice(rows[0], len(rows)) if in_a_row else batch.take(pa.array(rows)))
+        return pa.Table.from_batches(parts, SCHEMA).combine_chunks()
 
     def close(self) -> None:
         """Syncs and closes. The last segment stays open-ended, so that a restart goes on in it."""
@@ -167,25 +187,6 @@ class Segments:
         for source in self._maps.values():
             source.close()
         self._maps.clear()
-
-    def _whole_batches(self, source: pa.MemoryMappedFile, number: int, offset: int) -> Iterator[StoredBatch]:
-        while source.size() - offset > _HEAD:
-            head = _read(source, offset, _HEAD)
-            if head[:4] != _CONTINUES or head == _END:
-                return
-            try:
-                source.seek(offset)
-                batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), SCHEMA)
-                # After a power cut the disk may hold the length of a batch and not its bytes.
-                batch.validate(full=True)
-                whole = set(batch.column("player").to_pylist()) == {self._player}
-            except (pa.ArrowInvalid, OSError, EOFError):
-                return
-            if not whole:
-                return
-            nbytes = source.tell() - offset
-            yield StoredBatch(batch, _places(number, offset, nbytes, batch.num_rows))
-            offset += nbytes
 
     def _begin_segment(self) -> None:
         with self._lock:
@@ -210,6 +211,60 @@ class Segments:
         if source is None or source.size() < place.offset + place.nbytes:  # the file has grown since it was mapped
             source = self._maps[place.segment] = pa.memory_map(str(self.path(place.segment)))
         return pa.ipc.read_record_batch(pa.ipc.read_message(_buffer(source, place.offset, place.nbytes)), SCHEMA)
+
+
+def segment_files(folder: Path, player: Player) -> list[Path]:
+    """A player's segments, oldest first."""
+    return sorted(folder.glob(f"{player}-*.arrow"), key=_number)
+
+
+def read_segment(path: Path, player: Player) -> Iterator[StoredBatch]:
+    """The whole batches of a segment, in order, without a lock and without touching it: of a live one, those written so far.
+
+    The batches lie in the memory map. Where the process is killed in the middle of an append the rest is not looked at.
+
+    Raises:
+        UserError: a segment of another schema version.
+    """
+    source = pa.memory_map(str(path))
+    yield from _whole_batches(source, _number(path), _check(source, path), player)
+
+
+def _check(source: pa.MemoryMappedFile, path: Path) -> int:
+    """Where the batches of a segment begin."""
+    check_schema(pa.ipc.open_stream(source).schema, str(path))
+    return int(source.tell())
+
+
+def _whole_batches(source: pa.MemoryMappedFile, number: int, offset: int, player: Player) -> Iterator[StoredBatch]:
+    while source.size() - offset > _HEAD:
+        head = _read(source, offset, _HEAD)
+        if head[:4] != _CONTINUES or head == _END:
+            return
+        try:
+            source.seek(offset)
+            batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), SCHEMA)
+            # After a power cut the disk may hold the length of a batch and not its bytes.
+            batch.validate(full=True)
+            whole = set(batch.column("player").to_pylist()) == {player}
+        except (pa.ArrowInvalid, OSError, EOFError):
+            return
+        if not whole:
+            return
+        nbytes = source.tell() - offset
+        yield StoredBatch(batch, _places(number, offset, nbytes, batch.num_rows))
+        offset += nbytes
+
+
+def _torn(source: pa.MemoryMappedFile, path: Path, end: int) -> TornTail:
+    size = source.size() - end
+    head = _read(source, end, _HEAD) if size >= _HEAD else b""
+    rows = _PENDING.unpack(head)[0] if head[:4] == bytes(4) else 0
+    return TornTail(path.name, size, max(1, rows), at_least=rows < 1)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rsplit("-", 1)[1])
 
 
 def _buffer(source: pa.MemoryMappedFile, offset: int, nbytes: int) -> pa.Buffer:

@@ -6,8 +6,8 @@
        ▼          ▼
     evicted(tie, no_pair, no_reward | frozen, turn, judge_failed, finished | stale, capacity)
 
-Rows come and go in units: a finished game, with the rows it gave this player (perhaps none). A table = sampler (first in, first
-out), remover (the oldest games beyond the capacity in rows), capacity, and the staleness bound. Pure: no disk, no clock, no Ray.
+Rows come and go in units: a finished game, with the rows it gave this player (perhaps none). A table = sampler and remover
+(`selectors`), capacity in rows, and the staleness bound. Pure: no disk, no clock, no Ray.
 Invariants:
 
 - **every row counted**: learned + evicted + held (free and leased) == appended, always.
@@ -28,6 +28,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from cluster.replay.selectors import Selection
+from protocol.roles import Category
+
 P = TypeVar("P")
 
 
@@ -45,13 +48,15 @@ class Row(Generic[P]):
 class Unit(Generic[P]):
     """A finished game: its place in the queue and those of its rows that are of use.
 
-    `version` is the oldest of all the rows that it gave, None if it gave none.
+    `version` is the oldest of all the rows that it gave, None if it gave none. `category` is its seed's; None where older runs
+    did not write it down.
     """
 
     game_id: int
     order: int
     version: int | None
     rows: list[Row[P]]
+    category: Category | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +93,15 @@ class Table(Generic[P]):
     Args:
         max_staleness: versions, at most, between a row's oldest token and the step that learns it.
         capacity: free rows held, at most; leased rows are not counted, they cannot be given up.
+        selection: which games a step gets, and which go first beyond the capacity.
     """
 
-    def __init__(self, max_staleness: int, capacity: int) -> None:
+    def __init__(self, max_staleness: int, capacity: int, selection: Selection = Selection()) -> None:  # noqa: B008  # frozen
         self.max_staleness, self.capacity = max_staleness, capacity
+        self._selection = selection
         self.appended = self.learned = self.duplicates = 0
+        self.lost = 0  # rows that crashes cut off before anybody was told of them; never appended
+        self.lost_at_least = False  # they may have been more
         self.evicted: Counter[str] = Counter()
         self.version = 0  # highest seen, over rows and leases
         self.finished = False  # the learner took its last step
@@ -151,7 +160,14 @@ class Table(Generic[P]):
         """Sum of the staleness of the rows that steps got; divide by `learned + leased`."""
         return self._learned_staleness_sum + sum(s for lease in self._leases.values() for s in lease.staleness)
 
-    def append(self, game_id: int, rows: Sequence[Row[P]], refused: str | None = None, spoilt: bool = False) -> bool:
+    def append(
+        self,
+        game_id: int,
+        rows: Sequence[Row[P]],
+        refused: str | None = None,
+        spoilt: bool = False,
+        category: Category | None = None,
+    ) -> bool:
         """Appends a finished game. Rows that have nothing to teach are evicted at once.
 
         Args:
@@ -159,6 +175,7 @@ class Table(Generic[P]):
                 player that is finished has none for any.
             spoilt: the judge failed on some of the game. If none of the rows teaches, that is why, and the game is refused as
                 `judge_failed`: an outage must not pass for steps.
+            category: of the game's seed, if known.
 
         Returns:
             False if the game is known: then nothing is appended, and its rows are counted as duplicates.
@@ -178,21 +195,21 @@ class Table(Generic[P]):
             if reason is None:
                 useful.append(row)
             else:
-                self.evicted[reason] += 1
+                self._evict(row, reason)
         if refused is None:
             oldest = min((row.version for row in rows), default=None)
-            self._free[game_id] = Unit(game_id, len(self._known), oldest, useful)
+            self._free[game_id] = Unit(game_id, len(self._known), oldest, useful, category)
             self._game_of.update({row.row_id: game_id for row in useful})
         return True
 
     def trim(self) -> list[int]:
-        """Drops the oldest waiting games that have rows until the capacity holds, and gives their ids."""
+        """Drops waiting games that have rows, as the remover says, until the capacity holds, and gives their ids."""
         over: list[int] = []
         rows = self.free
-        for unit in self._free.values():
-            if rows <= self.capacity:
-                break
-            if unit.rows:
+        if rows > self.capacity:
+            for unit in self._selection.removal([u for u in self._free.values() if u.rows], len(self._known)):
+                if rows <= self.capacity:
+                    break
                 over.append(unit.game_id)
                 rows -= len(unit.rows)
         self.drop(over, "capacity")
@@ -208,7 +225,7 @@ class Table(Generic[P]):
                 continue
             for row in unit.rows:
                 del self._game_of[row.row_id]
-                self.evicted[reason] += 1
+                self._evict(row, reason)
         return missing
 
     def evict(self, row_ids: Sequence[str], reason: str) -> int:
@@ -220,10 +237,11 @@ class Table(Generic[P]):
                 missing += 1
                 continue
             unit = self._free[game_id]
-            unit.rows = [row for row in unit.rows if row.row_id != row_id]
+            (gone,) = (row for row in unit.rows if row.row_id == row_id)
+            unit.rows = [row for row in unit.rows if row is not gone]
             if not unit.rows:
                 del self._free[game_id]
-            self.evicted[reason] += 1
+            self._evict(gone, reason)
         return missing
 
     def ask(self, step: int, version: int) -> bool:
@@ -233,7 +251,7 @@ class Table(Generic[P]):
         return new
 
     def lease(self, step: int, version: int, games: int, may_take: bool = True) -> LeaseOutcome[P]:
-        """The oldest `games` waiting games for `step`, all or none; the same ones again if the step has them already.
+        """`games` waiting games for `step`, as the sampler says, all or none; the same ones again if the step has them already.
 
         Without `may_take` the step gets nothing new, and no game is looked at: it is not the player's turn.
 
@@ -258,7 +276,10 @@ class Table(Generic[P]):
         self.drop(stale, "stale")
         if self.free_games < games:
             return LeaseOutcome(None, tuple(stale))
-        self._take(step, version, list(self._free)[:games])
+        units = list(self._free.values())
+        slack = [None if u.version is None else self.max_staleness - (version - u.version) for u in units]
+        chosen = self._selection.sample(units, games, step, slack)
+        self._take(step, version, [unit.game_id for unit in chosen])
         return LeaseOutcome(self._leases[step], tuple(stale), new=True)
 
     def restore_lease(self, step: int, version: int, game_ids: Sequence[int]) -> int:
@@ -296,6 +317,14 @@ class Table(Generic[P]):
         """The learner took its last step: rows that wait, and those that still come, are evicted as `finished`."""
         self.finished = True
         self.drop(list(self._free), "finished")
+
+    def note_lost(self, rows: int, at_least: bool) -> None:
+        """A crash lost rows of which nobody had been told."""
+        self.lost += rows
+        self.lost_at_least |= at_least
+
+    def _evict(self, row: Row[P], reason: str) -> None:
+        self.evicted[reason] += 1
 
     def _take(self, step: int, version: int, game_ids: Sequence[int]) -> None:
         units = tuple(self._free.pop(game_id) for game_id in game_ids)

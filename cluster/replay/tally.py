@@ -23,6 +23,7 @@ def finish_event(record: GameRecord, judged: bool) -> Event:
     return {
         "e": "finish",
         "id": record.game_id,
+        "category": record.seed.category,
         "rows": dict(Counter(group.player for group in record.groups)),
         "attack": dict(Counter(record.attack_states)),
         "response": dict(Counter(record.response_states)),

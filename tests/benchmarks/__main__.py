@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.benchmarks.harness import Result, run_one, save, show
 
-MODULES = ("judge_pool",)
+MODULES = ("generation", "judge_pool", "learner", "push", "replay", "overlap", "coordination", "scale")
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ def write_seeds(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow  # over two minutes: CI has no time left
 @pytest.mark.timeout(300)
 def test_three_steps_on_a_random_model_end_with_every_state_counted(tmp_path: Path) -> None:
     seeds, model = write_seeds(tmp_path / "seeds.jsonl"), tmp_path / "model"

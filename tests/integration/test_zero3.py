@@ -295,7 +295,15 @@ def test_a_batch_without_a_pair_is_a_counted_step_that_changes_nothing(ran: Path
     log = read(ran / "log-0.json")["log"]
     assert (log[5]["pairs"], log[5]["items"], log[5]["grad_norm"]) == (0, 0, 0)
     assert log[5]["lr"] > 0 and "loss" in log[4], "a loss of 0 would be a measurement that nobody took"
-    assert set(log[4]) - set(log[5]) == {"loss", "accuracy", "margin", "delta_chosen", "delta_rejected", "kl"}
+    assert set(log[4]) - set(log[5]) == {
+        "loss",
+        "accuracy",
+        "margin",
+        "delta_chosen",
+        "delta_rejected",
+        "kl",
+        "padding",
+    }
     assert (log[3]["pairs"], log[3]["rows"]) == (1, 1)
 
 
@@ -320,11 +328,9 @@ def test_the_ema_is_that_of_the_plain_run(ran: Path, reference: Any) -> None:
 
 
 def test_the_manifest_describes_its_bytes(ran: Path) -> None:
-    import hashlib
-
     found = torch.load(ran / "staged.pt", weights_only=False)
     manifest = found["manifest"]
-    assert hashlib.blake2b(found["bytes"].tobytes(), digest_size=16).hexdigest() == manifest.checksum
+    assert manifest.checksum == "", "it is taken behind the learner's back"
     assert (manifest.player, manifest.version, manifest.step, manifest.nbytes) == (
         "defender",
         8,

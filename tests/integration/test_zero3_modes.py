@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from protocol.recipe import LearnerConfig, QuirksConfig, SftConfig
+from protocol.recipe import LearnerConfig, LoraConfig, QuirksConfig, SftConfig
 from protocol.rows import SCHEMA, to_batch
 from protocol.types import Completion, Group, Item
 from tests.integration.test_zero3 import CONFIG as HEADLINE
@@ -31,6 +31,8 @@ GRPO = COMMON.model_copy(
     update={"loss": "grpo", "reference": "frozen", "sampler": "policy", "max_tokens": 60, "ratio_cap": 1.5}
 )
 TRAILING = COMMON.model_copy(update={"reference": "ema", "sampler": "policy", "dtype": "bfloat16"})
+# Fresh adapters are nothing, so the first loss is that of the starting model against what the rows say that they were drawn with.
+SAMPLED = COMMON.model_copy(update={"reference": "sampler", "lora": LoraConfig(rank=4)})
 # Advanced twice a step, five places are the three of `RATES`.
 TWICE, PLACES = QuirksConfig(lr_schedule="paper"), 5
 
@@ -118,6 +120,11 @@ def _modes_run(rank: int, ranks: int, model: str, out: Path) -> None:
         torch.equal(p.ds_tensor, engine._average.shards[name].bfloat16())
         for name, p in engine._reference.module.named_parameters()
     )
+
+    engine = ZeroEngine(model, SAMPLED, STEPS, 0, QUIRKS)
+    log["sampled_models"] = [name for name in ("_policy", "_reference") if getattr(engine, name) is not None]
+    log["sampled"] = _stepped(engine, pairs, QUIRKS)
+    _staged(engine, 3, out / "sampled.pt")
     (out / f"log-{rank}.json").write_text(json.dumps(log))
 
 
@@ -359,3 +366,23 @@ def test_a_step_without_rows_shows_no_demonstrations(ran: Path) -> None:
     assert (step["pairs"], step["grad_norm"]) == (0, 0) and "sft_nll" not in step
     before, after = torch.load(ran / "before-0.pt"), torch.load(ran / "untouched-0.pt")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_adapters_learn_against_the_samplers_log_probabilities_without_a_second_model(ran: Path, model: str) -> None:
+    net, terms = load(model), []
+    for row in table(0).to_pylist():
+        if row["preferences"][0]["winner"] is not None:
+            bad, good = sorted(row["items"], key=lambda item: item["reward"])
+            cut = len(good["token_ids"]) if bad["state"] == "too_long" else None
+            pair = (good["token_ids"], bad["token_ids"][:cut])
+            # The rows claim log-probabilities of -1.
+            won, lost = (float((scores(net, row["prompt_ids"], ids) + 1).sum().detach()) for ids in pair)
+            terms.append(float(np.log1p(np.exp(-0.1 * (won - lost)))))
+    found = log(ran)
+    assert found["sampled_models"] == ["_policy"]
+    assert found["sampled"][0]["loss"] == pytest.approx(np.mean(terms), rel=1e-4)
+    assert found["sampled"][-1]["grad_norm"] > 0 and found["sampled"][0]["sampler_gap"] > 1
+    start, ours = dict(net.named_parameters()), staged(ran, "sampled")
+    assert list(ours) == list(start)
+    moved = {name.split(".")[-2] for name in start if not torch.equal(ours[name], start[name].detach())}
+    assert moved == set(SAMPLED.lora.targets if SAMPLED.lora else ())

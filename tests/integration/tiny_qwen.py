@@ -1,10 +1,10 @@
 """A tiny random Qwen2 folder for tests that need the real vLLM: weights, a tokenizer of whole words and a chat template."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
@@ -77,5 +77,5 @@ def pack(model: Qwen2ForCausalLM, version: int, player: Player = "attacker") -> 
         chunks.append(raw)
         offset += raw.nbytes
     packed = np.concatenate(chunks)
-    checksum = hashlib.blake2b(packed, digest_size=16).hexdigest()
+    checksum = xxhash.xxh3_128_hexdigest(packed.data)
     return WeightManifest(player, version, tuple(specs), offset, checksum), packed

@@ -1,31 +1,32 @@
 """A packed weight buffer is read only when it is whole and fits its description."""
 
-import hashlib
 import struct
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.errors import WeightsRefused
-from actors.packed import check_layout, checksum, iterate, open_verified
+from actors.packed import MAPPED, Mappings, check_layout, checksum, copied, iterate, verify
+from protocol.shared import SharedBuffer, SharedFile
 
 GOOD: dict[str, Any] = {"name": "w", "dtype": "float32", "shape": (2, 3), "offset": 0, "nbytes": 24}
 
 
-def test_checksum_is_blake2b_of_16_bytes() -> None:
-    assert checksum(b"abc") == hashlib.blake2b(b"abc", digest_size=16).hexdigest()
+def test_checksum_is_xxh3_of_128_bits() -> None:
+    assert checksum(b"") == "99aa06d3014798d86001c324468d497f"  # XXH3's own test vector
 
 
-def test_tensors_come_back_with_the_values_that_were_packed(tmp_path: Path) -> None:
+def test_tensors_come_back_with_the_values_that_were_packed() -> None:
     floats = [0.5, -1.25, 3.0, 4.0, 5.0, -6.0]
     raw = struct.pack("<6f", *floats) + struct.pack("<2H", 0x3F80, 0xC000)  # bfloat16: 1.0 and -2.0
-    (tmp_path / "w").write_bytes(raw)
     specs = [GOOD, {"name": "b", "dtype": "bfloat16", "shape": (2,), "offset": 24, "nbytes": 4}]
     check_layout(specs, len(raw))
-    buffer = open_verified(str(tmp_path / "w"), len(raw), checksum(raw))
-    (tmp_path / "w").unlink()  # the mapping outlives the file
+    owner = copied(raw, len(raw))
+    buffer = SharedBuffer.open(owner.file())
+    verify(buffer, len(raw), checksum(raw))
+    del owner
     tensors = dict(iterate(buffer, specs))
+    del buffer  # the tensors hold the memory
     assert tensors["w"].tolist() == [floats[:3], floats[3:]]
     assert str(tensors["b"].dtype) == "torch.bfloat16" and tensors["b"].tolist() == [1.0, -2.0]
 
@@ -50,9 +51,34 @@ def test_an_empty_manifest_is_refused() -> None:
         check_layout([], 0)
 
 
-def test_a_damaged_or_short_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "w").write_bytes(b"12345678")
+def test_damaged_or_missing_bytes_are_refused() -> None:
+    buffer = copied(b"12345678", 8)
     with pytest.raises(WeightsRefused, match="checksum"):
-        open_verified(str(tmp_path / "w"), 8, checksum(b"12345679"))
-    with pytest.raises(WeightsRefused, match="8 bytes, the manifest says 9"):
-        open_verified(str(tmp_path / "w"), 9, checksum(b"12345678"))
+        verify(buffer, 8, checksum(b"12345679"))
+    with pytest.raises(WeightsRefused, match="8 bytes came, the manifest says 9"):
+        verify(buffer, 9, checksum(b"12345678"))
+    with pytest.raises(WeightsRefused, match="7 bytes came, the manifest says 8"):
+        copied(b"1234567", 8)
+
+
+def test_a_mapping_is_used_again_and_shows_what_was_written_since() -> None:
+    mappings, owner = Mappings(), copied(b"old", 3)
+    first = mappings.open(owner.file())
+    owner.view[:] = b"new"
+    assert mappings.open(owner.file()) is first and bytes(first.view) == b"new"
+    with pytest.raises(TypeError, match="read-only"):
+        first.view[:] = b"bad"
+
+
+def test_only_the_last_mappings_are_kept() -> None:
+    mappings, owners = Mappings(), [copied(b"x", 1) for _ in range(MAPPED + 1)]
+    kept = [mappings.open(owner.file()) for owner in owners]
+    assert mappings.open(owners[-1].file()) is kept[-1]
+    assert mappings.open(owners[0].file()) is not kept[0]
+
+
+def test_a_descriptor_that_means_another_file_by_now_is_refused() -> None:
+    one, two = copied(b"one", 3), copied(b"two", 3)
+    stale = SharedFile(two.file().path, one.inode, 3)
+    with pytest.raises(FileNotFoundError, match="another file"):
+        SharedBuffer.open(stale)

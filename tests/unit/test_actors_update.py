@@ -1,27 +1,26 @@
 """The choreography of one weight update against a fake engine: who is resumed, who is broken, what is left behind."""
 
 import asyncio
-import hashlib
-from pathlib import Path
+import pickle
 from typing import Any
 
 import numpy as np
 import pytest
 
-from actors import update as under_test
-from actors.errors import WeightsRefused, WorkerBroken
-from actors.update import Held, check_moved, digest_of, sweep_staged, update
+from actors.errors import PushLate, WeightsRefused, WorkerBroken
+from actors.packed import Mappings, checksum, copied
+from actors.update import Held, LoadReport, Phases, check_moved, digest_of, update
+from protocol.recipe import DeadlinesConfig
+from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import TensorSpec, WeightManifest
 
 PACKED = np.arange(16, dtype=np.uint8)
-MANIFEST = WeightManifest(
-    "attacker", 7, (TensorSpec("w", "float32", (4,), 0, 16),), 16, hashlib.blake2b(PACKED, digest_size=16).hexdigest()
-)
+MANIFEST = WeightManifest("attacker", 7, (TensorSpec("w", "float32", (4,), 0, 16),), 16, checksum(PACKED))
 OLD = Held(digest_of({"w": "old"}), "packed-old")
 
 
-def left_in(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
+async def run(engine: "FakeEngine", source: Any = PACKED, deadline_s: float = 5.0, **limits: float) -> LoadReport:
+    return await update(engine, MANIFEST, source, OLD, Phases(DeadlinesConfig(**limits), deadline_s), Mappings())
 
 
 class FakeEngine:
@@ -29,14 +28,21 @@ class FakeEngine:
 
     dtype = "float32"
 
-    def __init__(self, fail: str = "", error: Exception | None = None, hang: str = "", loads: str = "new") -> None:
-        self.fail, self.error, self.hang, self.loads = fail, error, hang, loads
+    def __init__(
+        self,
+        fail: str = "",
+        error: Exception | None = None,
+        hang: str = "",
+        loads: str = "new",
+        slow: dict[str, float] | None = None,
+    ) -> None:
+        self.fail, self.error, self.hang, self.loads, self.slow = fail, error, hang, loads, slow or {}
         self.phases: list[str] = []
-        self.paths: list[Path] = []
         self.seen = b""
 
     async def _phase(self, name: str) -> None:
         self.phases.append(name)
+        await asyncio.sleep(self.slow.get(name, 0.0))
         if name == self.hang:
             await asyncio.sleep(60)
         if name == self.fail:
@@ -52,8 +58,7 @@ class FakeEngine:
         await self._phase("start_update")
 
     async def load(self, update_info: dict[str, Any]) -> None:
-        self.paths.append(Path(update_info["path"]))
-        self.seen = self.paths[-1].read_bytes()
+        self.seen = bytes(SharedBuffer.open(SharedFile(**update_info["file"])).view)
         await self._phase("load")
 
     async def finish_update(self, version: int) -> None:
@@ -64,18 +69,42 @@ class FakeEngine:
         return {"w": self.loads}
 
 
-@pytest.fixture(autouse=True)
-def _staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(under_test, "staging_dir", lambda _nbytes: tmp_path)
-
-
-async def test_a_good_push_goes_through_every_phase_in_order_and_leaves_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [PACKED, copied(PACKED, 16)], ids=["bytes", "file"])
+async def test_a_good_push_goes_through_every_phase_in_order(source: Any) -> None:
     engine = FakeEngine()
-    report = await update(engine, MANIFEST, PACKED, 5.0, OLD)
-    assert engine.phases == ["pause", "start_update", "load", "finish 7", "checksums", "resume"]
+    report = await run(engine, source.file() if isinstance(source, SharedBuffer) else source)
+    assert engine.phases == ["pause", "start_update", "load", "finish 7", "resume", "checksums"]
     assert engine.seen == PACKED.tobytes()
     assert report.version == 7 and report.moved and report.checksum_after == digest_of({"w": "new"})
-    assert left_in(tmp_path) == []
+    assert list(report.phases) == ["send", "pause", "load", "resume", "verify"]
+
+
+async def test_generation_stands_still_from_the_end_of_pause_to_the_end_of_resume() -> None:
+    engine = FakeEngine(slow={"pause": 0.3, "load": 0.2, "resume": 0.1, "checksums": 0.3})
+    report = await run(engine)
+    assert 0.3 <= report.pause_s < 0.55
+    assert report.phases["pause"] >= 0.3 and report.phases["load"] >= 0.2 and report.phases["verify"] >= 0.3
+
+
+async def test_damaged_bytes_are_refused_before_anything_stands_still() -> None:
+    engine, damaged = FakeEngine(), PACKED.copy()
+    damaged[3] ^= 1
+    with pytest.raises(WeightsRefused, match="checksum"):
+        await run(engine, damaged)
+    assert engine.phases == []
+
+
+@pytest.mark.parametrize(
+    ("hang", "raises"),
+    [("pause", PushLate), ("load", WorkerBroken), ("resume", WorkerBroken), ("checksums", WorkerBroken)],
+)
+async def test_the_phase_that_was_late_is_the_reason(hang: str, raises: type[Exception]) -> None:
+    phase = {"checksums": "verify"}.get(hang, hang)
+    with pytest.raises(raises) as caught:
+        await run(FakeEngine(hang=hang), **{f"{phase}_s": 0.05})
+    assert caught.value.reason == f"{phase}_deadline"  # type: ignore[attr-defined]
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.reason) == (str(caught.value), f"{phase}_deadline")
 
 
 @pytest.mark.parametrize(
@@ -89,13 +118,12 @@ async def test_a_good_push_goes_through_every_phase_in_order_and_leaves_no_file(
     ids=["pause fails", "start fails", "pause hangs", "worker refuses"],
 )
 async def test_whatever_fails_before_loading_resumes_the_old_version(
-    engine: FakeEngine, raises: type[Exception], tmp_path: Path
+    engine: FakeEngine, raises: type[Exception]
 ) -> None:
     with pytest.raises(raises) as caught:
-        await update(engine, MANIFEST, PACKED, 0.2, OLD)
+        await run(engine, deadline_s=0.2)
     assert not isinstance(caught.value, WorkerBroken)
     assert engine.phases[-1] == "resume"
-    assert left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -104,26 +132,31 @@ async def test_whatever_fails_before_loading_resumes_the_old_version(
         FakeEngine(fail="load"),
         FakeEngine(hang="load"),
         FakeEngine(fail="finish 7"),
-        FakeEngine(fail="checksums"),
-        FakeEngine(loads="old"),
     ],
-    ids=["load fails", "load hangs", "finish fails", "checksums fail", "nothing moved"],
+    ids=["load fails", "load hangs", "finish fails"],
 )
-async def test_whatever_fails_after_that_never_resumes(engine: FakeEngine, tmp_path: Path) -> None:
+async def test_whatever_fails_while_loading_never_resumes(engine: FakeEngine) -> None:
     with pytest.raises(WorkerBroken):
-        await update(engine, MANIFEST, PACKED, 0.2, OLD)
+        await run(engine, deadline_s=0.2)
     assert "resume" not in engine.phases
-    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "engine", [FakeEngine(fail="checksums"), FakeEngine(loads="old")], ids=["checksums fail", "nothing moved"]
+)
+async def test_an_engine_that_does_not_hold_what_was_pushed_is_thrown_away(engine: FakeEngine) -> None:
+    with pytest.raises(WorkerBroken):
+        await run(engine)
 
 
 async def test_an_engine_that_does_not_resume_is_broken() -> None:
     with pytest.raises(WorkerBroken, match="resume"):
-        await update(FakeEngine(fail="resume"), MANIFEST, PACKED, 5.0, OLD)
+        await run(FakeEngine(fail="resume"))
 
 
 async def test_a_cancelled_load_does_not_leave_half_loaded_weights_in_service() -> None:
     engine = FakeEngine(hang="load")
-    task = asyncio.create_task(update(engine, MANIFEST, PACKED, 5.0, OLD))
+    task = asyncio.create_task(run(engine))
     while "load" not in engine.phases:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     task.cancel()
@@ -134,8 +167,8 @@ async def test_a_cancelled_load_does_not_leave_half_loaded_weights_in_service() 
 
 async def test_a_push_of_the_wrong_length_touches_nothing() -> None:
     engine = FakeEngine()
-    with pytest.raises(WeightsRefused, match="15 bytes, its manifest says 16"):
-        await update(engine, MANIFEST, PACKED[:15], 5.0, OLD)
+    with pytest.raises(WeightsRefused, match="15 bytes came, the manifest says 16"):
+        await run(engine, PACKED[:15])
     assert engine.phases == []
 
 
@@ -157,13 +190,3 @@ def test_parameters_move_as_the_pushes_do(before: Held, after: Held, exact: bool
 def test_parameters_that_contradict_the_push_are_not_served(before: Held, after: Held) -> None:
     with pytest.raises(WorkerBroken):
         check_moved(before, after, exact=True)
-
-
-def test_the_sweep_removes_what_dead_processes_left_and_nothing_else(tmp_path: Path) -> None:
-    dead = tmp_path / f"{under_test.FILE_PREFIX}999999999-x"
-    alive = tmp_path / f"{under_test.FILE_PREFIX}1-x"
-    other = tmp_path / "other-999999999-x"
-    for path in (dead, alive, other):
-        path.touch()
-    sweep_staged(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {alive.name, other.name}

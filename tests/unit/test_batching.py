@@ -1,14 +1,17 @@
 """Rows to micro-batches: the same split for everyone, every pair once, the same number of forwards on every rank."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.batching import make_batch, pair_micro, read_pairs
-from learners.packing import PairMicro, collate, deal, pack
+from learners.packing import PairMicro, collate, pack
+from protocol.errors import UserError
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.rows import SCHEMA, to_batch
 from protocol.types import Completion, Group, Item, Preference
@@ -65,17 +68,112 @@ def test_a_slice_of_a_larger_table_reads_its_own_rows() -> None:
 def test_everything_is_in_one_micro_batch_and_all_ranks_run_as_many(
     widths: list[int], ranks: int, max_tokens: int, rows: int
 ) -> None:
-    shares = deal(widths, ranks)
-    packed = pack(shares, widths, rows, max_tokens)
+    packed = pack(widths, rows, max_tokens, ranks)
     assert len(packed) == ranks
     assert len({len(micro) for micro in packed}) == 1 and packed[0]
-    assert [sorted(k for micro in rank for k in micro) for rank in packed] == [sorted(share) for share in shares]
-    assert sorted(k for share in shares for k in share) == list(range(len(widths)))
+    assert sorted(k for rank in packed for micro in rank for k in micro) == list(range(len(widths)))
     for micro in (micro for rank in packed for micro in rank if micro):
         assert len(micro) == 1 or rows * len(micro) * max(widths[k] for k in micro) <= max_tokens
-    loads = [sum(widths[k] for k in share) for share in shares]
-    assert max(loads) - min(loads) <= max(widths, default=0), "balanced to within one entry"
-    assert (shares, packed) == (deal(list(widths), ranks), pack(shares, list(widths), rows, max_tokens))
+    for together in zip(*packed, strict=True):  # forwards that wait for each other
+        assert max(map(len, together)) - min(map(len, together)) <= 1
+        ends = sorted(widths[k] for micro in together for k in micro)
+        others = [w for k, w in enumerate(widths) if k not in {k for micro in together for k in micro}]
+        assert not any(ends[0] < w < ends[-1] for w in others), "a stretch of the sorted lengths"
+    assert packed == pack(list(widths), rows, max_tokens, ranks)
+
+
+def longest_ranks_tokens(packed: list[list[list[int]]], widths: Sequence[int], rows: int) -> int:
+    """Padded tokens of a step as the slowest rank of each forward has them."""
+    return sum(
+        max(rows * len(micro) * max((widths[k] for k in micro), default=0) for micro in together)
+        for together in zip(*packed, strict=True)
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=7), st.integers(1, 3), st.integers(20, 200))
+def test_no_other_cut_of_the_sorted_lengths_costs_less(widths: list[int], ranks: int, max_tokens: int) -> None:
+    order = sorted(widths, reverse=True)
+
+    def cost(cuts: tuple[int, ...]) -> float:
+        tokens = 0.0
+        for begin, end in itertools.pairwise((0, *cuts, len(order))):
+            deep = -(-(end - begin) // ranks)
+            if deep > 1 and deep * order[begin] > max_tokens:
+                return float("inf")
+            tokens += deep * order[begin] + max_tokens / 16
+        return tokens
+
+    inner = range(1, len(order))
+    cheapest = min(cost(cuts) for n in range(len(order)) for cuts in itertools.combinations(inner, n))
+    packed = pack(widths, 1, max_tokens, ranks)
+    found = longest_ranks_tokens(packed, widths, 1) + len(packed[0]) * max_tokens / 16
+    assert found == pytest.approx(cheapest)
+
+
+def test_a_long_tail_leaves_less_padding_than_the_fewest_forwards_would() -> None:
+    draw = np.random.default_rng(0)
+    widths = [int(w) for w in np.minimum(2300, 40 + 60 * draw.pareto(1.2, 64))]
+    packed = pack(widths, 2, 16_384, 8)
+    # Eight pairs on each rank, the fewest forwards: some ranks pad everything to the one long pair that they have.
+    assert longest_ranks_tokens(packed, widths, 2) * 8 < 2.5 * 2 * sum(widths)
+    assert len(packed[0]) <= 4
+
+
+def test_the_share_of_padding_is_reported() -> None:
+    pairs = table(
+        group([1, 2, 3], [([4], "ok", 5.0), ([5, 6], "ok", 1.0)]),
+        group([9], [([8, 7], "ok", 5.0), ([6], "ok", 1.0)]),
+    )
+    batch = make_batch(pairs, CONFIG, QUIRKS, 0, 1)
+    assert (batch.tokens, batch.facts["padding"]) == (14, pytest.approx(1 - 14 / 20))  # four rows of five
+    two = [make_batch(pairs, CONFIG, QUIRKS, rank, 2).facts["padding"] for rank in (0, 1)]
+    assert two == [pytest.approx(1 - 14 / 16)] * 2  # two rows of five, two of three
+
+
+# -- the sampler's log-probabilities
+
+
+def drawn(*logprobs: Sequence[float]) -> pa.Table:
+    """A row of a chosen and a rejected item, the second too long, with these log-probabilities."""
+    items = []
+    for ids, state, reward, values in (
+        ((4, 5), "ok", 5.0, logprobs[0]),
+        ((6, 7, 8), "too_long", -1.0, logprobs[1]),
+    ):
+        items.append(Item(Completion((1, 2), ids, tuple(values), "", "stop", 0, 0), state, reward))
+    return table(Group(7, "defender", 1, "s", "benign", tuple(items), (), (), 0))
+
+
+def test_pairs_carry_what_they_were_drawn_with_cut_as_they_are() -> None:
+    rows = drawn([-0.5, -1.5], [-2.0, -3.0, -4.0])
+    (pair,) = read_pairs(rows, sampled=True)
+    assert pair.sampled is not None
+    assert [part.tolist() for part in pair.sampled] == [[-0.5, -1.5], [-2, -3]]
+    config = CONFIG.model_copy(update={"reference": "sampler"})
+    (micro,) = make_batch(rows, config, QUIRKS, 0, 1).micro
+    assert isinstance(micro, PairMicro) and micro.sampler_BK is not None
+    assert micro.sequences.targets_BK.tolist() == [[4, 5, 0], [6, 7, 0]]
+    assert micro.sampler_BK.tolist() == [[-0.5, -1.5, 0], [-2, -3, 0]]
+    (dummy,) = make_batch(rows, config, QUIRKS, 1, 2).micro
+    assert dummy.sampler_BK is not None and dummy.sampler_BK.shape == dummy.sequences.mask_BK.shape
+
+
+@pytest.mark.parametrize("values", [[], [-2.0, -3.0], [-2.0, float("nan"), -3.0]])
+def test_rows_without_log_probabilities_are_refused_by_who_needs_them(values: list[float]) -> None:
+    rows = drawn([-0.5, -1.5], values)
+    found = sum(value == value for value in values)
+    for config, reader in (
+        (LearnerConfig(reference="sampler"), "reference sampler"),
+        (LearnerConfig(loss="grpo"), "loss grpo"),
+    ):
+        with pytest.raises(UserError) as refused:
+            make_batch(rows, config, QUIRKS, 0, 1)
+        said = (
+            f"replay row 7/defender/1: item 1 has {found} log-probabilities for 3 tokens, {reader} needs one for each"
+        )
+        assert str(refused.value).startswith(said) and "\n" not in str(refused.value)
+    assert make_batch(rows, CONFIG, QUIRKS, 0, 1).units == 1, "a model's own reference needs none"
 
 
 def test_a_micro_batch_has_chosen_before_rejected_and_says_what_is_predicted_where() -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -28,9 +27,11 @@ class CountingEngine:
         self.steps_done = step_index + 1
         return {"loss": 0.5}
 
-    def stage(self, dtype: str, player: Any, version: int, step: int) -> tuple[WeightManifest, Any]:
+    def stage(self, dtype: str, player: Any, version: int, step: int, room: Any, *_: Any) -> tuple[WeightManifest, Any]:
         self.version = version
-        return WeightManifest(player, version, (), 0, "", step=step), np.empty(0, np.uint8)
+        packed = room(8)
+        packed[:] = version
+        return WeightManifest(player, version, (), 8, "", step=step), packed
 
     def save(self, dir: Path) -> None:
         dir.mkdir(parents=True)
@@ -50,6 +51,7 @@ class Cluster:
         self.seen, self.fails_at, self.delivers = seen, fails_at, delivers
         self.calls: list[tuple[Any, ...]] = []
         self.pushed: list[tuple[int, int]] = []
+        self.last: list[bool] = []
 
     def lease(self, player: str, step: int, version: int, games: int, timeout_s: float) -> Any:
         if step == self.fails_at:
@@ -67,8 +69,11 @@ class Cluster:
     def finished(self, player: str) -> None:
         self.calls.append(("finished",))
 
-    def publish(self, manifest: WeightManifest, packed: Any) -> None:
+    def publish(self, manifest: WeightManifest, packed: Any) -> list[int]:
+        assert packed.view[0] == manifest.version
         self.pushed.append((manifest.version, manifest.step))
+        self.last.append(manifest.last)
+        return []
 
     def report(self, player: str, step: int, version: int, metrics: dict[str, float]) -> None:
         self.calls.append(("report", step, version))
@@ -125,6 +130,7 @@ def test_the_last_step_is_pushed_whatever_the_interval(tmp_path: Path) -> None:
     cluster = Cluster()
     learn(spec(tmp_path, 5, push_every=3), cluster, cluster)
     assert cluster.pushed == [(1, 3), (2, 5)]
+    assert cluster.last == [False, True]
 
 
 def test_resume_loads_the_newest_checkpoint_and_pushes_it_as_a_new_version(tmp_path: Path) -> None:
@@ -153,7 +159,7 @@ def test_a_finished_run_resumes_to_its_end(tmp_path: Path) -> None:
     again = Cluster(seen=2)
     result = learn(spec(tmp_path, 2), again, again)
     assert again.calls == [("rewind", 2), ("acknowledge", 2), ("finished",), ("wait", 3, 600.0)]
-    assert again.pushed == [(3, 2)]
+    assert again.pushed == [(3, 2)] and again.last == [True]
     assert result["version"] == 3
 
 

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ import numpy as np
 import pytest
 
 from learners import checkpoints, wire
+from learners.buffers import StagingPool, array_of
 from learners.models import check_model_folder
 from learners.publisher import Publisher
 from learners.schedule import lr_at
 from protocol.errors import UserError
-from protocol.recipe import LearnerConfig
+from protocol.recipe import LearnerConfig, LoraConfig
+from protocol.shared import SharedBuffer
 from protocol.types import WeightManifest
 
 
@@ -116,9 +117,12 @@ def test_a_dtype_that_does_not_travel_is_refused() -> None:
         wire.layout([("a", (1,))], "auto")
 
 
-def test_the_checksum_is_blake2b_of_the_bytes() -> None:
+def test_the_checksum_finds_a_single_bit() -> None:
+    assert wire.checksum(np.empty(0, np.uint8)) == "99aa06d3014798d86001c324468d497f"  # XXH3's own test vector
     packed = np.arange(100, dtype=np.uint8)
-    assert wire.checksum(packed) == blake2b(bytes(range(100)), digest_size=16).hexdigest()
+    right = wire.checksum(packed)
+    packed[50] ^= 1
+    assert wire.checksum(packed) != right
 
 
 # -- checkpoints
@@ -160,6 +164,20 @@ def test_another_reference_or_sampler_is_refused_with_the_remedy(tmp_path: Path,
         checkpoints.read_meta(checkpoints.partial(tmp_path, 5), 2, other)
 
 
+def test_other_adapters_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    adapted = CONFIG.model_copy(update={"lora": LoraConfig(rank=8, targets=("q_proj",))})
+    written(tmp_path, 5, config=adapted)
+    folder = checkpoints.partial(tmp_path, 5)
+    assert checkpoints.read_meta(folder, 2, adapted) == (5, 6)
+    with pytest.raises(
+        UserError, match=r'with lora {"rank": 8, .*}, this one has null; set .*learners\.\*\.lora to the first'
+    ):
+        checkpoints.read_meta(folder, 2, CONFIG)
+    wider = adapted.model_copy(update={"lora": LoraConfig(rank=16, targets=("q_proj",))})
+    with pytest.raises(UserError, match=r'this one has {"rank": 16'):
+        checkpoints.read_meta(folder, 2, wider)
+
+
 # -- publisher
 
 
@@ -167,36 +185,69 @@ def manifest(version: int) -> WeightManifest:
     return WeightManifest("attacker", version, (), 0, "")
 
 
+def staged(value: int) -> SharedBuffer:
+    buffer = SharedBuffer.create(8)
+    array_of(buffer)[:] = value
+    return buffer
+
+
 class SlowSink:
     """Takes each version over only when it is let through."""
 
-    def __init__(self) -> None:
+    def __init__(self, gives_back: dict[int, list[int]] | None = None) -> None:
         self.taken: list[int] = []
+        self.gives_back = gives_back or {}
+        self.checksums: list[str] = []
         self.entered, self.gate = threading.Semaphore(0), threading.Semaphore(0)
 
-    def publish(self, manifest: WeightManifest, packed: Any) -> None:
+    def publish(self, manifest: WeightManifest, packed: Any) -> list[int]:
         self.entered.release()
         assert self.gate.acquire(timeout=10)
         self.taken.append(manifest.version)
+        self.checksums.append(manifest.checksum)
+        return self.gives_back.get(manifest.version, [])
 
 
 def test_the_newest_waiting_version_wins_and_the_displaced_are_counted() -> None:
     sink = SlowSink()
-    publisher = Publisher(sink)
-    publisher.offer(manifest(1), None)
+    publisher = Publisher(sink, StagingPool())
+    publisher.offer(manifest(1), staged(1))
     assert sink.entered.acquire(timeout=10)
     for version in (2, 3, 4):
-        publisher.offer(manifest(version), None)  # none of these waits for the sink
+        publisher.offer(manifest(version), staged(version))  # none of these waits for the sink
     sink.gate.release(2)
     publisher.close(10)
     assert sink.taken == [1, 4]
     assert (publisher.published, publisher.superseded) == (2, 2)
+    assert sink.checksums == [wire.checksum(np.full(8, version, np.uint8)) for version in (1, 4)]
+
+
+def test_a_buffer_is_written_again_when_its_version_was_displaced_or_given_back_and_not_before() -> None:
+    sink, pool = SlowSink(gives_back={2: [1, 99]}), StagingPool()  # 99: a version of the group's life before a restart
+    publisher = Publisher(sink, pool)
+    one, displaced, two = staged(1), staged(7), staged(2)
+    publisher.offer(manifest(1), one)
+    assert sink.entered.acquire(timeout=10)
+    publisher.offer(manifest(7), displaced)
+    publisher.offer(manifest(2), two)
+    assert pool.take(8) is displaced
+    assert pool.take(8) not in (one, two)
+    sink.gate.release(2)
+    publisher.close(10)
+    assert pool.take(8) is one
+    assert pool.take(8) is not two
+
+
+def test_a_buffer_of_another_length_is_not_used() -> None:
+    pool = StagingPool()
+    pool.put(staged(1))
+    assert pool.take(16).nbytes == 16
 
 
 def test_a_sink_that_hangs_is_noticed_at_the_deadline() -> None:
     sink = SlowSink()
-    publisher = Publisher(sink)
-    publisher.offer(manifest(1), None)
+    publisher = Publisher(sink, StagingPool())
+    publisher.offer(manifest(1), staged(1))
     with pytest.raises(TimeoutError, match=r"0\.05 s"):
         publisher.close(0.05)
     sink.gate.release()
@@ -204,11 +255,11 @@ def test_a_sink_that_hangs_is_noticed_at_the_deadline() -> None:
 
 def test_a_failing_sink_fails_the_learner() -> None:
     class Broken:
-        def publish(self, manifest: WeightManifest, packed: Any) -> None:
+        def publish(self, manifest: WeightManifest, packed: Any) -> list[int]:
             raise ConnectionError("replay is gone")
 
-    publisher = Publisher(Broken())
-    publisher.offer(manifest(1), None)
+    publisher = Publisher(Broken(), StagingPool())
+    publisher.offer(manifest(1), staged(1))
     with pytest.raises(RuntimeError) as failed:
         publisher.close(10)
     assert isinstance(failed.value.__cause__, ConnectionError)

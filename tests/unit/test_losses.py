@@ -140,13 +140,14 @@ def trl_trainer() -> Any:
     return DPOTrainer
 
 
-class LogitsModel:
+class LogitsModel(torch.nn.Module):
     """What `DPOTrainer._compute_loss` asks of a model, from given logits and torch's own log_softmax."""
 
     def __init__(self, logits_BTV: torch.Tensor) -> None:
-        self.logits_BTV, self.training = logits_BTV, True
+        super().__init__()
+        self.logits_BTV = logits_BTV
 
-    def __call__(self, input_ids: torch.Tensor, labels: torch.Tensor, **_: Any) -> SimpleNamespace:
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **_: Any) -> SimpleNamespace:
         following = labels[:, 1:]
         logp = self.logits_BTV.log_softmax(-1).gather(-1, following.clamp(min=0)[..., None]).squeeze(-1)
         zeros = torch.zeros_like(logp)
@@ -236,11 +237,14 @@ def test_the_statistics_of_one_pair_by_hand() -> None:
         # The policy drew the batch, or its average did: the same mean is an estimate of the other KL, with the other sign.
         (LearnerConfig(reference="frozen", sampler="policy"), -0.5),
         (LearnerConfig(reference="frozen"), -0.5),
+        (LearnerConfig(reference="sampler"), 0.5),  # whoever drew the batch is the reference
+        (LearnerConfig(reference="sampler", sampler="policy"), 0.5),
     ]:
         objective = PairObjective(config)
         loss, sums = objective(micro, scored(-3.0, -7.0), reference)
         found = dict(zip(objective.statistics, sums.tolist(), strict=True))
-        assert found == pytest.approx({"loss": float(loss.detach())} | expected | {"kl": kl})
+        gap = {"sampler_gap": 3} if config.reference == "sampler" else {}  # |1| and |-2|, summed over the two tokens
+        assert found == pytest.approx({"loss": float(loss.detach())} | expected | {"kl": kl} | gap)
 
 
 def test_a_dummy_changes_nothing() -> None:

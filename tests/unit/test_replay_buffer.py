@@ -33,19 +33,30 @@ def recipe(
     )
 
 
+class Buffer(ReplayBuffer):
+    """The real buffer without an object store: a table is its own reference, and comes unwrapped."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args, put=lambda table: table)
+
+    async def lease(self, *args: Any) -> Any:
+        answer = await super().lease(*args)
+        return answer if answer is None else answer[0]
+
+
 class Buffers:
     """Opens a buffer, and the next one over the same files after a crash of the one before."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.now = folder, None
-        self.opened: list[ReplayBuffer] = []
+        self.opened: list[Buffer] = []
 
-    def open(self, **settings: Any) -> ReplayBuffer:
+    def open(self, **settings: Any) -> Buffer:
         if self.opened:  # a killed process: nothing is closed in order, the system drops the lock
             import os
 
             os.close(self.opened[-1]._journal._fd)
-        self.opened.append(ReplayBuffer(str(self.folder), recipe(**settings), SEEDS))
+        self.opened.append(Buffer(str(self.folder), recipe(**settings), SEEDS))
         return self.opened[-1]
 
 
@@ -69,7 +80,7 @@ async def test_games_are_dealt_until_the_bound_and_again_when_a_step_is_executed
     assert await played(b, 10) == [0, 1, 2, 3]
     assert await b.deal("w", 10, 0.05) == []
     why = (await b.stats())["admission"]["why"]
-    assert why == "attacker has 4 unlearned games of 4 allowed at staleness 1"
+    assert why == "admitting 0: attacker has 4 unlearned games of 4 allowed at staleness 1"
     waiting = asyncio.create_task(b.deal("w", 10, 5.0))
     for step in range(2):  # asking for step 1 says that step 0 is executed
         for player in ("attacker", "defender"):
@@ -205,7 +216,7 @@ async def test_rows_whose_game_was_not_noted_are_used_when_it_is_finished_again(
     assert await played(b, 1) == [0]
     rows = (await b.stats())["rows"]
     assert rows["attacker"] | {"evicted": 0} == {
-        **dict.fromkeys(("learned", "leased", "evicted"), 0),
+        **dict.fromkeys(("learned", "leased", "evicted", "lost", "lost_at_least"), 0),
         **dict.fromkeys(("appended", "free", "held", "duplicates"), 1),
     }
     b = buffers.open()
@@ -356,3 +367,68 @@ async def test_a_judge_that_fails_pauses_the_deals_until_a_few_games_come_back_w
     after = (await b.stats())["alarm"]
     assert (after["raised"], after["up_s"], after["paused_s"]) == (2, 0.0, stats["paused_s"])
     assert len(await b.deal("v", 3, 0.0)) == 3
+
+
+async def test_a_sampler_at_random_gives_every_rank_and_a_restart_the_same_games(buffers: Buffers) -> None:
+    b = buffers.open(staleness=4, sampler="uniform")
+    await played(b, 10)
+    tables = [await b.lease("defender", step, 0, 2, 0.1) for step in (0, 0)]
+    assert tables[0].equals(tables[1]) and set(games_of(tables[0])) != {0, 1}
+    b = buffers.open(staleness=4, sampler="uniform")
+    assert (await b.lease("defender", 0, 0, 2, 0.1)).equals(tables[0])
+
+
+async def test_a_step_gets_both_categories_and_a_restart_knows_them(buffers: Buffers) -> None:
+    b = buffers.open(staleness=4, batch=2)
+    await b.deal("w", 10, 0.0)
+    kinds = {0: "h0", 1: "b0", 2: "h0", 3: "b0", 4: "h0"}
+    seeds = {s.id: s for s in SEEDS}
+    for game_id in (0, 2, 4, 3, 1):
+        await b.finish("w", [replace(record(game_id, responses=()), seed=seeds[kinds[game_id]])])
+    b = buffers.open(staleness=4, batch=2)
+    got = [games_of(await b.lease("attacker", step, 0, 2, 0.1)) for step in range(2)]
+    assert got == [[0, 3], [2, 1]]
+    b = buffers.open(staleness=4, batch=2)
+    await b.lease("defender", 0, 0, 2, 0.1)  # the categories of games without a row for it
+    lease = json.loads((buffers.folder / "replay" / "journal.jsonl").read_text().splitlines()[-1])
+    assert lease["p"] == "defender" and lease["games"] == [0, 3]
+
+
+async def test_a_journal_without_categories_is_read(buffers: Buffers) -> None:
+    b = buffers.open(staleness=4, batch=2)
+    await played(b, 3)
+    journal = buffers.folder / "replay" / "journal.jsonl"
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text("".join(json.dumps({k: v for k, v in e.items() if k != "category"}) + "\n" for e in events))
+    b = buffers.open(staleness=4, batch=2)
+    assert games_of(await b.lease("attacker", 0, 0, 2, 0.1)) == [0, 1]  # their rows say it
+
+
+async def test_rows_that_the_journal_speaks_of_and_the_disk_lost_are_counted_once(buffers: Buffers) -> None:
+    b = buffers.open(staleness=4)
+    await played(b, 3)
+    segment = buffers.folder / "replay" / "defender-000000.arrow"
+    whole = segment.read_bytes()
+    await b.finish("w", [record(d.game_id) for d in await b.deal("w", 2, 0.0)])
+    segment.write_bytes(
+        whole
+    )  # a power cut: the notes of games 3 and 4 reached the disk, their four defender rows did not
+    b = buffers.open(staleness=4)
+    rows = (await b.stats())["rows"]
+    assert (rows["defender"]["lost"], rows["defender"]["lost_at_least"], rows["attacker"]["lost"]) == (4, False, 0)
+    assert rows["defender"]["appended"] == 6 and rows["attacker"]["appended"] == 3
+    b = buffers.open(staleness=4)
+    assert (await b.stats())["rows"]["defender"]["lost"] == 4
+    assert await played(b, 2) == [3, 4]  # they are played again
+    b = buffers.open(staleness=4)
+    rows = (await b.stats())["rows"]
+    assert [(rows[p]["appended"], rows[p]["lost"]) for p in ("attacker", "defender")] == [(5, 0), (10, 4)]
+
+
+async def test_a_torn_tail_after_a_power_cut_is_a_lower_limit(buffers: Buffers) -> None:
+    b = buffers.open()
+    await played(b, 1)
+    with (buffers.folder / "replay" / "attacker-000000.arrow").open("ab") as file:
+        file.write(bytes(1000))
+    rows = (await buffers.open().stats())["rows"]["attacker"]
+    assert (rows["lost"], rows["lost_at_least"], rows["appended"]) == (1, True, 1)

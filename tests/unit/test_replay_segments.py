@@ -6,8 +6,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from cluster.replay.journal import Journal
-from cluster.replay.segments import Segments
+from cluster.replay import segments
+from cluster.replay.journal import Journal, read_events
+from cluster.replay.segments import Segments, read_segment, segment_files
 from protocol.errors import UserError
 from protocol.rows import SCHEMA, to_batch
 from tests.unit.test_replay_facts import group
@@ -50,15 +51,50 @@ def test_arrow_and_duckdb_read_a_live_segment(tmp_path: Path) -> None:
     assert found == [(6, 21, 12)]
 
 
-def test_a_batch_that_is_being_written_is_not_there_yet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_a_batch_that_is_being_written_is_not_there_yet_and_its_rows_are_counted_if_it_never_is(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     s = opened(tmp_path)
     s.append(batch(1))
-    half = bytes(batch(2).serialize())[8:-40]
-    with s.path(0).open("r+b") as file:  # what `append` has written just before the last 8 bytes, and less
-        file.seek(s.path(0).stat().st_size + 8)
-        file.write(half)
+    whole = s.path(0).stat().st_size
+    write, left = segments._write_all, iter([True] * writes)
+
+    def dying(fd: int, data: memoryview | bytes, offset: int) -> None:
+        if not next(left, False):
+            raise KeyboardInterrupt
+        write(fd, data, offset)
+
+    monkeypatch.setattr(segments, "_write_all", dying)
+    with pytest.raises(KeyboardInterrupt):
+        s.append(batch(2, 3, 4))
+    assert s.path(0).stat().st_size == whole + len(bytes(batch(2, 3, 4).serialize()))  # nobody maps a part of it
     with pa.memory_map(str(s.path(0))) as source:
         assert games_of(pa.ipc.open_stream(source).read_all()) == [1]
+    assert [found.batch.num_rows for found in read_segment(s.path(0), "attacker")] == [1]
+    monkeypatch.undo()
+    _, (torn,) = Segments(tmp_path, "attacker").recover()
+    assert (torn.lost_rows, torn.at_least) == ((3, False) if writes else (1, True))
+    assert s.path(0).stat().st_size == whole
+
+
+def test_a_reader_changes_nothing(tmp_path: Path) -> None:
+    s = opened(tmp_path, max_rows=2)
+    for g in range(5):
+        s.append(batch(g))
+    with s.path(2).open("ab") as file:
+        file.write(bytes(100))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    found = [b for path in segment_files(tmp_path, "attacker") for b in read_segment(path, "attacker")]
+    assert games_of(pa.Table.from_batches([b.batch for b in found])) == [0, 1, 2, 3, 4]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_rows_of_one_batch_are_read_together_in_any_order(tmp_path: Path) -> None:
+    s = opened(tmp_path)
+    places = [*s.append(batch(0, 1, 2, 3)), *s.append(batch(4, 5, 6))]
+    for order in ([1, 2, 4, 5], [3, 1, 6, 4], [4, 0, 5, 1], [2, 2]):
+        assert games_of(s.read([places[k] for k in order])) == order
 
 
 def test_segments_rotate_and_are_read_together(tmp_path: Path) -> None:
@@ -86,8 +122,8 @@ def test_a_torn_tail_is_cut_and_measured(tmp_path: Path, keep: int) -> None:
     again = Segments(tmp_path, "attacker")
     stored, torn = again.recover()
     assert [g for found in stored for g in games_of(pa.Table.from_batches([found.batch]))] == [1, 2]
-    assert [(t.file, t.lost_bytes, t.lost_batches) for t in torn] == [
-        ("attacker-000000.arrow", len(torn_file) - whole, 1)
+    assert [(t.file, t.lost_bytes, t.lost_rows, t.at_least) for t in torn] == [
+        ("attacker-000000.arrow", len(torn_file) - whole, 1, True)
     ]
     assert s.path(0).stat().st_size == whole
     assert games_of(again.read(again.append(batch(4)))) == [4]
@@ -118,6 +154,7 @@ def test_the_journal_is_read_back_and_a_torn_line_cut(tmp_path: Path) -> None:
     j.close()
     with path.open("ab") as file:
         file.write(b'{"e":"ack","p":"def')
+    assert [e["step"] for e in read_events(path)] == [1, 2] and path.stat().st_size > 19
     again = Journal(path)
     events, lost = again.recover()
     assert [e["step"] for e in events] == [1, 2] and lost == 19

@@ -1,0 +1,43 @@
+"""How full an engine is, in vLLM's own numbers: the newest of each, kept in the process that owns the engine.
+
+vLLM hands them to its stat loggers with every step's outputs. Measured on a CPU with 64 requests of a tiny model at once: 131 to
+141 us of CPU time a token with it, 131 to 134 without. It imports no vLLM and decides nothing.
+"""
+
+from typing import Any
+
+
+class Occupancy:
+    """A stat logger of vLLM's (`vllm.v1.metrics.loggers.StatLoggerBase`, by shape) for one engine.
+
+    Attributes:
+        kv_usage: share of the KV cache's blocks that requests hold; what is only remembered for its prefix does not count.
+        waiting: requests that wait for a place or for KV cache.
+        preemptions: requests that lost their KV cache to others, since the engine was built.
+    """
+
+    def __init__(self) -> None:
+        self.kv_usage = 0.0
+        self.waiting = self.preemptions = 0
+
+    def record(
+        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+    ) -> None:
+        """vLLM calls it after each step; either half may be None."""
+        if scheduler_stats is not None:
+            self.kv_usage, self.waiting = scheduler_stats.kv_cache_usage, scheduler_stats.num_waiting_reqs
+        if iteration_stats is not None:
+            self.preemptions += iteration_stats.num_preempted_reqs
+
+    def log_engine_initialized(self) -> None:
+        """Part of the shape; nothing to do."""
+
+    def log(self) -> None:
+        """Part of the shape; nothing is written to a log."""
+
+    def record_sleep_state(self, is_awake: int, level: int) -> None:
+        """Part of the shape; our engines do not sleep."""
+
+    def read(self) -> dict[str, float]:
+        """The numbers by name."""
+        return {"kv_usage": self.kv_usage, "waiting": self.waiting, "preemptions": self.preemptions}

@@ -1,0 +1,50 @@
+"""CPU milliseconds that a game costs in the rollout worker (with its judge pool) and the replay buffer (with admission).
+
+And how much memory both gain over 20,000 games. Stub engines in other processes answer at once; two learners that only wait consume
+the rows.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import ray
+
+from tests.benchmarks.harness import Result, write_results
+from tests.benchmarks.players import StubRun, begin_ray, total, usage_of, wait_for_games
+from tests.benchmarks.stubs import StubSpec, recipe_of
+
+WARM, MEASURED, GROWTH = 1_000, 5_000, 20_000  # games: before measuring, for the CPU figure, for the memory figure
+LIMIT_S = 800.0
+
+
+def measure() -> list[Result]:
+    recipe = recipe_of(game={"in_flight": 256})
+    spec = {"attacker": StubSpec(4, 128, 0.0), "defender": StubSpec(4, 128, 0.0), "judge": StubSpec(6, 128, 0.0)}
+    with tempfile.TemporaryDirectory() as folder:
+        begin_ray()
+        run = StubRun(recipe, Path(folder), spec)
+        run.start()
+        run.learn(1_000_000, 0.0, 0.0)
+        pids = run.coordinating()
+        wait_for_games(run, WARM, LIMIT_S)
+        before, began = {name: usage_of(pid) for name, pid in pids.items()}, time.perf_counter()
+        first = run.stats()["games"]["finished"]
+        _, done = wait_for_games(run, first + MEASURED, LIMIT_S)
+        after = {name: usage_of(pid) for name, pid in pids.items()}
+        rate = (done - first) / (time.perf_counter() - began)
+        spent = {name: 1e3 * (after[name].cpu_s - before[name].cpu_s) / (done - first) for name in pids}
+        _, last = wait_for_games(run, first + GROWTH, LIMIT_S)
+        end = [usage_of(pid) for pid in pids.values()]
+        ray.shutdown()
+    growth = (total(end).anon_mb - total(list(before.values())).anon_mb) * GROWTH / (last - first)
+    shares = ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items())
+    return [
+        Result("coordination", sum(spent.values()), None, "CPU ms/game", 3.0, False, f"{shares}; {rate:.0f} games/s"),
+        Result("memory", growth, None, "MB", 50.0, False, f"anonymous memory over {GROWTH:,} games, both processes"),
+    ]
+
+
+if __name__ == "__main__":
+    write_results(Path(sys.argv[1]), measure())

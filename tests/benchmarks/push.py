@@ -1,0 +1,193 @@
+"""Seconds of a whole push, and how long generation stands still in it, for a 0.5B-parameter model in bfloat16 on one node.
+
+Everything is real: fp32 master shards are staged into a shared buffer, the learner's publisher takes the checksum, the publisher
+actor hands the version to a GenerationWorker (Ray actor, vLLM on the CPU), which is answering requests all the while. A push counts
+from the first byte staged until the worker serves the version, that is generates with it; the look at its parameters that follows
+beside generation does not count. The peer is one memcpy of the same bytes, both ends touched before.
+
+The first pushes are not counted: their buffers and mappings are new memory, which a run meets once.
+"""
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from protocol.recipe import GenerationConfig, PushConfig
+from protocol.types import Ask, Sampling
+from tests.benchmarks.harness import Result, write_results
+
+WARM_UP, ROUNDS = 3, 5  # the learner's buffers are two, or three while one is still read
+RUNNING = 4  # requests in flight
+QWEN_0_5B = {
+    "vocab_size": 151_936,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+}
+CONFIG = GenerationConfig(dtype="bfloat16", max_model_len=1024, kv_cache_gib=0.25, max_num_seqs=8)
+ASK = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=200)
+
+
+def make_model(folder: Path) -> None:
+    """A Qwen2.5-0.5B-shaped folder whose weights are one random block, over and over: drawing each costs a minute."""
+    import torch
+    from transformers import AutoConfig, Qwen2ForCausalLM
+
+    from cluster.random_model import make_random_model
+
+    make_random_model(folder, ["a few words to train a tokenizer on"] * 4, seed=0, max_tokens=2048)
+    config = AutoConfig.from_pretrained(folder)
+    config.update(QWEN_0_5B | {"dtype": "bfloat16", "layer_types": ["full_attention"] * 24})
+    with torch.device("meta"):
+        model = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    model.to_empty(device="cpu")
+    block = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)) * 0.02
+    with torch.no_grad():
+        for parameter in model.parameters():
+            whole = block.repeat(parameter.numel() // len(block) + 1)[: parameter.numel()]
+            parameter.copy_(whole.view(parameter.shape))
+    model.tie_weights()
+    model.save_pretrained(folder)
+
+
+def masters(folder: Path) -> dict[str, Any]:
+    """The fp32 shards of a learner group of one rank, by name."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "model.safetensors")
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+class Learner:
+    """The sending half of a learner of one rank."""
+
+    def __init__(self, folder: Path, publisher: Any) -> None:
+        import torch
+
+        from cluster.publisher_client import PublisherSink
+        from learners.buffers import StagingPool
+        from learners.publisher import Publisher
+
+        torch.set_num_threads(
+            1
+        )  # as a learner rank's and an engine's are by default: more wait for each other on two cores
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        self._tensors = masters(folder)
+        self._shapes = [(name, tuple(tensor.shape)) for name, tensor in self._tensors.items()]
+        self._pool = StagingPool()
+        self._sink = PublisherSink(publisher)
+        self._publisher = Publisher(self._sink, self._pool)
+        self._version = 0
+        self.staged_s = 0.0
+
+    def push(self) -> float:
+        """Seconds from staging the next version until the worker has said that it serves it."""
+        from learners import wire
+        from learners.buffers import array_of
+        from learners.staging import pack
+        from protocol.types import WeightManifest
+
+        self._version += 1
+        shards = {name: tensor.mul_(1.01).view(-1) for name, tensor in self._tensors.items()}
+        taken = []
+
+        def room(nbytes: int) -> Any:
+            taken.append(self._pool.take(nbytes))
+            return array_of(taken[0])
+
+        began = time.perf_counter()
+        specs, _ = pack(self._shapes, shards, "bfloat16", room)
+        self.staged_s = time.perf_counter() - began
+        manifest = WeightManifest("attacker", self._version, specs, wire.total_bytes(specs), "", self._version)
+        self._publisher.offer(manifest, taken[0])
+        if not self._sink.wait_delivered("attacker", self._version, 120.0):
+            raise RuntimeError(f"version {self._version} was not delivered")
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        self._publisher.close(60.0)
+
+
+def memcpy(nbytes: int, rooms: list[Any]) -> float:
+    """Seconds to copy so many bytes."""
+    import numpy as np
+
+    if not rooms:
+        rooms += [np.ones(nbytes, np.uint8), np.zeros(nbytes, np.uint8)]
+    began = time.perf_counter()
+    np.copyto(rooms[1], rooms[0])
+    return time.perf_counter() - began
+
+
+async def keep_asking(worker: Any, stop: asyncio.Event, k: int) -> int:
+    """Tokens of requests that follow each other without a gap."""
+    tokens = seed = 0
+    while not stop.is_set():
+        seed += 1
+        ask = Ask("bench", ({"role": "user", "content": "words " * 20},), (1000 * k + seed,), ASK)
+        tokens += sum(len(c.token_ids) for c in await worker.generate.remote(ask))
+    return tokens
+
+
+async def pushes(worker: Any, publisher: Any, learner: Learner, nbytes: int) -> dict[str, list[float]]:
+    """The figures of each counted push."""
+    stop, rooms = asyncio.Event(), list[Any]()
+    asking = [asyncio.create_task(keep_asking(worker, stop, k)) for k in range(RUNNING)]
+    await asyncio.sleep(10)
+    found: dict[str, list[float]] = {"push": [], "stall": [], "memcpy": []}
+    for number in range(WARM_UP + ROUNDS):
+        delivered = await asyncio.to_thread(learner.push)
+        stats = (await publisher.stats.remote())["players"]["attacker"]["pushes"]
+        seconds = delivered - stats["phases"]["verify"]["last_s"]
+        copied = await asyncio.to_thread(memcpy, nbytes, rooms)
+        last = {name: round(phase["last_s"], 3) for name, phase in stats["phases"].items()}
+        print(f"push {seconds:.3f} s, staged in {learner.staged_s:.3f}, memcpy {copied:.3f}, phases {last}", flush=True)
+        if number >= WARM_UP:
+            for name, value in (("push", seconds), ("stall", stats["pause_s"]), ("memcpy", copied)):
+                found[name].append(value)
+        await asyncio.sleep(2)
+    stop.set()
+    if min(await asyncio.gather(*asking)) == 0:
+        raise RuntimeError("no tokens were sampled while the pushes were under way")
+    return found
+
+
+def measure() -> list[Result]:
+    """Medians of several pushes."""
+    import ray
+
+    from actors.generation import GenerationWorker
+    from cluster.publisher import WeightPublisher
+    from cluster.publisher_client import VersionClient
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        make_model(model)
+        ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        publisher = ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100).remote(PushConfig(), 300.0)
+        worker = ray.remote(GenerationWorker).options(num_cpus=0, max_concurrency=100)
+        worker = worker.remote("attacker", str(model), CONFIG, VersionClient(publisher, "attacker-0"))
+        ray.get(publisher.register.remote("attacker", [worker]))
+        ray.get(worker.start.remote(), timeout=300)
+        learner = Learner(model, publisher)
+        nbytes = 2 * sum(tensor.numel() for tensor in learner._tensors.values())
+        found = asyncio.run(pushes(worker, publisher, learner, nbytes))
+        learner.close()
+        ray.get(worker.shutdown.remote(), timeout=60)
+        ray.shutdown()
+    push, stall, copied = (statistics.median(found[name]) for name in ("push", "stall", "memcpy"))
+    what = f"median of {ROUNDS} pushes of {nbytes / 1e9:.2f} GB, {RUNNING} requests running"
+    return [
+        Result("push-host", push, copied, "s", 4.0, False, f"{what}; other: one memcpy"),
+        Result("push-stall", stall, push, "s", 0.25, False, f"{what}; other: the whole push"),
+    ]
+
+
+if __name__ == "__main__":
+    write_results(Path(sys.argv[1]), measure())

@@ -1,0 +1,123 @@
+"""Engines and judges that only take time: for benchmarks of what is around them. Fakes, never called end-to-end.
+
+A stub has `slots` places; each sample or verdict holds one for as long as its seed says (lognormal around `seconds`), so the same
+game costs the same work whoever plays it and whenever. Many stubs live in one host process, because a machine that can hold
+hundreds of idle engines is not needed to see whether the coordination around them keeps up; the rollout worker's
+`RemoteGenerator` and `JudgePool` see one handle for each stub, and every call is a real call to another process.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.recipe import Recipe, parse_recipe
+from protocol.roles import Category, Player
+from protocol.types import Ask, Completion, JudgeRequest, Seed, Verdict
+
+SIGMA = 0.4  # of the logarithm of a duration: the longest of a hundred takes 2.5 times as long as the median
+WORDS = tuple("abcdefghijklmnopqrstuvwxyz")
+
+
+@dataclass(frozen=True)
+class StubSpec:
+    """`count` stubs of `slots` places, `seconds` a sample (mean), completions of `tokens` tokens."""
+
+    count: int
+    slots: int
+    seconds: float
+    tokens: int = 128
+
+
+def duration(seed: int, mean_s: float) -> float:
+    """Seconds, lognormal with that mean; the same for the same seed."""
+    if mean_s == 0.0:
+        return 0.0
+    return mean_s * math.exp(random.Random(seed).gauss(-(SIGMA**2) / 2, SIGMA))
+
+
+class StubHost:
+    """All stubs of one process. Made a Ray actor by whoever uses it."""
+
+    def __init__(self, specs: dict[str, StubSpec]) -> None:
+        self._specs = specs
+        self._places = {r: [asyncio.Semaphore(s.slots) for _ in range(s.count)] for r, s in specs.items()}
+        self._versions: dict[str, int] = dict.fromkeys(specs, 0)
+        self._busy_s: dict[str, float] = dict.fromkeys(specs, 0.0)
+
+    async def set_version(self, role: str, version: int) -> None:
+        """What the role's stubs serve from now on."""
+        self._versions[role] = version
+
+    async def busy(self) -> dict[str, float]:
+        """Seconds of places held so far, by role."""
+        return dict(self._busy_s)
+
+    async def generate(self, role: Player, which: int, ask: Ask) -> list[Completion]:
+        return list(await asyncio.gather(*(self._sample(role, which, seed) for seed in ask.seeds)))
+
+    async def judge(self, role: str, which: int, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        return list(await asyncio.gather(*(self._verdict(role, which, request) for request in requests)))
+
+    async def _hold(self, role: str, which: int, seed: int) -> None:
+        seconds = duration(seed, self._specs[role].seconds)
+        if seconds:
+            async with self._places[role][which]:
+                await asyncio.sleep(seconds)
+        self._busy_s[role] += seconds
+
+    async def _sample(self, role: Player, which: int, seed: int) -> Completion:
+        first = self._versions[role]
+        await self._hold(role, which, seed)
+        n = self._specs[role].tokens
+        ids = tuple((seed + k) % 30_000 for k in range(n))
+        said = " ".join(WORDS[(seed + k) % len(WORDS)] for k in range(n))
+        text = f"<think>{said}</think><prompt>{said}</prompt>" if role == "attacker" else said
+        return Completion(tuple(range(48)), ids, (-0.5,) * n, text, "stop", first, self._versions[role])
+
+    async def _verdict(self, role: str, which: int, request: JudgeRequest) -> Verdict:
+        await self._hold(role, which, request.seed)
+        rubric = f"stub/{request.criterion}@1"
+        if request.criterion == "faithfulness":
+            return Verdict("stub", rubric, faithful=True)
+        scores = tuple(
+            float(random.Random(hash((text, request.criterion))).randrange(11)) for text in request.responses
+        )
+        return Verdict("stub", rubric, scores=scores)
+
+
+class _Call:
+    def __init__(self, host: Any, method: str, role: str, which: int) -> None:
+        self._host, self._method, self._role, self._which = host, method, role, which
+
+    def remote(self, argument: Any) -> Any:
+        return getattr(self._host, self._method).remote(self._role, self._which, argument)
+
+
+class StubHandle:
+    """Stands for a worker's handle: `generate.remote(ask)` and `judge.remote(requests)` go to the host."""
+
+    def __init__(self, host: Any, role: str, which: int) -> None:
+        self.generate = _Call(host, "generate", role, which)
+        self.judge = _Call(host, "judge", role, which)
+
+
+def seeds(n: int = 512) -> list[Seed]:
+    """Mild seeds, half of each category."""
+    categories: tuple[Category, Category] = ("harmful", "benign")
+    return [Seed(f"s{k}", f"tell me about thing number {k}", categories[k % 2]) for k in range(n)]
+
+
+def recipe_of(**sections: Any) -> Recipe:
+    """A recipe for stubs: games as in the paper, no cache of verdicts, long deadlines."""
+    values: dict[str, Any] = {
+        "run": {"name": "bench", "steps": 1_000_000},
+        "models": {"attacker": {"path": "stub"}, "defender": {"path": "stub"}},
+        "judge": {"cache_entries": 0, "deadline_s": 300.0},
+        "generation": {"backpressure": None},
+    }
+    for name, given in sections.items():
+        values[name] = {**values[name], **given} if isinstance(given, dict) and name in values else given
+    return parse_recipe(values)
