@@ -37,6 +37,7 @@ def measure() -> list[Result]:
         spent = {name: 1e3 * (after[name].cpu_s - before[name].cpu_s) / (done - first) for name in pids}
         _, last = wait_for_games(run, first + GROWTH, LIMIT_S)
         end = [usage_of(pid) for pid in pids.values()]
+        run.stop()
         ray.shutdown()
     growth = (total(end).anon_mb - total(list(before.values())).anon_mb) * GROWTH / (last - first)
     shares = ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items())

@@ -160,7 +160,7 @@ def measure() -> list[Result]:
 
     from actors.engine_args import engine_arguments, prepare_environment
     from actors.generation import GenerationWorker
-    from cluster.sandbox.store import ensure_sandbox
+    from cluster.sandbox.cache import ensure_sandbox
     from tests.benchmarks.judge_pool import close_engine
 
     recipe = recipe_of()

@@ -84,6 +84,7 @@ class StubRun:
         self.rollout = ray.remote(Rollout).options(**make).remote(recipe, self.replay, handles)
         self._learners: list[threading.Thread] = []
         self._errors: list[BaseException] = []
+        self._over = threading.Event()
 
     def start(self) -> None:
         """Begins to play."""
@@ -116,7 +117,9 @@ class StubRun:
         return {name: ray.get(handle.__ray_call__.remote(_pid), timeout=60) for name, handle in actors.items()}
 
     def stop(self) -> None:
-        """Ends the games, and the actors."""
+        """Ends the learners, the games and the actors."""
+        self._over.set()
+        self.join(60.0)
         ray.get(self.replay.stop.remote(), timeout=60)
         ray.get(self.rollout.stop.remote(), timeout=120)
         ray.get(self._run, timeout=60)
@@ -128,8 +131,11 @@ class StubRun:
         games = getattr(self.recipe.learners, player).batch_games
         try:
             for step in range(steps):
-                while source.lease(player, step, step, games, 30.0) is None:
-                    pass
+                while source.lease(player, step, step, games, 1.0) is None:
+                    if self._over.is_set():
+                        return
+                if self._over.is_set():
+                    return
                 time.sleep(step_s)
                 pushed = threading.Timer(push_s, self._push, (player, step + 1))
                 pushed.start()

@@ -11,10 +11,10 @@ import os
 import random
 import signal
 import stat
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ import psutil
 import pyarrow as pa
 import pytest
 import ray
-from ray.exceptions import RayActorError
 
 from cluster.replay import segments
 from cluster.replay.actor import ReplayBuffer
@@ -48,7 +47,7 @@ class Disk:
         self.folder, self.note = folder, note
         self.sizes: dict[str, int] = {}  # by inode
         self.names: dict[str, int] = {}
-        self.fsync = os.fsync
+        self.fsync, self.lock = os.fsync, threading.Lock()
         if note.exists():
             self.sizes, self.names = json.loads(note.read_text())
         os.fsync = self.sync
@@ -69,9 +68,10 @@ class Disk:
             self.sizes[str(before.st_ino)] = before.st_size
         elif before.st_ino == self.folder.stat().st_ino:
             self.names = names
-        unfinished = self.note.with_suffix(".tmp")
-        unfinished.write_text(json.dumps([self.sizes, self.names]))
-        unfinished.replace(self.note)
+        with self.lock:
+            unfinished = self.note.with_suffix(".tmp")
+            unfinished.write_text(json.dumps([self.sizes, self.names]))
+            unfinished.replace(self.note)
 
 
 class Mortal(ReplayBuffer):
@@ -79,6 +79,7 @@ class Mortal(ReplayBuffer):
 
     def __init__(self, run_dir: str, recipe: Recipe, seeds: Any) -> None:
         self.point: str | None = None
+        self.started = time.time()
         run = Path(run_dir)
         (run / "replay").mkdir(exist_ok=True)
         disk = Disk(run / "replay", run / "disk.json")
@@ -96,9 +97,9 @@ class Mortal(ReplayBuffer):
         super().__init__(run_dir, recipe, seeds)
         self.recovered = {g for g in range(self._dealer.started) if self._dealer.is_final(g)}
 
-    async def found(self) -> set[int]:
-        """The finished games that it knew when it started."""
-        return self.recovered
+    async def found(self) -> tuple[float, set[int]]:
+        """When it started, and the finished games that it knew then."""
+        return self.started, self.recovered
 
     async def pid(self) -> int:
         return os.getpid()
@@ -169,34 +170,44 @@ async def append(name: str, handle: Any, told: set[str], done: asyncio.Event) ->
         last = records
 
 
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def told_at_death(pid: int, told: set[str]) -> tuple[float, set[int]]:
+    """Waits for the end of a process: when that was seen, and which games had been acknowledged by then."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                break
+        except psutil.NoSuchProcess:
+            break
+        assert time.monotonic() < deadline, "it does not die"
+        time.sleep(0.005)
+    rows = set(told)
+    return time.time(), {int(row.split("/")[0]) for row in rows}
 
 
-async def kill(handle: Any, folder: Path, point: str | None, cut: bool, told: set[str]) -> None:
-    """Has the actor die at a point, and waits for its successor: it must know what the appenders had been told by then.
+async def kill(handle: Any, folder: Path, point: str | None, cut: bool, told: set[str]) -> bool:
+    """Has the actor die at a point. Its successor must know every game that an appender had been told is stored.
 
-    A game that was lost is dealt again and so is there in the end all the same; that is why one looks here.
+    A game that was lost is dealt again and so is there in the end all the same; that is why one looks at what was found at once.
+
+    Returns:
+        Whether one could: not if the successor was up before this process saw the death, and may have answered already.
     """
     pid = await handle.pid.remote()
     await asyncio.sleep(random.Random(pid).uniform(0.2, 1.0))
+    death = asyncio.create_task(asyncio.to_thread(told_at_death, pid, told))
     if cut:
         (folder / "cut").touch()
     if point is None:
         os.kill(pid, signal.SIGKILL)
     else:
-        with suppress(RayActorError):  # it died before it could answer
-            await handle.die_at.options(max_task_retries=0).remote(point)
-    deadline = time.monotonic() + 60
-    while alive(pid):
-        assert time.monotonic() < deadline, f"not dead at {point}"
-        await asyncio.sleep(0.01)
-    games = {int(row.split("/")[0]) for row in told}
-    lost = games - await asyncio.wait_for(asyncio.wrap_future(handle.found.remote().future()), 60)
-    assert not lost, f"acknowledged games were lost at {point}, {cut=}: {len(lost)}"
+        handle.die_at.options(max_task_retries=0).remote(point)  # it may die before it can answer
+    seen, games = await death
+    started, found = await asyncio.wait_for(asyncio.wrap_future(handle.found.remote().future()), 60)
+    if seen >= started:
+        return False
+    assert games <= found, f"{len(games - found)} acknowledged games were lost at {point}, {cut=}"
+    return True
 
 
 def on_disk(folder: Path, player: str) -> list[str]:
@@ -208,14 +219,14 @@ def on_disk(folder: Path, player: str) -> list[str]:
 async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Path) -> None:
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 100}
     handle = ray.remote(Mortal).options(**options).remote(str(tmp_path), recipe(), SEEDS)
-    told, done = set[str](), asyncio.Event()
+    told, done, looked = set[str](), asyncio.Event(), 0
     async with asyncio.TaskGroup() as group:
         for k in range(APPENDERS):
             group.create_task(append(f"rollout-{k}", handle, told, done))
         for k in range(KILLS):
             before = await handle.stats.remote()
             point, cut, confirmed = POINTS[k % len(POINTS)], bool(k // len(POINTS) % 2), len(told)
-            await kill(handle, tmp_path, point, cut, told)
+            looked += await kill(handle, tmp_path, point, cut, told)
             after = await handle.stats.remote()
             lost = {p: after["rows"][p]["lost"] - before["rows"][p]["lost"] for p in PLAYERS}
             if point == "batch" and not cut:
@@ -228,6 +239,7 @@ async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Pat
             while len(told) == confirmed:  # noqa: ASYNC110  # it goes on before it dies again
                 await asyncio.sleep(0.05)
         done.set()
+    assert looked > KILLS / 2
     stats = await handle.stats.remote()
     ray.kill(handle)
 
@@ -254,6 +266,5 @@ async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Pat
         for step in range(recovered["held_games"][player] // BATCH):
             learned.update((await again.lease(player, step, 0, BATCH, 1.0)).column("row_id").to_pylist())
         assert max(learned.values()) == 1 and set(learned) <= of_finished
-    print(
-        f"{KILLS} kills, {len(told)} rows acknowledged, { ({p: recovered['rows'][p]['lost'] for p in PLAYERS}) } cut off"
-    )
+    cut_off = {p: recovered["rows"][p]["lost"] for p in PLAYERS}
+    print(f"{KILLS} kills, {looked} looked into at once; {len(told)} rows acknowledged, {cut_off} cut off")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from cluster.replay.admission import AdmissionRule, AdmissionState
 from cluster.replay.table import Row, Table
 from protocol.roles import PLAYERS
-from tests.unit.schedules import Setting, World
+from tests.unit.schedule_settings import Setting
+from tests.unit.schedules import World
 
 SCHEDULES = int(os.environ.get("ADVGAME_SCHEDULES", "200"))
 ORDERS = st.sampled_from(["fifo", "uniform", "freshest"])
