@@ -70,20 +70,24 @@ class NativeSink(PublisherSink):
 
     def _in_time(self, work: Callable[[], None]) -> bool:
         """Runs it in a thread. False if it failed, or was not done at the push's deadline."""
-        failures: list[str] = ["deadline"]
+        failed: list[Exception] = []
 
         def run() -> None:
             try:
                 work()
-                failures.clear()
-            except Exception as error:
-                log.warning("native_push_failed", transport=self._transport, exc_info=error)
-                failures[:] = [type(error).__name__]
+            except Exception as error:  # noqa: BLE001  # told below, with the case that there is none yet
+                failed.append(error)
 
         thread = threading.Thread(target=run, name="native-push", daemon=True)
         thread.start()
         thread.join(self._push.deadline_s)
-        return not failures
+        late = thread.is_alive()
+        if late or failed:
+            why = "deadline" if late else type(failed[0]).__name__
+            log.warning(
+                "native_push_failed", transport=self._transport, why=why, exc_info=failed[0] if failed else None
+            )
+        return not (late or failed)
 
     def _send(self, manifest: WeightManifest, packed: SharedBuffer, members: tuple[str, ...]) -> None:
         if members != self._members:

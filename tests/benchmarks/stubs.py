@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from protocol.randomness import derive_seed
 from protocol.recipe import Recipe, parse_recipe
 from protocol.roles import Category, Player
 from protocol.types import Ask, Completion, JudgeRequest, Seed, Verdict
@@ -82,9 +83,7 @@ class StubHost:
         rubric = f"stub/{request.criterion}@1"
         if request.criterion == "faithfulness":
             return Verdict("stub", rubric, faithful=True)
-        scores = tuple(
-            float(random.Random(hash((text, request.criterion))).randrange(11)) for text in request.responses
-        )
+        scores = tuple(float(derive_seed(0, text, request.criterion) % 11) for text in request.responses)
         return Verdict("stub", rubric, scores=scores)
 
 

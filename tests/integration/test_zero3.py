@@ -179,13 +179,6 @@ def _resumed_run(rank: int, ranks: int, model: str, out: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder, seed=1)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def ran(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ranks")
     run_ranks(_main_run, model, out)

@@ -16,7 +16,7 @@ from protocol.errors import UserError
 from protocol.recipe import LoraConfig
 from tests.integration.test_zero3 import CONFIG, QUIRKS, run_ranks, table
 from tests.integration.test_zero3_modes import load, scores
-from tests.integration.tiny_qwen import save_tiny, tiny_model
+from tests.integration.tiny_qwen import tiny_model
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
@@ -155,13 +155,6 @@ class Peft:
 
 
 # -- what is asserted
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder, seed=1)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

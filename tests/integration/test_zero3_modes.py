@@ -18,7 +18,7 @@ from protocol.rows import SCHEMA, to_batch
 from protocol.types import Completion, Group, Item
 from tests.integration.test_zero3 import CONFIG as HEADLINE
 from tests.integration.test_zero3 import QUIRKS, run_ranks, table
-from tests.integration.tiny_qwen import END, save_tiny
+from tests.integration.tiny_qwen import END
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -249,13 +249,6 @@ def plain_grpo(model: str, tables: list[pa.Table]) -> tuple[Plain, list[float]]:
 
 
 # -- what is asserted
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder, seed=1)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,8 @@ async def test_a_replay_buffer_that_restarts_and_engines_that_are_silent_cost_no
 
 
 async def test_without_backpressure_nobody_looks() -> None:
-    generators: Any = {"attacker": [Handle("stats", dead)], "defender": []}
-    async with looking(generators, None, None):
-        pass
+    asked: list[str] = []
+    generators: Any = {"attacker": [Handle("stats", lambda: asked.append("stats"))], "defender": []}
+    async with looking(generators, Handle("pressure", lambda _: asked.append("pressure")), None):
+        await asyncio.sleep(0)
+    assert not asked
