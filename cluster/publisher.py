@@ -161,6 +161,10 @@ class WeightPublisher:
             found.ref = asyncio.ensure_future(asyncio.to_thread(put, found.buffer))
         return [await found.ref]
 
+    async def newest_version(self, player: Player) -> int:
+        """The newest version that was published; 0 before the first."""
+        return self._delivery.newest(player)
+
     async def wait_delivered(self, player: Player, version: int, timeout_s: float) -> bool:
         """True once `version` or newer is out and all workers (at least one) serve what is for them; False at the deadline."""
         deadline = time.monotonic() + timeout_s

@@ -54,6 +54,10 @@ class PublisherSink:
         """Metrics of the step that made `step` steps done."""
         self._ask("report", 0.0, player, step, version, metrics)
 
+    def newest(self, player: Player) -> int:
+        """The newest version that was published; 0 before the first."""
+        return int(self._ask("newest_version", 0.0, player))
+
     def wait_delivered(self, player: Player, version: int, timeout_s: float) -> bool:
         """True once every worker of the player serves what is for it of `version` or newer; False at the deadline."""
         return bool(self._ask("wait_delivered", timeout_s, player, version, timeout_s))

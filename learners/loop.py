@@ -45,6 +45,10 @@ class LearnerSink(WeightSink, Protocol):
         """Takes the metrics of the step that made `step` steps done, under the version staged after it."""
         ...
 
+    def newest(self, player: Player) -> int:
+        """The newest version that was ever left here; 0 before the first."""
+        ...
+
     def wait_delivered(self, player: Player, version: int, timeout_s: float) -> bool:
         """True once every generation worker of the player serves `version` or a newer one; False at the deadline."""
         ...
@@ -108,7 +112,7 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str
     mix = load_mix(spec.model_path, spec.config, spec.run_seed, spec.section)
     engine = ZeroEngine(spec.model_path, spec.config, spec.steps, spec.run_seed, spec.quirks)
     rank0 = engine.rank == 0
-    found, seen = _agree(spec, source, rank0)
+    found, seen = _agree(spec, source, sink, rank0)
     if found is not None:
         engine.load(Path(found))
     start = engine.steps_done
@@ -124,8 +128,12 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str
     return run.finish() | {"start_step": start}
 
 
-def _agree(spec: LearnerSpec, source: BatchSource, rank0: bool) -> tuple[str | None, int]:
-    """The checkpoint that all ranks load and the highest version seen, decided on rank 0."""
+def _agree(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: bool) -> tuple[str | None, int]:
+    """The checkpoint that all ranks load and the highest version seen, decided on rank 0.
+
+    The source knows the versions that rows were asked for under, in this run and before a `--resume`; the sink also one that a
+    group left there and died.
+    """
     import torch
 
     decided: list[Any] = [None, 0]
@@ -134,7 +142,8 @@ def _agree(spec: LearnerSpec, source: BatchSource, rank0: bool) -> tuple[str | N
         checkpoints.tidy(spec.checkpoints)
         newest = checkpoints.newest(spec.checkpoints)
         step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks, spec.config)[0]
-        decided = [None if newest is None else str(newest), source.rewind(spec.player, step)]
+        seen = max(source.rewind(spec.player, step), sink.newest(spec.player))
+        decided = [None if newest is None else str(newest), seen]
     torch.distributed.broadcast_object_list(decided, src=0)
     return decided[0], decided[1]
 

@@ -88,6 +88,9 @@ class FakeLink:
     def report(self, player: str, step: int, version: int, metrics: dict[str, float]) -> None:
         ray.get(self.actor.report.remote(step, version, metrics))
 
+    def newest(self, player: str) -> int:
+        return int(ray.get(self.actor.seen.remote())["version"])
+
     def wait_delivered(self, player: str, version: int, timeout_s: float) -> bool:
         return bool(ray.get(self.actor.seen.remote())["version"] >= version)
 

@@ -131,8 +131,10 @@ def test_every_worker_gets_the_newest_version(publisher: Any, tmp_path: Path) ->
     sink = PublisherSink(publisher)
     handles = workers(publisher, tmp_path, 2)
     assert sink.wait_delivered("attacker", 0, 30.0)  # both have started
+    assert sink.newest("attacker") == 0
     push(sink, 1)
     assert sink.wait_delivered("attacker", 1, 30.0)
+    assert sink.newest("attacker") == 1 and sink.newest("defender") == 0
     assert [w["version"] for w in mine(publisher)["workers"]] == [1, 1]
     assert [v for v, _, _ in ray.get([h.seen.remote() for h in handles], timeout=30)] == [1, 1]
     assert not sink.wait_delivered("attacker", 2, 0.2)

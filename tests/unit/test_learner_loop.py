@@ -78,6 +78,9 @@ class Cluster:
     def report(self, player: str, step: int, version: int, metrics: dict[str, float]) -> None:
         self.calls.append(("report", step, version))
 
+    def newest(self, player: str) -> int:
+        return max((version for version, _ in self.pushed), default=0)
+
     def wait_delivered(self, player: str, version: int, timeout_s: float) -> bool:
         self.calls.append(("wait", version, timeout_s))
         deadline = time.monotonic() + min(timeout_s, 5.0)  # the push is handed over in the background
@@ -151,6 +154,14 @@ def test_a_group_that_starts_over_takes_back_what_it_had_pushed(tmp_path: Path) 
     result = learn(spec(tmp_path, 1), cluster, cluster)
     assert ("lease", 0, 6, 8) in cluster.calls
     assert result["version"] == 7
+
+
+def test_a_version_that_was_left_before_the_group_died_is_not_used_again(tmp_path: Path) -> None:
+    cluster = Cluster(seen=2)
+    cluster.pushed.append((3, 3))  # nobody asked for rows under it any more
+    result = learn(spec(tmp_path, 1), cluster, cluster)
+    assert ("lease", 0, 4, 8) in cluster.calls
+    assert min(version for version, _ in cluster.pushed[1:]) > 3 and result["version"] == 5
 
 
 def test_a_finished_run_resumes_to_its_end(tmp_path: Path) -> None:
