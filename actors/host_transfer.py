@@ -16,12 +16,14 @@ it, so that a worker that starts can always be given its version through host me
 Does not own pausing, versions or deadlines (`actors.update`), and does not run in the actor's process.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import multiprocessing
 import os
 import pickle
 import signal
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +47,7 @@ from actors import packed
 from actors.engine_args import BACKEND, CPU_LOAD_FORMAT
 from protocol.shared import SharedBuffer, SharedFile
 
+LOAD_THREADS = 4  # more do not make a copy faster
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -120,7 +123,8 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         wanted = {name for name, _ in self.model.named_parameters()}  # a tied lm_head is not among them
         if self.device.type != "cpu":
             initialize_layerwise_reload(self.model)
-        loaded = self.model.load_weights(packed.iterate(buffer, update_info.tensors))
+        with _more_threads():
+            loaded = self.model.load_weights(packed.iterate(buffer, update_info.tensors))
         missing = wanted - loaded if loaded is not None else set()
         if missing:
             raise RuntimeError(f"the push left {len(missing)} parameters as they were, {min(missing)} among them")
@@ -135,6 +139,17 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         native, self._native = self._native, None
         if native is not None:
             native.shutdown()
+
+
+@contextlib.contextmanager
+def _more_threads() -> Iterator[None]:
+    """For copies while generation stands still: its threads are few, and one core alone cannot use all of the memory's speed."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(max(usual, min(LOAD_THREADS, len(os.sched_getaffinity(0)))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 class PlainLoader(DefaultModelLoader):

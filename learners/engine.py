@@ -8,7 +8,7 @@ shards (`shards`).
 
 Invariants
 - Everything public is collective: all ranks call it with the same arguments, in the same order.
-- What was trained leaves the group from fp32 shards, whatever the compute dtype.
+- What was trained leaves the group as its fp32 shards, rounded at most once, whatever the compute dtype.
 
 It does not know Ray, where rows come from, or when to save: that is `loop`; nor what is minimised: that is `objective`.
 """
@@ -28,7 +28,7 @@ from learners.objective import Scored, make_objective
 from learners.packing import ItemMicro, PairMicro, Sequences, StepBatch
 from learners.schedule import lr_at
 from learners.sft import SftBatch
-from learners.shards import Average, Mirror, master_shards
+from learners.shards import Average, Mirror, Shards, master_shards, rounded_shards
 from learners.staging import GROUP_BYTES, STAGE_S, Room, pack, plain_room
 from protocol.randomness import derive_seed
 from protocol.recipe import LearnerConfig, QuirksConfig
@@ -200,6 +200,7 @@ class ZeroEngine:
         room: Room = plain_room,
         group_bytes: int = GROUP_BYTES,
         deadline_s: float = STAGE_S,
+        checksum: wire.Checksum | None = None,
     ) -> tuple[WeightManifest, NDArray[np.uint8] | None]:
         """Packs the sampler's weights on rank 0, under their Hugging Face names; a tied lm_head and buffers are left out.
 
@@ -208,15 +209,15 @@ class ZeroEngine:
             player: whose weights these are.
             version: the policy version that they become.
             step: optimizer steps that they contain.
-            room, group_bytes, deadline_s: see `staging.pack`.
+            room, group_bytes, deadline_s, checksum: see `staging.pack`.
 
         Returns:
-            The manifest, its checksum left empty for whoever hands it over, and, on rank 0, the packed bytes.
+            The manifest, without the checksum, which may not be done yet, and, on rank 0, the packed bytes.
 
         Raises:
             TimeoutError: a rank did not join in time.
         """
-        specs, packed = self._pack(dtype, room, group_bytes, deadline_s)
+        specs, packed = self._pack(dtype, room, group_bytes, deadline_s, checksum)
         self.version = version
         return WeightManifest(player, version, specs, wire.total_bytes(specs), "", step), packed
 
@@ -230,15 +231,24 @@ class ZeroEngine:
         torch.distributed.barrier()
 
     def _pack(
-        self, dtype: str, room: Room, group_bytes: int, deadline_s: float
+        self, dtype: str, room: Room, group_bytes: int, deadline_s: float, checksum: wire.Checksum | None = None
     ) -> tuple[tuple[TensorSpec, ...], NDArray[np.uint8] | None]:
-        device = self._policy.device
-        shards = master_shards(self._policy) if self.config.sampler == "policy" else self._averaged().on(device)
+        shards = self._sampler_shards(dtype)
         if self._adapters is not None:
-            shapes, shards = self._adapters.shapes(), self._adapters.merged(shards, device)
+            shapes, shards = self._adapters.shapes(), self._adapters.merged(shards, self._policy.device)
         else:
             shapes = [(name, tuple(param.ds_shape)) for name, param in self._policy.module.named_parameters()]
-        return pack(shapes, shards, dtype, room, group_bytes, deadline_s)
+        return pack(shapes, shards, dtype, room, group_bytes, deadline_s, checksum)
+
+    def _sampler_shards(self, dtype: str) -> Shards:
+        """What is staged; already rounded where the model that computes with it holds that: half the bytes are read then."""
+        cfg, device = self.config, self._policy.device
+        rounded = dtype == cfg.dtype == "bfloat16" and self._adapters is None
+        if cfg.sampler == "policy":
+            return rounded_shards(self._policy.module, device) if rounded else master_shards(self._policy)
+        if rounded and cfg.reference == "ema":
+            return rounded_shards(self._reference.module, device)
+        return self._averaged().on(device)
 
     def _averaged(self) -> Average:
         assert self._average is not None

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from learners import checkpoints
+from learners import checkpoints, wire
 from learners.buffers import StagingPool, array_of
 from learners.publisher import Publisher
 from learners.sft import SftMix, load_mix
@@ -211,11 +211,12 @@ class _Run:
             taken.append(self.pool.take(nbytes))
             return array_of(taken[0])
 
+        checksum = wire.Checksum()
         manifest, _ = self.engine.stage(
-            spec.wire_dtype, spec.player, self.version, done, room, spec.stage_mib << 20, spec.stage_s
+            spec.wire_dtype, spec.player, self.version, done, room, spec.stage_mib << 20, spec.stage_s, checksum
         )
         if self.publisher is not None:
-            self.publisher.offer(replace(manifest, last=done == spec.steps), taken[0])
+            self.publisher.offer(replace(manifest, last=done == spec.steps), taken[0], checksum)
 
     def settle(self) -> None:
         """Waits until every generation worker serves the newest version.

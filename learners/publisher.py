@@ -2,7 +2,7 @@
 
 Invariants: at most one version is being handed over and at most one waits; a newer one takes the waiting one's place, and the
 displaced one is counted and its buffer free again; versions reach the sink in rising order, with the checksum of their bytes, which
-is taken here and not on the learner's way; an error of the sink is raised in the learner, at its next call.
+is waited for here and not on the learner's way; an error of the sink is raised in the learner, at its next call.
 
 It knows nothing of workers: what `publish` does is the sink's affair.
 """
@@ -11,8 +11,8 @@ import dataclasses
 import threading
 import time
 
-from learners import wire
-from learners.buffers import StagingPool, array_of
+from learners.buffers import StagingPool
+from learners.wire import Checksum
 from protocol.interfaces import WeightSink
 from protocol.shared import SharedBuffer
 from protocol.types import WeightManifest
@@ -24,7 +24,7 @@ class Publisher:
     def __init__(self, sink: WeightSink, pool: StagingPool) -> None:
         self._sink, self._pool = sink, pool
         self._changed = threading.Condition()
-        self._waiting: tuple[WeightManifest, SharedBuffer] | None = None
+        self._waiting: tuple[WeightManifest, SharedBuffer, Checksum] | None = None
         self._lent: dict[int, SharedBuffer] = {}  # by version: the sink has them
         self._busy = False
         self._closed = False
@@ -34,14 +34,16 @@ class Publisher:
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
         self._thread.start()
 
-    def offer(self, manifest: WeightManifest, packed: SharedBuffer) -> None:
-        """Leaves a version to be handed over and returns at once."""
+    def offer(self, manifest: WeightManifest, packed: SharedBuffer, checksum: Checksum) -> None:
+        """Leaves a version to be handed over, with the checksum to which all of its bytes were added, and returns at once."""
         with self._changed:
             self._raise_error()
             if self._waiting is not None:
                 self.superseded += 1
-                self._pool.put(self._waiting[1])
-            self._waiting = (manifest, packed)
+                _, displaced, reading = self._waiting
+                reading.hexdigest()  # its bytes are read no more
+                self._pool.put(displaced)
+            self._waiting = (manifest, packed, checksum)
             self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
@@ -72,9 +74,9 @@ class Publisher:
                     self._changed.wait()
                 if self._waiting is None:
                     return
-                (manifest, packed), self._waiting, self._busy = self._waiting, None, True
+                (manifest, packed, checksum), self._waiting, self._busy = self._waiting, None, True
             try:
-                self._hand_over(manifest, packed)
+                self._hand_over(dataclasses.replace(manifest, checksum=checksum.hexdigest()), packed)
             except Exception as error:  # noqa: BLE001 - kept, and raised in the learner's own thread
                 with self._changed:
                     self._error, self._busy, self._waiting = error, False, None
@@ -87,8 +89,7 @@ class Publisher:
 
     def _hand_over(self, manifest: WeightManifest, packed: SharedBuffer) -> None:
         self._lent[manifest.version] = packed
-        checksum = wire.checksum(array_of(packed))
-        for version in self._sink.publish(dataclasses.replace(manifest, checksum=checksum), packed):
+        for version in self._sink.publish(manifest, packed):
             buffer = self._lent.pop(version, None)  # None: a version of this group's life before it restarted
             if buffer is not None:
                 self._pool.put(buffer)

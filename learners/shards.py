@@ -42,6 +42,12 @@ def master_shards(engine: Any) -> Shards:
     return NamedShards(trained, lambda name: safe_get_local_fp32_param(trained[name]))
 
 
+def rounded_shards(model: Any, device: torch.device) -> Shards:
+    """This rank's compute partition of each parameter of a model: its fp32 shard, rounded once to the compute dtype."""
+    params = dict(model.named_parameters())
+    return NamedShards(params, lambda name: params[name].ds_tensor.data.to(device))
+
+
 @dataclass(frozen=True, slots=True)
 class Mirror:
     """Parameters that follow the average, under the names of the trained ones; `forget` drops what was gathered of them."""

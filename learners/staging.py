@@ -35,6 +35,7 @@ def pack(
     room: Room = plain_room,
     group_bytes: int = GROUP_BYTES,
     deadline_s: float = STAGE_S,
+    checksum: wire.Checksum | None = None,
 ) -> tuple[tuple[TensorSpec, ...], NDArray[np.uint8] | None]:
     """Collective: whole tensors, packed as `wire` lays them out, on rank 0.
 
@@ -45,6 +46,7 @@ def pack(
         room: gives rank 0 the memory for so many bytes.
         group_bytes: of whole tensors gathered at once.
         deadline_s: for all of it.
+        checksum: on rank 0 gets the bytes in their order, each group when it is in its place; None: nobody wants one.
 
     Returns:
         The layout and, on rank 0, the bytes.
@@ -68,6 +70,8 @@ def pack(
             _place([piece[place] for piece in pieces], torch.from_numpy(room_of).view(wire_dtype))
         if parts[0].is_cuda:
             torch.cuda.synchronize()  # the next group is gathered into the same memory
+        if checksum is not None:
+            checksum.add(packed[specs[group[0]].offset : specs[group[-1]].offset + specs[group[-1]].nbytes])
     return specs, packed
 
 

@@ -1,10 +1,11 @@
-"""How weights lie in a packed buffer, and its checksum. Pure: no torch, no process group.
+"""How weights lie in a packed buffer, and its checksum. No torch, no process group.
 
 The tensors follow each other without gaps in the model's own order, all of one dtype, so every offset is a multiple of the
 element size. The receiving end reads the same `TensorSpec`s.
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import xxhash
@@ -49,10 +50,25 @@ def in_groups(specs: Sequence[TensorSpec], limit_bytes: int) -> list[list[int]]:
     return groups
 
 
-def checksum(packed: NDArray[np.uint8]) -> str:
-    """xxh3 of the packed bytes, 128 bits, hex.
+class Checksum:
+    """xxh3 of packed bytes, 128 bits, taken piece by piece in a thread of its own, while the next piece is staged.
 
     It has to find torn, mixed up and damaged bytes, not an attacker, who could as well write the weights; at the speed of memory
     (12 GB/s a core here, blake2b 0.3), because it is taken of every byte of every push, once by each side.
     """
-    return xxhash.xxh3_128_hexdigest(packed.data)
+
+    def __init__(self) -> None:
+        self._hash = xxhash.xxh3_128()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checksum")
+        self._taken: list[Future[None]] = []
+
+    def add(self, piece: NDArray[np.uint8]) -> None:
+        """The next bytes. They must not change before `hexdigest` has returned."""
+        self._taken.append(self._thread.submit(self._hash.update, piece.data))
+
+    def hexdigest(self) -> str:
+        """Of all pieces. Waits for the thread and ends it; nothing may be added after."""
+        self._thread.shutdown()
+        for taken in self._taken:
+            taken.result()  # raises what went wrong there
+        return self._hash.hexdigest()

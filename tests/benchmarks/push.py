@@ -1,6 +1,6 @@
 """Seconds of a whole push, and how long generation stands still in it, for a 0.5B-parameter model in bfloat16 on one node.
 
-Everything is real: fp32 master shards are staged into a shared buffer, the learner's publisher takes the checksum, the publisher
+Everything is real: the bfloat16 partitions that a bfloat16 learner computes with are staged into a shared buffer, the publisher
 actor hands the version to a GenerationWorker (Ray actor, vLLM on the CPU), which is answering requests all the while. A push counts
 from the first byte staged until the worker serves the version, that is generates with it; the look at its parameters that follows
 beside generation does not count. The peer is one memcpy of the same bytes, both ends touched before.
@@ -56,19 +56,12 @@ def make_model(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def masters(folder: Path) -> dict[str, Any]:
-    """The fp32 shards of a learner group of one rank, by name."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(folder / "model.safetensors")
-    return {name: tensor.float() for name, tensor in tensors.items()}
-
-
 class Learner:
     """The sending half of a learner of one rank."""
 
     def __init__(self, folder: Path, publisher: Any) -> None:
         import torch
+        from safetensors.torch import load_file
 
         from cluster.publisher_client import PublisherSink
         from learners.buffers import StagingPool
@@ -78,7 +71,7 @@ class Learner:
             1
         )  # as a learner rank's and an engine's are by default: more wait for each other on two cores
         torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-        self._tensors = masters(folder)
+        self._tensors = load_file(folder / "model.safetensors")
         self._shapes = [(name, tuple(tensor.shape)) for name, tensor in self._tensors.items()]
         self._pool = StagingPool()
         self._sink = PublisherSink(publisher)
@@ -102,10 +95,11 @@ class Learner:
             return array_of(taken[0])
 
         began = time.perf_counter()
-        specs, _ = pack(self._shapes, shards, "bfloat16", room)
+        checksum = wire.Checksum()
+        specs, _ = pack(self._shapes, shards, "bfloat16", room, checksum=checksum)
         self.staged_s = time.perf_counter() - began
         manifest = WeightManifest("attacker", self._version, specs, wire.total_bytes(specs), "", self._version)
-        self._publisher.offer(manifest, taken[0])
+        self._publisher.offer(manifest, taken[0], checksum)
         if not self._sink.wait_delivered("attacker", self._version, 120.0):
             raise RuntimeError(f"version {self._version} was not delivered")
         return time.perf_counter() - began
