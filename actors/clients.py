@@ -1,7 +1,8 @@
 """RemoteGenerator: one player's generation workers, seen as one `Generator`.
 
-Every call has one deadline, whatever happens on the way: a worker that died or broke is asked again, or another in its place.
-Does not start, restart or replace workers; Ray and the publisher in `cluster` do.
+Every call has one deadline, whatever happens on the way: a worker that died or broke is asked again, or another in its place; one
+that nobody waits for any more is cancelled in the worker. Does not start, restart or replace workers; Ray and the publisher in
+`cluster` do.
 """
 
 import asyncio
@@ -9,10 +10,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import ray
 from ray.exceptions import RayActorError
 
 from actors.errors import GenerationDeadline, WorkerBroken
+from protocol.channel import Lost
+from protocol.link import Link
 from protocol.recipe import GenerationConfig
 from protocol.types import Ask, Completion
 
@@ -30,7 +32,7 @@ class RemoteGenerator:
     def __init__(self, workers: Sequence[Any], config: GenerationConfig) -> None:
         if not workers:
             raise ValueError("a RemoteGenerator needs at least one worker")
-        self._workers = list(workers)
+        self._workers = [Link(worker) for worker in workers]
         self._deadline_s = config.deadline_s
         self._in_flight = [0] * len(self._workers)
         self._last = len(self._workers) - 1
@@ -49,11 +51,11 @@ class RemoteGenerator:
             at = self._choose(avoid)
             try:
                 return await self._ask(at, ask, end)
-            except (RayActorError, WorkerBroken):
+            except (RayActorError, Lost, WorkerBroken) as error:
                 self.retries += 1
-                avoid = at
+                avoid, why = at, str(error) if isinstance(error, Lost) else type(error).__name__
             if time.monotonic() + wait_s >= end:
-                raise GenerationDeadline(f"no worker answered within generation.deadline_s {self._deadline_s}")
+                raise GenerationDeadline(f"no worker answered within generation.deadline_s {self._deadline_s}: {why}")
             await asyncio.sleep(wait_s)
             wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
 
@@ -66,19 +68,11 @@ class RemoteGenerator:
 
     async def _ask(self, at: int, ask: Ask, end: float) -> list[Completion]:
         self._in_flight[at] += 1
-        answer = self._workers[at].generate.remote(ask)
-        done = False
         try:
             async with asyncio.timeout(max(0.0, end - time.monotonic())):
-                completions: list[Completion] = await answer
-            done = True
+                completions: list[Completion] = await self._workers[at].call("generate", ask)
             return completions
         except TimeoutError:
             raise GenerationDeadline(f"no completion within generation.deadline_s {self._deadline_s}") from None
-        except Exception:
-            done = True
-            raise
         finally:
             self._in_flight[at] -= 1
-            if not done:  # nobody waits for it any more, so the engine need not go on
-                ray.cancel(answer)

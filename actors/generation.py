@@ -8,7 +8,8 @@ Invariants:
 - Its version never goes down while the worker lives.
 - Loads happen one at a time; asks go on meanwhile.
 
-A plain class: `cluster` makes it a Ray actor. Does not publish, retry or choose workers.
+A plain class: `cluster` makes it a Ray actor. Asks come over a channel of their own (`protocol.link`). Does not publish, retry or
+choose workers.
 """
 
 import asyncio
@@ -16,12 +17,15 @@ import os
 import time
 from typing import Any, Protocol
 
+import ray
 import structlog
 
 from actors.engine import Engine
 from actors.errors import GenerationDeadline, WeightsRefused, WorkerBroken
 from actors.packed import Mappings
 from actors.update import Held, LoadReport, Phases, digest_of, update
+from protocol.channel import Address
+from protocol.link import Reachable
 from protocol.recipe import DeadlinesConfig, GenerationConfig
 from protocol.roles import Player
 from protocol.shared import SharedFile
@@ -43,7 +47,7 @@ class VersionSource(Protocol):
         ...
 
 
-class GenerationWorker:
+class GenerationWorker(Reachable):
     """One engine of one player.
 
     Args:
@@ -52,6 +56,8 @@ class GenerationWorker:
         config: the recipe's `generation` section.
         versions: asked on every start for what to serve; None serves the folder until somebody calls `load`.
     """
+
+    DIRECT = ("generate",)
 
     def __init__(
         self, player: Player, model_path: str, config: GenerationConfig, versions: VersionSource | None = None
@@ -121,6 +127,10 @@ class GenerationWorker:
         if engine is None:
             raise WorkerBroken("the engine was thrown away right after its start")
         return engine
+
+    async def channel(self) -> Address:
+        """Where `generate` can be asked directly."""
+        return await self.listen(ray.util.get_node_ip_address())
 
     async def generate(self, ask: Ask) -> list[Completion]:
         """One completion for each seed of the ask, in that order; starts the engine if it must.

@@ -21,13 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
 import structlog
-from ray.exceptions import RayError
 
 from judge.cache import VerdictCache, question
 from judge.errors import GAVE_UP
 from judge.worker import NO_JUDGE
+from protocol.link import Link
 from protocol.types import JudgeRequest, Verdict
 
 AVOID_S = 1.0  # after a first failure: about what Ray takes to notice a death and start the process again
@@ -118,7 +117,8 @@ class JudgePool:
         key: str = "",
         admits: int | None = None,
     ) -> None:
-        self._workers = list(workers)
+        self._handles = list(workers)
+        self._workers = [Link(worker) for worker in workers]
         self._deadline_s = deadline_s
         self._attempts = max(1, attempts)
         self._chooser = LeastLoaded(len(self._workers))
@@ -205,21 +205,17 @@ class JudgePool:
     async def _ask(self, requests: list[JudgeRequest]) -> list[Verdict] | str:
         """One call to one worker: its verdicts, or why there are none."""
         worker = self._chooser.choose(time.monotonic())
-        ref: Any = None
         try:
-            ref = self._workers[worker].judge.remote(requests)
-            verdicts = await self._answer(worker, ref)
+            verdicts = await self._answer(worker, requests)
             if len(verdicts) == len(requests):
                 self._chooser.done(worker)
                 return verdicts
             why = f"{len(verdicts)} verdicts for {len(requests)} requests"
         except TimeoutError:
             why = f"no answer in {self._deadline_s:g} s"
-            if isinstance(ref, ray.ObjectRef):
-                ray.cancel(ref)
-        except RayError as e:
+        except Exception as e:  # noqa: BLE001 - the worker's, or that it is gone
             why = type(e).__name__
-        except BaseException:  # cancelled, or our bug: not the worker's fault, and not ours to swallow
+        except BaseException:  # cancelled: not the worker's fault, and not ours to swallow
             self._chooser.release(worker)
             raise
         self._chooser.failed(worker, time.monotonic())
@@ -227,19 +223,21 @@ class JudgePool:
         _log.warning("judge call failed", worker=worker, why=why, requests=len(requests))
         return f"judge down: {why}"
 
-    async def _answer(self, worker: int, ref: Any) -> list[Verdict]:
-        """What a call gives.
+    async def _answer(self, worker: int, requests: list[JudgeRequest]) -> list[Verdict]:
+        """What a call gives; a call that ends otherwise is cancelled in the worker.
 
         Raises:
             TimeoutError: the deadline passed; with `admits`, and the worker did not answer a simple question for another one.
         """
+        answer = self._workers[worker].call("judge", requests)
         if self._places is None:
-            return await asyncio.wait_for(ref, self._deadline_s)
-        call = asyncio.ensure_future(ref)
+            verdicts: list[Verdict] = await asyncio.wait_for(answer, self._deadline_s)
+            return verdicts
+        call: asyncio.Task[list[Verdict]] = asyncio.create_task(answer)
         try:
             while not (await asyncio.wait([call], timeout=self._deadline_s))[0]:
-                await asyncio.wait_for(self._workers[worker].stats.remote(), self._deadline_s)
+                await asyncio.wait_for(self._handles[worker].stats.remote(), self._deadline_s)
             return await call
         finally:
-            if not call.cancel():
+            if not call.cancel() and not call.cancelled():
                 call.exception()  # else asyncio prints an error that came while the worker was asked

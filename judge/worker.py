@@ -11,13 +11,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
+import ray
 import structlog
 
 from judge.lm import LMJudge
 from judge.rubric import load_rubrics
 from judge.rules import JUDGE_ID, RuleJudge
+from protocol.channel import Address
 from protocol.errors import trail
 from protocol.interfaces import Generator, Judge
+from protocol.link import Reachable
 from protocol.recipe import JudgeConfig
 from protocol.types import JudgeRequest, Verdict
 
@@ -50,7 +53,7 @@ def judge_id_of(config: JudgeConfig) -> str:
             assert_never(config.kind)
 
 
-class JudgeWorker:
+class JudgeWorker(Reachable):
     """Answers batches of requests.
 
     Args:
@@ -59,6 +62,8 @@ class JudgeWorker:
         build: makes the generator of kind `lm`, in this process.
         ledger: where kind `api` keeps its account of tokens and money; null keeps it in memory.
     """
+
+    DIRECT = ("judge",)
 
     def __init__(
         self, config: JudgeConfig, judge_id: str | None = None, build: Build | None = None, ledger: str | None = None
@@ -79,6 +84,10 @@ class JudgeWorker:
             UserError: the rubrics, the endpoint or the model folder are not as they should be.
         """
         await self._started()
+
+    async def channel(self) -> Address:
+        """Where `judge` can be asked directly."""
+        return await self.listen(ray.util.get_node_ip_address())
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict for each request, in that order.

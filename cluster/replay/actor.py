@@ -259,6 +259,7 @@ class ReplayBuffer:
                 unlearned={p: t.unlearned for p, t in self._tables.items()},
                 finished=standing.finished,
                 turn=self._roster.turn(standing),
+                steps_left=self._roster.steps_left(standing),
             )
         )
         if self._pressure is not None:

@@ -21,15 +21,16 @@ room is free again as it ends. Invariants, for each player that learns:
   not be asked for ever: the alarm pauses the deals, and `run.stall_s` ends a run that stays paused. So where no alarm can rise
   (`alarm.can_rise`) its failures are games like any other.
 
-Where players take turns, only the one on turn bounds, and by no more than its turn can still learn: a turn has at least one step
-left, so the same reasoning holds, and the turn passes on when its last step is executed.
+No player bounds by more than it can still learn: what it would learn after its last step is not played. Where players take turns,
+only the one on turn bounds, and by no more than its turn can still learn; the turn passes on when its last step is executed. Who
+bounds has at least one step left, so the same reasoning holds.
 
 It does not own the rows (`table`), the games (`dealer`), or what the engines bear (`backpressure`, which may admit fewer, never
 more).
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from cluster.replay.turns import Turn, trained
@@ -47,12 +48,14 @@ class AdmissionState:
         unlearned: finished games held for each player: waiting ones and those of the step being executed.
         finished: players whose last step is executed; they bound nothing any more.
         turn: whose turn it is, where players take turns.
+        steps_left: of the run, for each player that is not finished; one that is missing has enough of them.
     """
 
     open_games: int
     unlearned: Mapping[Player, int]
     finished: frozenset[Player] = frozenset()
     turn: Turn | None = None
+    steps_left: Mapping[Player, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +122,10 @@ class AdmissionRule:
                 )
         return cls(recipe.replay.max_staleness, batch, learns, recipe.oldest_replica)
 
-    def bound(self, player: Player, turn: Turn | None = None) -> int:
-        """Games of a learning player that may be in flight or wait."""
+    def bound(self, player: Player, steps_left: int | None = None) -> int:
+        """Games of a learning player that may be in flight or wait. `steps_left`: that it can still learn; None: enough."""
         batches = self.max_staleness + 1 - self.oldest_replica
-        return self._batch[player] * (batches if turn is None else min(batches, turn.steps_left))
+        return self._batch[player] * (batches if steps_left is None else min(batches, steps_left))
 
     def admit(self, state: AdmissionState) -> Admission:
         """Games that may start now, on top of those open."""
@@ -130,14 +133,20 @@ class AdmissionRule:
         active = [turn.player] if turn else [p for p in self._learns if p not in state.finished]
         if not active:
             return Admission(0, "admitting 0: every learner has taken its last step")
-        room = {p: self.bound(p, turn) - state.unlearned[p] - state.open_games for p in active}
+        steps = {turn.player: turn.steps_left} if turn else state.steps_left
+        bound = {p: self.bound(p, steps.get(p)) for p in active}
+        room = {p: bound[p] - state.unlearned[p] - state.open_games for p in active}
         tightest = min(active, key=lambda p: room[p])
         games = max(0, room[tightest])
         flying = f" and {state.open_games} in flight" if state.open_games else ""
         spread = f" with replicas up to {self.oldest_replica} behind" if self.oldest_replica else ""
-        left = f" with {turn.steps_left} steps of its turn left" if turn else ""
+        left = ""
+        if turn:
+            left = f" with {turn.steps_left} steps of its turn left"
+        elif bound[tightest] < self.bound(tightest):
+            left = f" with {steps[tightest]} steps of the run left"
         return Admission(
             games,
             f"admitting {games}: {tightest} has {state.unlearned[tightest]} unlearned games{flying} of "
-            f"{self.bound(tightest, turn)} allowed at staleness {self.max_staleness}{spread}{left}",
+            f"{bound[tightest]} allowed at staleness {self.max_staleness}{spread}{left}",
         )

@@ -64,6 +64,10 @@ class Roster:
         done = {p: t.executed for p, t in tables.items()}
         return Standing(done, frozenset(p for p, t in tables.items() if t.finished or done[p] >= self._steps))
 
+    def steps_left(self, standing: Standing) -> dict[Player, int]:
+        """Steps that each learning player has not executed yet; those that are finished left out."""
+        return {p: self._steps - standing.executed[p] for p in self.learns if p not in standing.finished}
+
     def turn(self, standing: Standing) -> Turn | None:
         """Whose turn it is; None where nobody takes turns, or all are done."""
         every, done = self._every, standing.executed

@@ -40,6 +40,7 @@ def play(synchronous: bool) -> tuple[float, int]:
     """Seconds from the first deal to the last learner step, and the highest staleness learned."""
     recipe = recipe_of(
         synchronous=synchronous,
+        run={"steps": STEPS},
         game={"in_flight": 512},
         learners={p: {"batch_games": GAMES} for p in ("attacker", "defender")},
     )

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from protocol.channel import Address
+from protocol.link import Reachable
 from protocol.randomness import derive_seed
 from protocol.recipe import Recipe, parse_recipe
-from protocol.roles import Category, Player
+from protocol.roles import Category
 from protocol.types import Ask, Completion, JudgeRequest, Seed, Verdict
 
 SIGMA = 0.4  # of the logarithm of a duration: the longest of a hundred takes 2.5 times as long as the median
@@ -47,6 +49,7 @@ class StubHost:
         self._places = {r: [asyncio.Semaphore(s.slots) for _ in range(s.count)] for r, s in specs.items()}
         self._versions: dict[str, int] = dict.fromkeys(specs, 0)
         self._busy_s: dict[str, float] = dict.fromkeys(specs, 0.0)
+        self._stubs: dict[tuple[str, int], _Stub] = {}
 
     async def set_version(self, role: str, version: int) -> None:
         """What the role's stubs serve from now on."""
@@ -56,11 +59,15 @@ class StubHost:
         """Seconds of places held so far, by role."""
         return dict(self._busy_s)
 
-    async def generate(self, role: Player, which: int, ask: Ask) -> list[Completion]:
-        return list(await asyncio.gather(*(self._sample(role, which, seed) for seed in ask.seeds)))
+    async def channel(self, role: str, which: int) -> Address:
+        """Where that stub can be asked."""
+        if (role, which) not in self._stubs:
+            self._stubs[role, which] = _Stub(self, role, which)
+        return await self._stubs[role, which].listen("127.0.0.1")
 
-    async def judge(self, role: str, which: int, requests: Sequence[JudgeRequest]) -> list[Verdict]:
-        return list(await asyncio.gather(*(self._verdict(role, which, request) for request in requests)))
+    async def hold(self, wait_s: float) -> None:
+        """Lasts so long."""
+        await asyncio.sleep(wait_s)
 
     async def _hold(self, role: str, which: int, seed: int) -> None:
         seconds = duration(seed, self._specs[role].seconds)
@@ -69,7 +76,7 @@ class StubHost:
                 await asyncio.sleep(seconds)
         self._busy_s[role] += seconds
 
-    async def _sample(self, role: Player, which: int, seed: int) -> Completion:
+    async def sample(self, role: str, which: int, seed: int) -> Completion:
         first = self._versions[role]
         await self._hold(role, which, seed)
         n = self._specs[role].tokens
@@ -78,7 +85,7 @@ class StubHost:
         text = f"<think>{said}</think><prompt>{said}</prompt>" if role == "attacker" else said
         return Completion(tuple(range(48)), ids, (-0.5,) * n, text, "stop", first, self._versions[role])
 
-    async def _verdict(self, role: str, which: int, request: JudgeRequest) -> Verdict:
+    async def verdict(self, role: str, which: int, request: JudgeRequest) -> Verdict:
         await self._hold(role, which, request.seed)
         rubric = f"stub/{request.criterion}@1"
         if request.criterion == "faithfulness":
@@ -87,20 +94,38 @@ class StubHost:
         return Verdict("stub", rubric, scores=scores)
 
 
-class _Call:
-    def __init__(self, host: Any, method: str, role: str, which: int) -> None:
-        self._host, self._method, self._role, self._which = host, method, role, which
+class _Stub(Reachable):
+    """One stub of a host, with a channel of its own as a worker has."""
 
-    def remote(self, argument: Any) -> Any:
-        return getattr(self._host, self._method).remote(self._role, self._which, argument)
+    DIRECT = ("generate", "judge")
+
+    def __init__(self, host: StubHost, role: str, which: int) -> None:
+        self._host, self._role, self._which = host, role, which
+
+    async def generate(self, ask: Ask) -> list[Completion]:
+        return list(await asyncio.gather(*(self._host.sample(self._role, self._which, seed) for seed in ask.seeds)))
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        return list(await asyncio.gather(*(self._host.verdict(self._role, self._which, r) for r in requests)))
+
+
+class _Method:
+    def __init__(self, host: Any, name: str, *place: Any) -> None:
+        self._host, self._name, self._place = host, name, place
+
+    def options(self, **options: Any) -> "_Method":
+        return self
+
+    def remote(self, *arguments: Any) -> Any:
+        return getattr(self._host, self._name).remote(*self._place, *arguments)
 
 
 class StubHandle:
-    """Stands for a worker's handle: `generate.remote(ask)` and `judge.remote(requests)` go to the host."""
+    """Stands for a worker's handle: `channel.remote()` and `hold.remote(seconds)` go to the host."""
 
     def __init__(self, host: Any, role: str, which: int) -> None:
-        self.generate = _Call(host, "generate", role, which)
-        self.judge = _Call(host, "judge", role, which)
+        self.channel = _Method(host, "channel", role, which)
+        self.hold = _Method(host, "hold")
 
 
 def seeds(n: int = 512) -> list[Seed]:

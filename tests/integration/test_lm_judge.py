@@ -118,11 +118,7 @@ class PatientWorker(JudgeWorker):
     """The real worker, willing to say which process is its engine's."""
 
     async def engine_pid(self) -> int:
-        (core,) = (
-            p
-            for p in psutil.Process().children(recursive=True)
-            if "EngineCore" in p.name() or "EngineCore" in str(p.cmdline())
-        )
+        core = max(psutil.Process().children(recursive=True), key=lambda p: p.memory_info().rss)  # the other one tracks
         return core.pid
 
 

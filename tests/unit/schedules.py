@@ -106,7 +106,11 @@ class World:
         standing = self.roster.standing(self.tables)
         turn = self.roster.turn(standing)
         state = AdmissionState(
-            self.dealer.open_games, {p: t.unlearned for p, t in self.tables.items()}, standing.finished, turn
+            self.dealer.open_games,
+            {p: t.unlearned for p, t in self.tables.items()},
+            standing.finished,
+            turn,
+            self.roster.steps_left(standing),
         )
         admission, open_before = self.rule.admit(state), self.dealer.open_games
         if self.pressure is not None:
@@ -122,8 +126,8 @@ class World:
             if not lose_reply:
                 mine.setdefault(deal.game_id, Playing())
         if games:
-            for p in [turn.player] if turn else [p for p in self.learns if p not in standing.finished]:
-                bound = self.bound[p] if turn is None else min(self.bound[p], turn.steps_left * getattr(self.s, p))
+            for p, left in ({turn.player: turn.steps_left} if turn else state.steps_left).items():
+                bound = min(self.bound[p], left * getattr(self.s, p))
                 assert self.dealer.open_games + self.tables[p].unlearned <= bound, "more games than the bound"
         return games > 0 or bool(taken_back)
 

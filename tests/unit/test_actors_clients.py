@@ -7,28 +7,33 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from actors import clients
 from actors.clients import RemoteGenerator
 from actors.errors import GenerationDeadline, PromptTooLong, WorkerBroken
+from protocol.channel import Lost
 from protocol.recipe import GenerationConfig
 from protocol.types import Ask, Sampling
+from tests.unit.direct import DirectHandle
 
 ASK = Ask("a", ({"role": "user", "content": "x"},), (1,), Sampling(1.0, 1.0, 8))
 CONFIG = GenerationConfig(deadline_s=2.0)
 
 
-class FakeHandle:
-    """`handle.generate.remote(ask)` as Ray has it. Each call runs the next of `plays`, the last one for ever."""
+class FakeHandle(DirectHandle):
+    """Each call of `generate` runs the next of `plays`, the last one for ever."""
 
     def __init__(self, *plays: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__()
         self.plays = list(plays)
-        self.calls = 0
-        self.generate = self
+        self.calls = self.cancelled = 0
 
-    def remote(self, ask: Ask) -> Awaitable[Any]:
+    async def generate(self, ask: Ask) -> Any:
         self.calls += 1
         play = self.plays.pop(0) if len(self.plays) > 1 else self.plays[0]
-        return asyncio.ensure_future(play())
+        try:
+            return await play()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
 
 
 async def answers() -> list[str]:
@@ -51,11 +56,10 @@ async def slow() -> list[str]:
     return ["completion"]
 
 
-@pytest.fixture
-def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    seen: list[Any] = []
-    monkeypatch.setattr(clients.ray, "cancel", seen.append)
-    return seen
+def dead(error: Exception) -> FakeHandle:
+    handle = FakeHandle(answers)
+    handle.dead = error
+    return handle
 
 
 async def test_asks_spread_over_the_workers() -> None:
@@ -65,7 +69,7 @@ async def test_asks_spread_over_the_workers() -> None:
     assert [w.calls for w in workers] == [3, 3, 3]
 
 
-async def test_a_busy_worker_is_passed_over(cancelled: list[Any]) -> None:
+async def test_a_busy_worker_is_passed_over() -> None:
     stuck, free = FakeHandle(hangs), FakeHandle(answers)
     remote = RemoteGenerator([stuck, free], CONFIG)
     first = asyncio.create_task(remote.generate(ASK))
@@ -76,12 +80,12 @@ async def test_a_busy_worker_is_passed_over(cancelled: list[Any]) -> None:
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert len(cancelled) == 1  # nobody waits for it, so the engine is told
+    async with asyncio.timeout(5):
+        while not stuck.cancelled:  # noqa: ASYNC110  # nobody waits for it, so the engine is told
+            await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize(
-    "error", [ActorDiedError(), ActorUnavailableError("gone", b"0" * 16), WorkerBroken("half loaded")]
-)
+@pytest.mark.parametrize("error", [WorkerBroken("half loaded"), Lost("the connection ended")])
 async def test_a_lost_worker_is_asked_again_or_another_in_its_place(error: Exception) -> None:
     lost, other = FakeHandle(raises(error)), FakeHandle(answers)
     remote = RemoteGenerator([lost, other], CONFIG)
@@ -93,9 +97,32 @@ async def test_a_lost_worker_is_asked_again_or_another_in_its_place(error: Excep
     assert back.calls == 2
 
 
-@pytest.mark.parametrize("play", [hangs, raises(ActorDiedError())], ids=["hangs", "stays dead"])
-async def test_no_answer_ends_at_the_deadline(play: Callable[[], Awaitable[Any]], cancelled: list[Any]) -> None:
-    remote = RemoteGenerator([FakeHandle(play)], GenerationConfig(deadline_s=0.5))
+@pytest.mark.parametrize("error", [ActorDiedError(), ActorUnavailableError("gone", b"0" * 16)])
+async def test_a_worker_that_ray_cannot_find_is_asked_again_or_another_in_its_place(error: Exception) -> None:
+    lost, other = dead(error), FakeHandle(answers)
+    remote = RemoteGenerator([lost, other], CONFIG)
+    assert await remote.generate(ASK) == ["completion"]
+    assert (lost.found, other.calls, remote.retries) == (1, 1, 1)
+
+    asyncio.get_running_loop().call_later(0.1, lost.come_back)
+    assert await RemoteGenerator([lost], CONFIG).generate(ASK) == ["completion"]
+
+
+async def test_a_worker_that_dies_over_an_ask_is_asked_again_when_it_is_back() -> None:
+    worker = FakeHandle(hangs, answers)
+    remote = RemoteGenerator([worker], CONFIG)
+    asked = asyncio.create_task(remote.generate(ASK))
+    async with asyncio.timeout(5):
+        while not worker.calls:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    worker.die(ActorDiedError())
+    asyncio.get_running_loop().call_later(0.1, worker.come_back)
+    assert await asked == ["completion"]
+
+
+@pytest.mark.parametrize("handle", [lambda: FakeHandle(hangs), lambda: dead(ActorDiedError())], ids=["hangs", "dead"])
+async def test_no_answer_ends_at_the_deadline(handle: Callable[[], FakeHandle]) -> None:
+    remote = RemoteGenerator([handle()], GenerationConfig(deadline_s=0.5))
     async with asyncio.timeout(2.0):
         with pytest.raises(GenerationDeadline, match=r"deadline_s 0\.5"):
             await remote.generate(ASK)

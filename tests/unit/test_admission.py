@@ -37,6 +37,16 @@ def test_the_reason_names_the_side_the_count_and_the_limit() -> None:
     )
 
 
+def test_what_comes_after_the_last_step_is_not_played() -> None:
+    last = AdmissionState(10, {"attacker": 40, "defender": 32}, steps_left={"attacker": 2, "defender": 1})
+    assert rule().admit(last).games == 0  # one batch is all that the defender can still learn, and it has it
+    assert rule().admit(last).why == (
+        "admitting 0: defender has 32 unlearned games and 10 in flight of 32 allowed at staleness 2 with 1 steps of the run left"
+    )
+    early = AdmissionState(10, {"attacker": 40, "defender": 32}, steps_left={"attacker": 3, "defender": 3})
+    assert rule().admit(early).why.endswith("of 96 allowed at staleness 2")
+
+
 def test_synchronous_admits_one_batch_and_past_policies_take_their_age_off_the_bound() -> None:
     synchronous = AdmissionRule.from_recipe(parse_recipe({"synchronous": True}))
     assert synchronous.bound("attacker") == 64

@@ -13,6 +13,7 @@ from judge.pool import AVOID_MAX_S, AVOID_S, JudgePool, LeastLoaded
 from judge.worker import JudgeWorker
 from protocol.recipe import JudgeConfig
 from protocol.types import JudgeRequest, Verdict
+from tests.unit.direct import DirectHandle
 
 Answer = Callable[[Sequence[JudgeRequest]], list[Verdict]]
 REQUESTS = [JudgeRequest("compliance", "benign", "fix a bike", (f"reply {k}",), seed=10 * k) for k in range(3)]
@@ -38,19 +39,24 @@ class FakePulse:
         return {}
 
 
-class FakeHandle:
-    """What the pool sees of a Ray actor: `handle.judge.remote(requests)` gives an awaitable."""
+class FakeHandle(DirectHandle):
+    """What the pool sees of a Ray actor: it finds it, is answered by it, and may ask whether it lives."""
 
     def __init__(self, *answers: Answer, delay_s: float = 0.0) -> None:
+        super().__init__()
         self.answers, self.delay_s = list(answers), delay_s
         self.calls: list[list[JudgeRequest]] = []
-        self.judge = self
+        self.cancelled = 0
         self.stats = FakePulse()
 
-    async def remote(self, requests: list[JudgeRequest]) -> list[Verdict]:
+    async def judge(self, requests: list[JudgeRequest]) -> list[Verdict]:
         self.calls.append(requests)
         answer = self.answers[min(len(self.calls), len(self.answers)) - 1]
-        await asyncio.sleep(self.delay_s)
+        try:
+            await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         return answer(requests)
 
 
@@ -92,9 +98,11 @@ async def test_a_restarted_worker_is_asked_again() -> None:
 
 
 async def test_a_hung_worker_is_left_at_the_deadline() -> None:
-    judges = pool(FakeHandle(ok, delay_s=30.0), FakeHandle(ok), deadline_s=0.05)
+    hung = FakeHandle(ok, delay_s=30.0)
+    judges = pool(hung, FakeHandle(ok), deadline_s=0.05)
     assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
     assert judges.stats()["calls_failed"] == 1
+    assert hung.cancelled == 1  # nobody waits for it any more
 
 
 class Endpoint(FakeHandle):
@@ -102,13 +110,13 @@ class Endpoint(FakeHandle):
 
     most = now = 0
 
-    async def remote(self, requests: list[JudgeRequest]) -> list[Verdict]:
+    async def judge(self, requests: list[JudgeRequest]) -> list[Verdict]:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
             self.turn = getattr(self, "turn", asyncio.Lock())
             async with self.turn:
-                return await super().remote(requests)
+                return await super().judge(requests)
         finally:
             self.now -= 1
 
@@ -132,7 +140,7 @@ async def test_an_endpoints_worker_that_hangs_is_left_all_the_same() -> None:
 
 async def test_an_endpoints_worker_that_dies_while_it_is_waited_for_is_noticed() -> None:
     class Dying(FakeHandle):
-        async def remote(self, requests: list[JudgeRequest]) -> list[Verdict]:
+        async def judge(self, requests: list[JudgeRequest]) -> list[Verdict]:
             await asyncio.sleep(0.03)
             raise RayError("died")
 
