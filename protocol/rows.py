@@ -4,12 +4,15 @@ DPO, IPO and GRPO all read it. The schema's number is written into the file's me
 words. Texts are stored so that a person can read a run; nothing here is ever logged.
 """
 
+import struct
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
 
 import pyarrow as pa
 
 from protocol.errors import UserError
-from protocol.types import Group, Item, Preference
+from protocol.types import Group
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = b"advgame.replay.schema"
@@ -57,54 +60,76 @@ SCHEMA = pa.schema(
 )
 
 
-def _item(item: Item) -> dict[str, object]:
-    c = item.completion
-    return {
-        "token_ids": c.token_ids,
-        "logprobs": c.logprobs,
-        "state": item.state,
-        "reward": item.reward,
-        "first_version": c.first_version,
-        "last_version": c.last_version,
-        "text": c.text,
-    }
-
-
-def _preference(p: Preference) -> dict[str, object]:
-    swapped_i, swapped_j = p.swapped if p.swapped is not None else (None, None)
-    return {
-        "i": p.i,
-        "j": p.j,
-        "forward_i": p.forward[0],
-        "forward_j": p.forward[1],
-        "swapped_i": swapped_i,
-        "swapped_j": swapped_j,
-        "winner": p.winner,
-        "agreed": p.agreed,
-    }
-
-
 def to_batch(groups: Sequence[Group]) -> pa.RecordBatch:
     """Groups as a record batch of `SCHEMA`, one row each, in order."""
-    rows = [
-        {
-            "row_id": g.row_id,
-            "game_id": g.game_id,
-            "player": g.player,
-            "seed_id": g.seed_id,
-            "category": g.category,
-            "version": g.version,
-            "opponent_version": g.opponent_version,
-            "judge_id": g.verdicts[0].judge_id if g.verdicts else "",
-            "rubrics": sorted({v.rubric for v in g.verdicts}),
-            "prompt_ids": g.items[0].completion.prompt_ids,
-            "items": [_item(item) for item in g.items],
-            "preferences": [_preference(p) for p in g.preferences],
-            "verdicts": [v.raw for v in g.verdicts],
-        }
-        for g in groups
-    ]
-    return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+    items = [item for g in groups for item in g.items]
+    completions = [item.completion for item in items]
+    preferences = [p for g in groups for p in g.preferences]
+    columns = {
+        "row_id": [g.row_id for g in groups],
+        "game_id": [g.game_id for g in groups],
+        "player": [g.player for g in groups],
+        "seed_id": [g.seed_id for g in groups],
+        "category": [g.category for g in groups],
+        "version": [g.version for g in groups],
+        "opponent_version": [g.opponent_version for g in groups],
+        "judge_id": [g.verdicts[0].judge_id if g.verdicts else "" for g in groups],
+        "rubrics": [sorted({v.rubric for v in g.verdicts}) for g in groups],
+        "prompt_ids": _numbers("i", pa.int32(), [g.items[0].completion.prompt_ids for g in groups]),
+        "items": _lists(
+            [len(g.items) for g in groups],
+            _structs(
+                ITEM,
+                {
+                    "token_ids": _numbers("i", pa.int32(), [c.token_ids for c in completions]),
+                    "logprobs": _numbers("f", pa.float32(), [c.logprobs for c in completions]),
+                    "state": [item.state for item in items],
+                    "reward": [item.reward for item in items],
+                    "first_version": [c.first_version for c in completions],
+                    "last_version": [c.last_version for c in completions],
+                    "text": [c.text for c in completions],
+                },
+            ),
+        ),
+        "preferences": _lists(
+            [len(g.preferences) for g in groups],
+            _structs(
+                PREFERENCE,
+                {
+                    "i": [p.i for p in preferences],
+                    "j": [p.j for p in preferences],
+                    "forward_i": [p.forward[0] for p in preferences],
+                    "forward_j": [p.forward[1] for p in preferences],
+                    "swapped_i": [None if p.swapped is None else p.swapped[0] for p in preferences],
+                    "swapped_j": [None if p.swapped is None else p.swapped[1] for p in preferences],
+                    "winner": [p.winner for p in preferences],
+                    "agreed": [p.agreed for p in preferences],
+                },
+            ),
+        ),
+        "verdicts": [[v.raw for v in g.verdicts] for g in groups],
+    }
+    return pa.RecordBatch.from_arrays([_array(columns[f.name], f.type) for f in SCHEMA], schema=SCHEMA)
+
+
+def _array(values: Any, of: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, of)
+
+
+def _structs(of: pa.StructType, columns: dict[str, Any]) -> pa.StructArray:
+    fields = list(of)
+    return pa.StructArray.from_arrays([_array(columns[f.name], f.type) for f in fields], fields=fields)
+
+
+def _lists(lengths: Sequence[int], values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array([0, *accumulate(lengths)], pa.int32()), values)
+
+
+def _numbers(code: str, of: pa.DataType, rows: Sequence[Sequence[float]]) -> pa.ListArray:
+    """Lists of numbers, through `struct`: it takes 7 ns a number, Arrow's own reading of Python's numbers 15 to 20."""
+    lengths = [len(row) for row in rows]
+    packed = b"".join([struct.pack(f"{n}{code}", *row) for n, row in zip(lengths, rows, strict=True)])
+    return _lists(lengths, pa.Array.from_buffers(of, sum(lengths), [None, pa.py_buffer(packed)]))
 
 
 def check_schema(schema: pa.Schema, where: str) -> None:

@@ -123,20 +123,21 @@ class ReplayBuffer:
                 fresh[record.game_id] = record
         for player in PLAYERS:
             self._store(player, list(fresh.values()))
-        for record in fresh.values():
-            event = finish_event(record, self._alarm.can_rise)
-            self._journal.append(event)
+        standing = self._roster.standing(self._tables)  # finishing games executes no step
+        refused = {p: self._roster.refusal(p, standing) for p in PLAYERS}
+        events = [finish_event(record, self._alarm.can_rise) for record in fresh.values()]
+        self._journal.append(*events)
+        for record, event in zip(fresh.values(), events, strict=True):
             self._dealer.finish(record.game_id)
             self._tally.add_game(event)
             self._note_alarm(
                 self._alarm.finished(record.game_id, record.verdicts, record.verdicts_failed, time.monotonic())
             )
             rows = self._set_aside.pop(record.game_id, _NOTHING)
-            standing = self._roster.standing(self._tables)
             for player in PLAYERS:
-                refused = self._roster.refusal(player, standing)
-                category = record.seed.category
-                self._tables[player].append(record.game_id, rows[player], refused, event["spoilt"], category)
+                self._tables[player].append(
+                    record.game_id, rows[player], refused[player], event["spoilt"], record.seed.category
+                )
         for player in PLAYERS:
             self._note_evicted(player, "capacity", self._tables[player].trim())
         self._changed.notify()

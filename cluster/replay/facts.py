@@ -11,6 +11,7 @@ from protocol.roles import Category
 from protocol.types import Preference
 
 Loss = Literal["dpo", "ipo", "grpo"]
+_UNREAD = (0.0, 0.0)  # `pick_pair` reads who won, not by how much; the scores stay on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,30 +32,27 @@ def read_facts(batch: pa.RecordBatch, loss: Loss) -> list[RowFacts]:
     Args:
         loss: the player's. DPO and IPO need a pair (else `tie` or `no_pair`), GRPO a reward (else `no_reward`).
     """
-    items = batch.column("items")
+    items, compared = batch.column("items"), batch.column("preferences")
     rewards = pa.ListArray.from_arrays(items.offsets, items.values.field("reward")).to_pylist()
-    columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "version", "category", "preferences"))
-    return [
-        RowFacts(row_id, game_id, version, category, _unlearnable(row_rewards, prefs, loss), _mean(row_rewards))
-        for row_id, game_id, version, category, prefs, row_rewards in zip(*columns, rewards, strict=True)
-    ]
+    # By columns, and only those that say who won: a preference as a whole costs more to read than all the rest of the row.
+    i, j, winner = (compared.values.field(name).to_pylist() for name in ("i", "j", "winner"))
+    ends = compared.offsets.to_pylist()
+    columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "version", "category"))
+    facts = []
+    for (row_id, game_id, version, category), known, start, end in zip(
+        zip(*columns, strict=True), rewards, ends[:-1], ends[1:], strict=True
+    ):
+        pairs = [Preference(i[k], j[k], _UNREAD, None, winner[k], True) for k in range(start, end)]
+        facts.append(RowFacts(row_id, game_id, version, category, _unlearnable(known, pairs, loss), _mean(known)))
+    return facts
 
 
-def _unlearnable(
-    rewards: list[float | None], preferences: list[dict[str, int | float | None]], loss: Loss
-) -> str | None:
+def _unlearnable(rewards: list[float | None], preferences: list[Preference], loss: Loss) -> str | None:
     if loss == "grpo":
         return None if any(r is not None for r in rewards) else "no_reward"
-    # pick_pair reads who won, not by how much; the scores stay on disk.
-    compared = [Preference(int(p["i"] or 0), int(p["j"] or 0), (0.0, 0.0), None, _winner(p), True) for p in preferences]
-    if pick_pair(rewards, compared) is not None:
+    if pick_pair(rewards, preferences) is not None:
         return None
     return "tie" if sum(r is not None for r in rewards) >= 2 else "no_pair"
-
-
-def _winner(preference: dict[str, int | float | None]) -> int | None:
-    winner = preference["winner"]
-    return None if winner is None else int(winner)
 
 
 def _mean(rewards: list[float | None]) -> float | None:

@@ -1,11 +1,11 @@
 """Which of the waiting games a step gets, and which go first when there are too many: `replay.sampler`, `.remover`, `.balanced`.
 
-Pure functions of the waiting games, in the order in which they arrived, and a seed: a restart or another rank decides alike, and
+Pure functions of the waiting games, in the order in which they were dealt, and a seed: a restart or another rank decides alike, and
 the journal writes down what was decided.
 
 | order | a step gets (`sampler`) | goes first at the capacity (`remover`) |
 |---|---|---|
-| `fifo` | the oldest games | the oldest games |
+| `fifo` | the games dealt first | the games dealt first |
 | `uniform` | games at random | games at random |
 | `freshest` | games of the newest versions | games of the newest versions |
 
@@ -60,7 +60,7 @@ class Selection:
         return cls(replay.sampler, replay.remover, replay.balanced, seed)
 
     def sample(self, units: Sequence[U], games: int, step: int, slack: Sequence[int | None]) -> list[U]:
-        """The games of a step, in the order in which they arrived.
+        """The games of a step, in the order in which they were dealt.
 
         Args:
             units: the waiting games in that order, `games` of them at least.
@@ -103,7 +103,7 @@ def _balanced(ranked: Sequence[Waiting], games: int, slack: Sequence[int | None]
     needs = {k: need - len(chosen) for k, need in _needs(games, slack).items()}
     limit: int | None = None
     while len(chosen) < games:
-        tight = next((k for k, need in needs.items() if need >= games - len(chosen)), None)
+        tight = next((k for k, need in needs.items() if need >= games - len(chosen)), None) if needs else None
         if tight is not None and tight != limit:  # from here on only games that can wait for no longer
             limit = tight
             queues = {c: deque(p for p in queue if _count(tight, (slack[p],))) for c, queue in queues.items()}
@@ -111,7 +111,8 @@ def _balanced(ranked: Sequence[Waiting], games: int, slack: Sequence[int | None]
         place = queues[category].popleft()
         chosen.add(place)
         shares[category] += 1
-        needs = {k: need - _count(k, (slack[place],)) for k, need in needs.items()}
+        if needs:
+            needs = {k: need - _count(k, (slack[place],)) for k, need in needs.items()}
     return chosen
 
 

@@ -46,14 +46,13 @@ class Row(Generic[P]):
 
 @dataclass(slots=True)
 class Unit(Generic[P]):
-    """A finished game: its place in the queue and those of its rows that are of use.
+    """A finished game and those of its rows that are of use.
 
     `version` is the oldest of all the rows that it gave, None if it gave none. `category` is its seed's; None where older runs
     did not write it down.
     """
 
     game_id: int
-    order: int
     version: int | None
     rows: list[Row[P]]
     category: Category | None = None
@@ -185,7 +184,8 @@ class Table(Generic[P]):
             return False
         self._known.add(game_id)
         self.appended += len(rows)
-        self.version = max([self.version, *(row.version for row in rows)])
+        versions = [row.version for row in rows]
+        self.version = max(self.version, *versions) if versions else self.version
         refused = "finished" if self.finished else refused
         if refused is None and spoilt and all(row.unlearnable for row in rows):
             refused = "judge_failed"
@@ -197,9 +197,10 @@ class Table(Generic[P]):
             else:
                 self._evict(row, reason)
         if refused is None:
-            oldest = min((row.version for row in rows), default=None)
-            self._free[game_id] = Unit(game_id, len(self._known), oldest, useful, category)
-            self._game_of.update({row.row_id: game_id for row in useful})
+            oldest = min(versions, default=None)
+            self._free[game_id] = Unit(game_id, oldest, useful, category)
+            for row in useful:
+                self._game_of[row.row_id] = game_id
         return True
 
     def trim(self) -> list[int]:
@@ -207,7 +208,7 @@ class Table(Generic[P]):
         over: list[int] = []
         rows = self.free
         if rows > self.capacity:
-            for unit in self._selection.removal([u for u in self._free.values() if u.rows], len(self._known)):
+            for unit in self._selection.removal([u for u in self._queue() if u.rows], len(self._known)):
                 if rows <= self.capacity:
                     break
                 over.append(unit.game_id)
@@ -276,7 +277,7 @@ class Table(Generic[P]):
         self.drop(stale, "stale")
         if self.free_games < games:
             return LeaseOutcome(None, tuple(stale))
-        units = list(self._free.values())
+        units = self._queue()
         slack = [None if u.version is None else self.max_staleness - (version - u.version) for u in units]
         chosen = self._selection.sample(units, games, step, slack)
         self._take(step, version, [unit.game_id for unit in chosen])
@@ -299,14 +300,13 @@ class Table(Generic[P]):
             self._learned_staleness_max = max([self._learned_staleness_max, *lease.staleness])
 
     def rewind(self, step: int) -> int:
-        """Returns the games of step `step` and later to the queue, in their old places; the learner is not finished.
+        """Returns the games of step `step` and later to the queue; the learner is not finished.
 
         Returns:
             How many games came back.
         """
         back = [unit for s in list(self._leases) if s >= step for unit in self._leases.pop(s).units]
-        queue = sorted([*self._free.values(), *back], key=lambda unit: unit.order)
-        self._free = {unit.game_id: unit for unit in queue}
+        self._free.update({unit.game_id: unit for unit in back})
         self._game_of.update({row.row_id: unit.game_id for unit in back for row in unit.rows})
         self._acknowledged = min(self._acknowledged, step)
         self._asked = step
@@ -322,6 +322,13 @@ class Table(Generic[P]):
         """A crash lost rows of which nobody had been told."""
         self.lost += rows
         self.lost_at_least |= at_least
+
+    def _queue(self) -> list[Unit[P]]:
+        """The waiting games in the order in which they were dealt, whenever they finished.
+
+        A slow game does not start to wait all over again when it comes: by then it is the one that can wait the least.
+        """
+        return sorted(self._free.values(), key=lambda unit: unit.game_id)
 
     def _evict(self, row: Row[P], reason: str) -> None:
         self.evicted[reason] += 1

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from protocol.recipe.sections import NonNegative, Positive, Section
 
-Order = Literal["fifo", "uniform", "freshest"]  # oldest game first | at random | newest versions first
+Order = Literal["fifo", "uniform", "freshest"]  # first dealt first | at random | newest versions first
 
 
 class ReplayConfig(Section):

@@ -31,6 +31,15 @@ def test_a_step_gets_the_oldest_games_and_only_a_whole_batch() -> None:
     assert ids(t, 1, 1, 2) is None and t.free_games == 1
 
 
+def test_a_slow_game_is_learned_before_those_that_were_dealt_after_it() -> None:
+    t = table(staleness=1)
+    for game_id in (2, 3, 4, 1):
+        add(t, game_id, version=0 if game_id == 1 else 1)
+    assert ids(t, 0, 1, 2) == ["1/0", "2/0"]
+    assert ids(t, 1, 2, 2) == ["3/0", "4/0"]
+    assert t.evicted == {}
+
+
 def test_every_rank_gets_the_same_batch_whatever_came_meanwhile() -> None:
     t = table()
     for game_id in range(4):

@@ -1,0 +1,107 @@
+"""`to_batch` builds by columns; row by row, as Arrow reads Python's dictionaries, it must come to the same."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.rows import SCHEMA, to_batch
+from protocol.types import Completion, Group, Item, Preference, Verdict
+
+INT32 = st.integers(-(2**31), 2**31 - 1)
+SINGLE = st.floats(allow_nan=False, width=32)
+TEXT = st.text(max_size=8)
+SCORES = st.tuples(SINGLE, SINGLE)
+
+
+@st.composite
+def items(draw: Any) -> Item:
+    ids = draw(st.lists(INT32, max_size=5))
+    logprobs = draw(st.lists(SINGLE, min_size=len(ids), max_size=len(ids)))
+    versions = draw(st.integers(0, 2**31 - 1)), draw(st.integers(0, 2**31 - 1))
+    prompt = tuple(draw(st.lists(INT32, max_size=3)))
+    made = Completion(prompt, tuple(ids), tuple(logprobs), draw(TEXT), "stop", *versions)
+    return Item(made, draw(TEXT), draw(st.none() | SINGLE), draw(st.none() | TEXT))
+
+
+PREFERENCES = st.builds(
+    Preference,
+    st.integers(0, 99),
+    st.integers(0, 99),
+    SCORES,
+    st.none() | SCORES,
+    st.none() | st.integers(0, 99),
+    st.booleans(),
+)
+VERDICTS = st.builds(Verdict, TEXT, TEXT, failure=TEXT, raw=TEXT)
+GROUPS = st.builds(
+    Group,
+    st.integers(0, 2**63 - 1),
+    st.sampled_from(["attacker", "defender"]),
+    st.integers(0, 9),
+    TEXT,
+    st.sampled_from(["harmful", "benign"]),
+    st.lists(items(), min_size=1, max_size=3).map(tuple),
+    st.lists(PREFERENCES, max_size=3).map(tuple),
+    st.lists(VERDICTS, max_size=3).map(tuple),
+    st.none() | st.integers(0, 2**31 - 1),
+)
+
+
+def row(g: Group) -> dict[str, Any]:
+    return {
+        "row_id": g.row_id,
+        "game_id": g.game_id,
+        "player": g.player,
+        "seed_id": g.seed_id,
+        "category": g.category,
+        "version": g.version,
+        "opponent_version": g.opponent_version,
+        "judge_id": g.verdicts[0].judge_id if g.verdicts else "",
+        "rubrics": sorted({v.rubric for v in g.verdicts}),
+        "prompt_ids": g.items[0].completion.prompt_ids,
+        "items": [
+            {
+                "token_ids": item.completion.token_ids,
+                "logprobs": item.completion.logprobs,
+                "state": item.state,
+                "reward": item.reward,
+                "first_version": item.completion.first_version,
+                "last_version": item.completion.last_version,
+                "text": item.completion.text,
+            }
+            for item in g.items
+        ],
+        "preferences": [
+            {
+                "i": p.i,
+                "j": p.j,
+                "forward_i": p.forward[0],
+                "forward_j": p.forward[1],
+                "swapped_i": None if p.swapped is None else p.swapped[0],
+                "swapped_j": None if p.swapped is None else p.swapped[1],
+                "winner": p.winner,
+                "agreed": p.agreed,
+            }
+            for p in g.preferences
+        ],
+        "verdicts": [v.raw for v in g.verdicts],
+    }
+
+
+@given(st.lists(GROUPS, max_size=4))
+def test_by_columns_it_is_the_same_as_row_by_row(groups: list[Group]) -> None:
+    batch = to_batch(groups)
+    batch.validate(full=True)
+    assert batch.schema.equals(SCHEMA, check_metadata=True)
+    assert batch.equals(pa.RecordBatch.from_pylist([row(g) for g in groups], schema=SCHEMA))
+
+
+def test_numbers_of_numpy_and_those_that_are_none_travel_too() -> None:
+    made = Completion((np.int64(7),), (np.int32(1), 2), (np.float32(-0.5), -math.inf), "t", "stop", 0, 0)  # type: ignore[arg-type]
+    (read,) = to_batch([Group(0, "attacker", 0, "s", "benign", (Item(made, "ok", None),), (), (), None)]).to_pylist()
+    assert (read["prompt_ids"], read["items"][0]["token_ids"]) == ([7], [1, 2])
+    assert read["items"][0]["logprobs"] == [-0.5, -math.inf]
