@@ -26,12 +26,14 @@ Decisions (`lease`, `trim`, `finish`) report what they did, so that the caller c
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from cluster.replay.selectors import Selection
 from protocol.roles import Category
 
 P = TypeVar("P")
+_dealt = attrgetter("game_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +330,7 @@ class Table(Generic[P]):
 
         A slow game does not start to wait all over again when it comes: by then it is the one that can wait the least.
         """
-        return sorted(self._free.values(), key=lambda unit: unit.game_id)
+        return sorted(self._free.values(), key=_dealt)
 
     def _evict(self, row: Row[P], reason: str) -> None:
         self.evicted[reason] += 1
