@@ -16,14 +16,13 @@ it, so that a worker that starts can always be given its version through host me
 Does not own pausing, versions or deadlines (`actors.update`), and does not run in the actor's process.
 """
 
-import contextlib
 import ctypes
 import dataclasses
 import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -123,8 +122,9 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         wanted = {name for name, _ in self.model.named_parameters()}  # a tied lm_head is not among them
         if self.device.type != "cpu":
             initialize_layerwise_reload(self.model)
-        with _more_threads():
             loaded = self.model.load_weights(packed.iterate(buffer, update_info.tensors))
+        else:
+            loaded = _load_side_by_side(self.model, buffer, update_info.tensors)
         missing = wanted - loaded if loaded is not None else set()
         if missing:
             raise RuntimeError(f"the push left {len(missing)} parameters as they were, {min(missing)} among them")
@@ -141,15 +141,26 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
             native.shutdown()
 
 
-@contextlib.contextmanager
-def _more_threads() -> Iterator[None]:
-    """For copies while generation stands still: its threads are few, and one core alone cannot use all of the memory's speed."""
-    usual = torch.get_num_threads()
-    torch.set_num_threads(max(usual, min(LOAD_THREADS, len(os.sched_getaffinity(0)))))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
+def _load_side_by_side(model: Any, buffer: SharedBuffer, tensors: list[dict[str, Any]]) -> set[str] | None:
+    """`model.load_weights` of several parts of the tensors at once, each in a thread of its own.
+
+    While generation stands still its cores are free, but vLLM has bound this process to one of them, and one core alone moves half
+    of what the memory can. So the threads may use what the actor's process may.
+
+    Returns:
+        The names of the parameters that were loaded; None if the model does not say.
+    """
+    cores = os.sched_getaffinity(os.getppid())
+    parts = packed.in_parts(tensors, min(LOAD_THREADS, len(cores)))
+
+    def load(part: Sequence[Mapping[str, Any]]) -> set[str] | None:
+        os.sched_setaffinity(0, cores)  # of this thread alone
+        loaded: set[str] | None = model.load_weights(packed.iterate(buffer, part))
+        return loaded
+
+    with ThreadPoolExecutor(len(parts), thread_name_prefix="load") as threads:
+        loaded = list(threads.map(load, parts))
+    return set().union(*(part for part in loaded if part is not None)) if None not in loaded else None
 
 
 class PlainLoader(DefaultModelLoader):

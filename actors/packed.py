@@ -91,6 +91,17 @@ class Mappings:
         return buffer
 
 
+def in_parts(tensors: Sequence[Mapping[str, Any]], parts: int) -> list[list[Mapping[str, Any]]]:
+    """The tensors in so many lists of about as many bytes each, each in the order that they came in; none is empty."""
+    room = [0] * parts
+    part_of: dict[int, int] = {}
+    for k in sorted(range(len(tensors)), key=lambda k: -tensors[k]["nbytes"]):
+        part_of[k] = room.index(min(room))
+        room[part_of[k]] += tensors[k]["nbytes"]
+    found = [[spec for k, spec in enumerate(tensors) if part_of[k] == part] for part in range(parts)]
+    return [part for part in found if part]
+
+
 def iterate(buffer: SharedBuffer, tensors: Sequence[Mapping[str, Any]]) -> "Iterator[tuple[str, torch.Tensor]]":
     """(name, tensor) without a copy. The tensors keep the mapping alive, and must not be written."""
     import torch

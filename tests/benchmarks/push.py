@@ -13,57 +13,29 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cluster.publisher_client import PublisherSink
 from protocol.recipe import GenerationConfig, PushConfig
 from protocol.types import Ask, Sampling
 from tests.benchmarks.harness import Result, write_results
+from tests.benchmarks.shapes import SHAPES, make_model
 
 WARM_UP, ROUNDS = 3, 5  # the learner's buffers are two, or three while one is still read
 RUNNING = 4  # requests in flight
-QWEN_0_5B = {
-    "vocab_size": 151_936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-}
 CONFIG = GenerationConfig(dtype="bfloat16", max_model_len=1024, kv_cache_gib=0.25, max_num_seqs=8)
 ASK = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=200)
-
-
-def make_model(folder: Path) -> None:
-    """A Qwen2.5-0.5B-shaped folder whose weights are one random block, over and over: drawing each costs a minute."""
-    import torch
-    from transformers import AutoConfig, Qwen2ForCausalLM
-
-    from cluster.random_model import make_random_model
-
-    make_random_model(folder, ["a few words to train a tokenizer on"] * 4, seed=0, max_tokens=2048)
-    config = AutoConfig.from_pretrained(folder)
-    config.update(QWEN_0_5B | {"dtype": "bfloat16", "layer_types": ["full_attention"] * 24})
-    with torch.device("meta"):
-        model = Qwen2ForCausalLM(config).to(torch.bfloat16)
-    model.to_empty(device="cpu")
-    block = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)) * 0.02
-    with torch.no_grad():
-        for parameter in model.parameters():
-            whole = block.repeat(parameter.numel() // len(block) + 1)[: parameter.numel()]
-            parameter.copy_(whole.view(parameter.shape))
-    model.tie_weights()
-    model.save_pretrained(folder)
 
 
 class Learner:
     """The sending half of a learner of one rank."""
 
-    def __init__(self, folder: Path, publisher: Any) -> None:
+    def __init__(self, folder: Path, sink: PublisherSink, device: str = "cpu") -> None:
         import torch
         from safetensors.torch import load_file
 
-        from cluster.publisher_client import PublisherSink
         from learners.buffers import StagingPool
         from learners.publisher import Publisher
 
@@ -71,16 +43,20 @@ class Learner:
             1
         )  # as a learner rank's and an engine's are by default: more wait for each other on two cores
         torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-        self._tensors = load_file(folder / "model.safetensors")
+        files = sorted(folder.glob("*.safetensors"))  # a large model has several
+        self._tensors = {name: t for file in files for name, t in load_file(file, device=device).items()}
         self._shapes = [(name, tuple(tensor.shape)) for name, tensor in self._tensors.items()]
         self._pool = StagingPool()
-        self._sink = PublisherSink(publisher)
+        self._sink = sink
         self._publisher = Publisher(self._sink, self._pool)
         self._version = 0
-        self.staged_s = 0.0
 
-    def push(self) -> float:
-        """Seconds from staging the next version until the worker has said that it serves it."""
+    def nbytes(self) -> int:
+        """Of a version."""
+        return 2 * sum(tensor.numel() for tensor in self._tensors.values())
+
+    def push(self) -> tuple[float, float]:
+        """Seconds from staging the next version until the worker has said that it serves it; and those of the staging alone."""
         from learners import wire
         from learners.buffers import array_of
         from learners.staging import pack
@@ -97,12 +73,12 @@ class Learner:
         began = time.perf_counter()
         checksum = wire.Checksum()
         specs, _ = pack(self._shapes, shards, "bfloat16", room, checksum=checksum)
-        self.staged_s = time.perf_counter() - began
+        staged_s = time.perf_counter() - began
         manifest = WeightManifest("attacker", self._version, specs, wire.total_bytes(specs), "", self._version)
         self._publisher.offer(manifest, taken[0], checksum)
         if not self._sink.wait_delivered("attacker", self._version, 120.0):
             raise RuntimeError(f"version {self._version} was not delivered")
-        return time.perf_counter() - began
+        return time.perf_counter() - began, staged_s
 
     def close(self) -> None:
         self._publisher.close(60.0)
@@ -129,19 +105,21 @@ async def keep_asking(worker: Any, stop: asyncio.Event, k: int) -> int:
     return tokens
 
 
-async def pushes(worker: Any, publisher: Any, learner: Learner, nbytes: int) -> dict[str, list[float]]:
-    """The figures of each counted push."""
-    stop, rooms = asyncio.Event(), list[Any]()
+async def pushes(
+    worker: Any, publisher: Any, push: Callable[[], tuple[float, float]], copy: Callable[[], float]
+) -> dict[str, list[float]]:
+    """The figures of each counted push, and of a copy after each."""
+    stop = asyncio.Event()
     asking = [asyncio.create_task(keep_asking(worker, stop, k)) for k in range(RUNNING)]
     await asyncio.sleep(10)
     found: dict[str, list[float]] = {"push": [], "stall": [], "memcpy": []}
     for number in range(WARM_UP + ROUNDS):
-        delivered = await asyncio.to_thread(learner.push)
+        delivered, staged_s = await asyncio.to_thread(push)
         stats = (await publisher.stats.remote())["players"]["attacker"]["pushes"]
         seconds = delivered - stats["phases"]["verify"]["last_s"]
-        copied = await asyncio.to_thread(memcpy, nbytes, rooms)
+        copied = await asyncio.to_thread(copy)
         last = {name: round(phase["last_s"], 3) for name, phase in stats["phases"].items()}
-        print(f"push {seconds:.3f} s, staged in {learner.staged_s:.3f}, memcpy {copied:.3f}, phases {last}", flush=True)
+        print(f"push {seconds:.3f} s, staged in {staged_s:.3f}, memcpy {copied:.3f}, phases {last}", flush=True)
         if number >= WARM_UP:
             for name, value in (("push", seconds), ("stall", stats["pause_s"]), ("memcpy", copied)):
                 found[name].append(value)
@@ -162,16 +140,16 @@ def measure() -> list[Result]:
 
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
-        make_model(model)
+        make_model(model, SHAPES["0.5B"])
         ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
         publisher = ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100).remote(PushConfig(), 300.0)
         worker = ray.remote(GenerationWorker).options(num_cpus=0, max_concurrency=100)
         worker = worker.remote("attacker", str(model), CONFIG, VersionClient(publisher, "attacker-0"))
         ray.get(publisher.register.remote("attacker", [worker]))
         ray.get(worker.start.remote(), timeout=300)
-        learner = Learner(model, publisher)
-        nbytes = 2 * sum(tensor.numel() for tensor in learner._tensors.values())
-        found = asyncio.run(pushes(worker, publisher, learner, nbytes))
+        learner, rooms = Learner(model, PublisherSink(publisher)), list[Any]()
+        nbytes = learner.nbytes()
+        found = asyncio.run(pushes(worker, publisher, learner.push, lambda: memcpy(nbytes, rooms)))
         learner.close()
         ray.get(worker.shutdown.remote(), timeout=60)
         ray.shutdown()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from actors.errors import WeightsRefused
-from actors.packed import MAPPED, Mappings, check_layout, checksum, copied, iterate, verify
+from actors.packed import MAPPED, Mappings, check_layout, checksum, copied, in_parts, iterate, verify
 from protocol.shared import SharedBuffer, SharedFile
 
 GOOD: dict[str, Any] = {"name": "w", "dtype": "float32", "shape": (2, 3), "offset": 0, "nbytes": 24}
@@ -82,3 +82,13 @@ def test_a_descriptor_that_means_another_file_by_now_is_refused() -> None:
     stale = SharedFile(two.file().path, one.inode, 3)
     with pytest.raises(FileNotFoundError, match="another file"):
         SharedBuffer.open(stale)
+
+
+def test_the_parts_of_a_model_are_about_equal_whole_and_in_order() -> None:
+    tensors = [{"name": str(k), "nbytes": n} for k, n in enumerate((900, 10, 10, 400, 10, 500))]
+    one, other = in_parts(tensors, 2)
+    assert [t["name"] for t in one] == ["0"] + [t["name"] for t in one[1:]]
+    assert sorted(int(t["name"]) for t in (*one, *other)) == [0, 1, 2, 3, 4, 5]
+    assert all(part == sorted(part, key=lambda t: int(t["name"])) for part in (one, other))
+    assert abs(sum(t["nbytes"] for t in one) - sum(t["nbytes"] for t in other)) <= 10
+    assert in_parts(tensors[:2], 4) == [[tensors[0]], [tensors[1]]]
