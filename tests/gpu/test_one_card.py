@@ -1,0 +1,59 @@
+"""A whole run on one card: both players' engines, a judge's, and two learners that push through `ipc`; the recipe for one GPU."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.benchmarks.shapes import SHAPES, make_model
+from tests.e2e.runs import ROOT, Program, check_books, settings, summary_of
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: the recipe for one card was not run"),
+    pytest.mark.timeout(1500),
+]
+STEPS = 4
+
+
+def test_three_engines_and_two_learners_share_a_card(tmp_path: Path) -> None:
+    seeds, model = tmp_path / "seeds.jsonl", tmp_path / "model"
+    texts = [f"how do people usually {verb} a bike?" for verb in ("fix", "paint", "sell", "lock")]
+    seeds.write_text(
+        "".join(json.dumps({"prompt": t, "category": c}) + "\n" for c in ("benign", "harmful") for t in texts)
+    )
+    make_model(model, SHAPES["0.5B"], max_tokens=8192)
+    values = {
+        "seeds.train": seeds,
+        "seeds.heldout": "null",
+        "models.attacker.path": model,
+        "models.defender.path": model,
+        "run.steps": STEPS,
+        # Random weights write no format, so every text counts as an attack, and a judge held to its form prefers one at random.
+        "game.attacker_format": "prompt",
+        "sampling.max_new_tokens": 64,
+        "generation.enforce_eager": "true",
+        "judge.model": model,
+        "judge.structured": "true",
+        "judge.sampling.max_new_tokens": 80,
+        "judge.engine.max_model_len": 8192,
+        "judge.engine.enforce_eager": "true",
+        "judge.engine.gpu_memory_utilization": 0.2,
+    }
+    program = Program("train", str(ROOT / "deploy/recipes/1-gpu.yaml"), *settings(tmp_path, "card", **values))
+    try:
+        assert program.end(1400) == 0, program.output
+        assert not program.processes()
+    finally:
+        program.clean_up()
+    summary = summary_of(tmp_path / "card")
+    check_books(summary)
+    assert summary["status"] == "finished"
+    assert summary["steps"] == {"attacker": STEPS, "defender": STEPS}
+    for player, pushed in summary["push"].items():
+        assert pushed["count"] == STEPS, player
+        assert "send" not in pushed["phases"], f"{player}: versions went through host memory, not ipc"
+    logs = "".join(path.read_text() for path in (tmp_path / "card" / "logs").iterdir())
+    assert not re.search("native_push|engine thrown away", logs)
+    print(json.dumps({"wall_s": summary["wall_s"], "push": summary["push"]}, indent=1))
