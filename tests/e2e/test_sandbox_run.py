@@ -105,9 +105,9 @@ def scrape_while_running(url: str) -> str:
 @pytest.mark.timeout(500)
 def test_interrupted_resumed_with_its_workers_killed_it_ends_with_clean_books(tmp_path: Path) -> None:
     ensure_sandbox()
-    first = Program("train", RECIPE, *settings(tmp_path, "b", **{"run.steps": 30}))
+    first = Program("train", RECIPE, *settings(tmp_path, "b", **{"run.steps": 60}))
     try:
-        first.wait_for(r"defender step ([2-9]|1[0-9])/30", 260)
+        first.wait_for(r"defender step ([2-9]|[1-4][0-9])/60", 260)  # a line comes every ten seconds, some twenty steps
         first.interrupt()
         assert first.end(90) == 130, first.output
         assert not first.processes()
@@ -133,7 +133,7 @@ def test_interrupted_resumed_with_its_workers_killed_it_ends_with_clean_books(tm
     summary = summary_of(tmp_path / "b")
     check_books(summary)
     assert summary["status"] == "finished"
-    assert summary["steps"] == {"attacker": 30, "defender": 30}
+    assert summary["steps"] == {"attacker": 60, "defender": 60}
     assert summary["rows"]["attacker"]["appended"] >= before["rows"]["attacker"]["appended"]
     ids = [
         row_id
