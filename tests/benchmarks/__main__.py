@@ -1,6 +1,10 @@
-"""`python -m tests.benchmarks [--json FILE] [NAME ...]`: all without names. Exit status 1 if a target is missed."""
+"""`python -m tests.benchmarks [--json FILE] [NAME ...]`: all without names.
+
+Exit status 1 if a target is missed or a benchmark fails; the others are run and told all the same.
+"""
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,12 +19,19 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
     given = parser.parse_args()
     results: list[Result] = []
+    failed: list[str] = []
     for module in given.names or MODULES:
         print(f"running {module}", file=sys.stderr, flush=True)
-        results += run_one(module)
+        try:
+            results += run_one(module)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            print(error, file=sys.stderr, flush=True)
+            failed.append(module)
     show(results)
     save(given.json, results)
-    return 0 if all(result.ok for result in results) else 1
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 0 if not failed and all(result.ok for result in results) else 1
 
 
 if __name__ == "__main__":

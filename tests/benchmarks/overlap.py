@@ -44,7 +44,7 @@ def play(synchronous: bool) -> tuple[float, int]:
     recipe = recipe_of(
         synchronous=synchronous,
         run={"steps": STEPS},
-        replay={"max_staleness": STALENESS},
+        replay={} if synchronous else {"max_staleness": STALENESS},
         game={"in_flight": IN_FLIGHT},
         learners={p: {"batch_games": GAMES} for p in ("attacker", "defender")},
     )
