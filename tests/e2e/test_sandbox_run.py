@@ -35,7 +35,9 @@ async def loaded_checksum(folder: Path, recipe: Recipe) -> str:
 def test_a_run_from_start_to_export(tmp_path: Path) -> None:
     ensure_sandbox()
     watched = {"judge.probe.file": "sandbox", "judge.probe.every": 4, "promotion": "{}"}
-    program = Program("train", RECIPE, *settings(tmp_path, "a", **watched))
+    # Ray reports its metrics every ten seconds, and eight steps take less: every second here.
+    often = {"RAY_metrics_report_interval_ms": "1000"}
+    program = Program("train", RECIPE, *settings(tmp_path, "a", **watched), env=often)
     try:
         url = program.wait_for(r"metrics (http\S+)", 60)[1]
         program.wait_for("playing", 200)
