@@ -37,7 +37,7 @@ bench: setup
 
 ## Admission, replay, pushes and backpressure through 10,000 random schedules: about five minutes.
 test-schedules: setup
-	@ADVGAME_SCHEDULES=10000 $(VENV)/python -m pytest tests/unit/test_admission_schedules.py -q -p no:cacheprovider --timeout=3600
+	@ADVGAME_SCHEDULES=10000 $(VENV)/python -m pytest tests/unit/cluster/replay/test_admission_schedules.py -q -p no:cacheprovider --timeout=3600
 
 ## What needs CUDA; says so and skips everything where there is none.
 test-gpu: setup

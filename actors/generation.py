@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import ray
 import structlog
 
-from actors.engine import Engine
+from actors.engine.engine import Engine
 from actors.errors import GenerationDeadline, WeightsRefused, WorkerBroken
-from actors.packed import Mappings
-from actors.update import Held, LoadReport, Phases, digest_of, update
+from actors.weights.packed import Mappings
+from actors.weights.update import Held, LoadReport, Phases, digest_of, update
 from protocol.channel import Address
 from protocol.link import Reachable
 from protocol.recipe import DeadlinesConfig, GenerationConfig

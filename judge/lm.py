@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from judge.errors import GAVE_UP, JudgeUnavailable
-from judge.rubric import Rubrics
-from judge.rules import MAX_BENIGN_GROWTH
+from judge.rubric import MAX_BENIGN_GROWTH, Rubrics
 from judge.verdicts import Read, pattern, read
 from protocol.interfaces import Generator
 from protocol.randomness import derive_seed

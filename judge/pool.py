@@ -25,7 +25,7 @@ import structlog
 
 from judge.cache import VerdictCache, question
 from judge.errors import GAVE_UP
-from judge.worker import NO_JUDGE
+from judge.identity import NO_JUDGE
 from protocol.link import Link
 from protocol.types import JudgeRequest, Verdict
 

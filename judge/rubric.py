@@ -19,6 +19,8 @@ from judge.fence import fence, nonce_for, tags
 from protocol.errors import UserError
 from protocol.types import Criterion, JudgeRequest, Message
 
+MAX_BENIGN_GROWTH = 15  # a benign rewrite longer than this many times its seed is topic drift (GAME.md 3)
+
 Form = Literal["pairwise", "pointwise"]
 SETS = Path(__file__).parent / "texts"
 PLACEHOLDERS: dict[str, tuple[str, ...]] = {

@@ -9,14 +9,14 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import ray
 import structlog
 
+from judge.identity import NO_JUDGE, judge_id_of
 from judge.lm import LMJudge
 from judge.rubric import load_rubrics
-from judge.rules import JUDGE_ID, RuleJudge
 from protocol.channel import Address
 from protocol.errors import trail
 from protocol.interfaces import Generator, Judge
@@ -24,7 +24,6 @@ from protocol.link import Reachable
 from protocol.recipe import JudgeConfig
 from protocol.types import JudgeRequest, Verdict
 
-NO_JUDGE = "no judge"
 Build = Callable[[], Awaitable[Generator]]
 
 _log = structlog.get_logger(__name__)
@@ -38,21 +37,6 @@ class NoJudge:
         return [Verdict("none", f"none/{request.criterion}", failure=NO_JUDGE) for request in requests]
 
 
-def judge_id_of(config: JudgeConfig) -> str:
-    """How the recipe's judge is named in verdicts: `rules-1`, `lm:FOLDER`, `api:MODEL` or `none`."""
-    match config.kind:
-        case "rules":
-            return JUDGE_ID
-        case "lm":
-            return f"lm:{Path(config.model).name}"
-        case "api":
-            return f"api:{config.api.model}"
-        case "none":
-            return "none"
-        case _:
-            assert_never(config.kind)
-
-
 class JudgeWorker(Reachable):
     """Answers batches of requests.
 
@@ -61,17 +45,26 @@ class JudgeWorker(Reachable):
         judge_id: names the judge in verdicts; by default `judge_id_of(config)`.
         build: makes the generator of kind `lm`, in this process.
         ledger: where kind `api` keeps its account of tokens and money; null keeps it in memory.
+        rules: makes the judge of kind `rules`.
+
+    Raises:
+        ValueError: the kind's builder is missing.
     """
 
     DIRECT = ("judge",)
 
     def __init__(
-        self, config: JudgeConfig, judge_id: str | None = None, build: Build | None = None, ledger: str | None = None
+        self,
+        config: JudgeConfig,
+        judge_id: str | None = None,
+        build: Build | None = None,
+        ledger: str | None = None,
+        rules: Callable[[], Judge] | None = None,
     ) -> None:
-        if config.kind == "lm" and build is None:
-            raise ValueError("judge.kind lm needs somebody to build its engine")
+        if (config.kind == "lm" and build is None) or (config.kind == "rules" and rules is None):
+            raise ValueError(f"judge.kind {config.kind} needs its builder")
         self._config, self._judge_id = config, judge_id or judge_id_of(config)
-        self._build, self._ledger = build, ledger
+        self._build, self._ledger, self._rules = build, ledger, rules
         self._generator: Generator | None = None
         self._judge: Judge | None = None
         self._starting: asyncio.Task[Judge] | None = None
@@ -131,7 +124,8 @@ class JudgeWorker(Reachable):
     async def _make(self) -> Judge:
         config = self._config
         if config.kind == "rules":
-            self._judge = RuleJudge()
+            assert self._rules is not None  # as the constructor checked
+            self._judge = self._rules()
         elif config.kind == "none":
             self._judge = NoJudge()
         else:
@@ -143,6 +137,6 @@ class JudgeWorker(Reachable):
     async def _make_generator(self) -> Generator:
         if self._build is not None:
             return await self._build()
-        from judge.api import ApiGenerator  # here, because its client takes a second to import
+        from judge.api.client import ApiGenerator  # here, because its client takes a second to import
 
         return ApiGenerator(self._config.api, None if self._ledger is None else Path(self._ledger))

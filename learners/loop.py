@@ -23,10 +23,11 @@ from typing import Any, Protocol
 
 import structlog
 
-from learners import checkpoints, wire
-from learners.buffers import StagingPool, array_of
-from learners.publisher import Publisher
-from learners.sft import SftMix, load_mix
+from learners.batch.demonstrations import SftMix, load_mix
+from learners.storage import checkpoints
+from learners.weights.background import Publisher
+from learners.weights.buffers import StagingPool, array_of
+from protocol import packed as wire
 from protocol.interfaces import BatchSource, WeightSink
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.roles import Player
@@ -106,7 +107,7 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str
     os.environ["OMP_NUM_THREADS"] = str(spec.config.threads)
     torch.set_num_threads(spec.config.threads)
 
-    from learners.engine import ZeroEngine
+    from learners.zero3.engine import ZeroEngine
 
     started = time.perf_counter()
     mix = load_mix(spec.model_path, spec.config, spec.run_seed, spec.section)
@@ -167,7 +168,7 @@ class _Run:
         self.publisher = Publisher(sink, self.pool) if self.rank0 else None
 
     def step(self, step: int) -> None:
-        from learners.batching import make_batch
+        from learners.batch.batching import make_batch
 
         spec, done = self.spec, step + 1
         waited = time.perf_counter()

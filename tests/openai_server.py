@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 
-from judge.rules import RuleJudge
+from cluster.sandbox.rule_judge import RuleJudge
 from protocol.types import JudgeRequest
 
 Fault = Literal["ok", "hang", "garbage", "html", "drop", "refuse"] | int  # an integer: that HTTP status

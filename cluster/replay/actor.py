@@ -21,20 +21,22 @@ import pyarrow as pa
 import ray
 import structlog
 
-from cluster.replay.admission import Admission, AdmissionRule, AdmissionState
-from cluster.replay.alarm import Alarm
-from cluster.replay.backpressure import Backpressure, Look
-from cluster.replay.commit import Changed, GroupCommit
-from cluster.replay.dealer import Dealer
-from cluster.replay.facts import Loss, read_facts
-from cluster.replay.journal import Event, Journal
-from cluster.replay.recovery import Rows, recover_state
-from cluster.replay.report import WaitClock, replay_stats
-from cluster.replay.segments import Place, Segments, sync_folder
-from cluster.replay.selectors import Selection
-from cluster.replay.table import Lease, Row, Table
-from cluster.replay.tally import Tally, finish_event
-from cluster.replay.turns import Roster
+from cluster.commit import Changed, GroupCommit
+from cluster.replay.rules.admission import Admission, AdmissionRule, AdmissionState
+from cluster.replay.rules.alarm import Alarm
+from cluster.replay.rules.backpressure import Backpressure, Look
+from cluster.replay.rules.dealer import Dealer
+from cluster.replay.rules.events import Event
+from cluster.replay.rules.facts import Loss, read_facts
+from cluster.replay.rules.selectors import Selection
+from cluster.replay.rules.table import Lease, Row, Table
+from cluster.replay.rules.tally import Tally, finish_event
+from cluster.replay.rules.turns import Roster
+from cluster.replay.stats import WaitClock, replay_stats
+from cluster.replay.store.journal import Journal
+from cluster.replay.store.recovery import Rows, recover_state
+from cluster.replay.store.segments import Place, Segments
+from protocol.files import sync_path
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
 from protocol.rows import to_batch
@@ -64,8 +66,8 @@ class ReplayBuffer:
         self._rule = AdmissionRule.from_recipe(recipe)
         self._dealer = Dealer(recipe.run.seed, seeds)
         self._roster = Roster.from_recipe(recipe)
-        self._losses: dict[Player, Loss] = {p: getattr(recipe.learners, p).loss for p in PLAYERS}
-        self._batch_games: dict[Player, int] = {p: getattr(recipe.learners, p).batch_games for p in PLAYERS}
+        self._losses: dict[Player, Loss] = {p: recipe.learners.of(p).loss for p in PLAYERS}
+        self._batch_games: dict[Player, int] = {p: recipe.learners.of(p).batch_games for p in PLAYERS}
         # Two generations and three rounds of judging is the longest game; beyond that, its worker or a reply is lost.
         judge = recipe.judge
         waits_s = (judge.api.retries + 1) * judge.api.timeout_s if judge.kind == "api" else 0.0
@@ -85,8 +87,8 @@ class ReplayBuffer:
         folder = Path(run_dir) / "replay"
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = Journal(folder / "journal.jsonl")
-        sync_folder(folder)  # the journal's name in it, and
-        sync_folder(folder.parent)  # its own
+        sync_path(folder)  # the journal's name in it, and
+        sync_path(folder.parent)  # its own
         self._segments = {p: Segments(folder, p) for p in PLAYERS}
         self._recover()
         self._commits = GroupCommit(self._sync, replay.fsync_s)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import judge.world
+import cluster.sandbox.world
 from cluster.sandbox import store
 from cluster.sandbox.store import cache_root
-from judge.world import heldout_seeds, train_seeds
+from cluster.sandbox.world import heldout_seeds, train_seeds
 from protocol.prompts import attacker_messages, defender_messages
 from protocol.roles import CATEGORIES, PLAYERS
 from protocol.types import Seed
@@ -41,7 +41,7 @@ class SandboxPaths:
 def content_key() -> str:
     """Changes with the world, the base players, the sandbox's prompts, and the libraries that train."""
     here = Path(__file__).parent
-    parts = [Path(judge.world.__file__).read_text(), *((here / name).read_text() for name in SOURCES)]
+    parts = [Path(cluster.sandbox.world.__file__).read_text(), *((here / name).read_text() for name in SOURCES)]
     chats = [attacker_messages(Seed("", "seed", category), "sandbox", "think_prompt") for category in CATEGORIES]
     parts.append(json.dumps([*chats, defender_messages("attack", "sandbox", "plain")]))
     return store.digest(parts)

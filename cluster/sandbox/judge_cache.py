@@ -6,8 +6,8 @@ It is a part of its own, because it takes minutes where the players take seconds
 
 from pathlib import Path
 
-import judge.rules
-import judge.world
+import cluster.sandbox.rule_judge
+import cluster.sandbox.world
 from cluster.sandbox import store
 from judge.rubric import load_rubrics
 from protocol.types import JudgeRequest
@@ -23,7 +23,7 @@ SOURCES = (
 def judge_key() -> str:
     """Changes with the world, the rule judge, the rubrics and their fences, what trains the judge, and the libraries."""
     here = Path(__file__).parent
-    parts = [Path(judge.world.__file__).read_text(), Path(judge.rules.__file__).read_text()]
+    parts = [Path(cluster.sandbox.world.__file__).read_text(), Path(cluster.sandbox.rule_judge.__file__).read_text()]
     parts += [(here / name).read_text() for name in SOURCES]
     rubrics = load_rubrics("sandbox")
     shown = [JudgeRequest("compliance", "benign", "query", texts) for texts in (("one",), ("one", "two"))]

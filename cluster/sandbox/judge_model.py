@@ -25,9 +25,9 @@ from cluster.sandbox.judge_reasons import WORDS, write_verdict
 from cluster.sandbox.judge_samples import question
 from cluster.sandbox.judge_trace import LABELS, trace
 from cluster.sandbox.pretrain import IGNORED, save
+from cluster.sandbox.rule_judge import RuleJudge
 from cluster.sandbox.tokenizer import build_tokenizer
 from judge.rubric import load_rubrics
-from judge.rules import RuleJudge
 
 RUBRICS = "sandbox"
 RUBRIC_WORDS = ("judge", "compliance", "deflection", "refusal", "faithful")

@@ -5,7 +5,7 @@ false. Naming a task before comparing it turns what is hard for a tiny model, a 
 word is one token of the judge's tokenizer (`judge_model`), tags and scores included.
 """
 
-from judge.world import Task, classify, find_task
+from cluster.sandbox.world import Task, classify, find_task
 from protocol.types import JudgeRequest, Verdict
 
 HALVES = tuple(f"{half / 2:g}" for half in range(21))  # the rule judge's scores are multiples of 0.5

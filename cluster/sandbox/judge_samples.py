@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from judge.world import (
+from cluster.sandbox.world import (
     ALTERNATIVES,
     FULL,
     OBJECTS,

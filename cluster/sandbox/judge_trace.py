@@ -5,7 +5,7 @@ must tell these as it reads learns to judge from a fraction of the texts. The la
 is only the rule judge says, and nothing here is used when the judge judges.
 """
 
-from judge.world import (
+from cluster.sandbox.world import (
     ALTERNATIVES,
     FULL,
     HURT,

@@ -8,7 +8,7 @@ redirects, so that there is something for the game to find. Held-out objects are
 import random
 from typing import NamedTuple
 
-from judge.world import (
+from cluster.sandbox.world import (
     ALTERNATIVES,
     FULL,
     OBJECTS,

@@ -10,10 +10,8 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from protocol.errors import UserError
+from protocol.files import make_folder
 
 VERSIONS = ("torch", "transformers", "tokenizers")
 
@@ -65,23 +64,14 @@ def build_once(root: Path, name: str, build: Callable[[Path], None], deadline_s:
 
 
 def _build_and_rename(folder: Path, build: Callable[[Path], None]) -> None:
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    started = time.monotonic()
     try:
-        started = time.monotonic()
-        build(draft)
-        for path in draft.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        draft.chmod(0o755)
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was first, with the same content
-                raise
-        _log.info("sandbox part built", folder=str(folder), seconds=round(time.monotonic() - started, 1))
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        with make_folder(folder) as draft:
+            build(draft)
+    except OSError:
+        if not folder.is_dir():  # otherwise another process was first, with the same content
+            raise
+    _log.info("sandbox part built", folder=str(folder), seconds=round(time.monotonic() - started, 1))
 
 
 def train_in_processes(commands: Mapping[str, Sequence[str]], draft: Path, threads: int, deadline_s: float) -> None:

@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2Tokenizer
 
 from cluster.sandbox.samples import Sample, thought
-from judge.world import STYLES, vocabulary
+from cluster.sandbox.world import STYLES, vocabulary
 from protocol.prompts import attacker_messages
 from protocol.roles import CATEGORIES
 from protocol.types import Seed

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from cluster.cli import FAILED, INTERRUPTED, USER_ERROR
-from cluster.rundir import read_summary, write_whole
-from cluster.session import Interrupted, interrupts
+from cluster.exits import FAILED, INTERRUPTED, USER_ERROR
+from cluster.run.session import Interrupted, interrupts
+from cluster.rundir import RunDir
 from cluster.study.crossplay import cross_play
 from cluster.study.figures import RunFigures, Study, dump, figures_of
 from cluster.study.plot import draw
@@ -24,6 +24,7 @@ from cluster.study.runner import Planned, Runner, origin_of, plan
 from cluster.study.settings import changes_of, settings_of
 from cluster.study.variants import BASELINE, BY_NAME, VARIANTS
 from protocol.errors import UserError
+from protocol.files import write_file
 
 PICTURE = "study.svg"
 SEEDS, DOCS = 5, Path("docs")
@@ -85,15 +86,15 @@ def collect(planned: list[Planned], say: Callable[[str], None]) -> Study:
 
 
 def _figures(run: Planned) -> RunFigures:
-    return figures_of(run.variant, run.seed, run.steps, read_summary(run.path), origin_of(run))
+    return figures_of(run.variant, run.seed, run.steps, RunDir(run.path).read_summary(), origin_of(run))
 
 
 def write(found: Study, docs: Path) -> None:
     """The three files, each whole."""
     docs.mkdir(parents=True, exist_ok=True)
-    write_whole(docs / "study.json", dump(found))
-    write_whole(docs / PICTURE, draw(found))
-    write_whole(docs / "study.md", report(found, PICTURE))
+    write_file(docs / "study.json", dump(found))
+    write_file(docs / PICTURE, draw(found))
+    write_file(docs / "study.md", report(found, PICTURE))
 
 
 _STARTED = time.monotonic()

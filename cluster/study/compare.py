@@ -1,6 +1,6 @@
 """From runs to statements: means over seeds, differences paired by seed, the Pareto front. Pure.
 
-Every interval is a 95 % Student-t interval over seeds (`cluster.intervals`): it holds for another draw of seeds on this sandbox,
+Every interval is a 95 % Student-t interval over seeds (`intervals`): it holds for another draw of seeds on this sandbox,
 and for nothing else. Differences are paired because runs of one seed share held-out attacks, games' seeds and sampling seeds.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.intervals import Interval, t_interval
+from cluster.measure.intervals import Interval, t_interval
 from cluster.study.figures import COMPLIANCE, Metric, Study, values_by_seed
 from cluster.study.variants import Claim
 

@@ -6,7 +6,7 @@ seeds cannot tell. Nothing is corrected for the number of comparisons, and the t
 
 from collections.abc import Sequence
 
-from cluster.intervals import Interval
+from cluster.measure.intervals import Interval
 from cluster.study.compare import Checked, Difference, Place, check_claims, difference, pareto_front, places
 from cluster.study.figures import (
     BASE_SUCCESS,

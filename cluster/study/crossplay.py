@@ -1,18 +1,18 @@
 """Every trained Defender against the attacks of every variant's trained Attacker of the same seed.
 
 "Own trained attacker" compares Defenders against different opponents. Here all of a seed's Defenders face the same ones. The
-models are the runs' exports, the attacks and measurements those of `cluster.heldout`, the judge the sandbox's rules.
+models are the runs' exports, the attacks and measurements those of `cluster.measure.heldout`, the judge the sandbox's rules.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cluster.heldout import Wrapped, measure, wrap
+from cluster.measure.heldout import Wrapped, measure, wrap
+from cluster.sandbox.rule_judge import RuleJudge
 from cluster.study.figures import BASE, Faced
 from cluster.study.local import LocalPlayer
 from cluster.study.runner import Planned
-from judge.rules import RuleJudge
 from protocol.recipe import Recipe
 from protocol.types import Seed
 
@@ -45,7 +45,7 @@ async def face(
 
 def cross_play(finished: Sequence[Planned], say: Callable[[str], None]) -> list[Faced]:
     """All pairs, seed by seed, of the runs that finished."""
-    from cluster.seedbank import find_inputs
+    from cluster.inputs.find import find_inputs
 
     if not finished:
         return []

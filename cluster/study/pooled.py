@@ -1,6 +1,6 @@
 """Cross-play, summed up: each Defender against every Attacker of its seed, and against the trained ones taken together. Pure."""
 
-from cluster.intervals import Interval
+from cluster.measure.intervals import Interval
 from cluster.study.compare import Difference, mean_of, paired
 from cluster.study.figures import BASE, Metric, Study
 

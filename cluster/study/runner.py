@@ -21,10 +21,12 @@ from typing import Any, Literal
 
 import psutil
 
-from cluster.recipe_file import load_recipe, with_absolute_paths
-from cluster.rundir import read_summary, run_path, write_json
+from cluster.inputs.recipe_file import load_recipe, with_absolute_paths
+from cluster.run.folder import run_path
+from cluster.rundir import RunDir
 from cluster.study.machine import commit, machine
 from protocol.errors import UserError
+from protocol.files import write_json
 from protocol.recipe import Recipe
 
 ORIGIN = "origin.json"  # beside a run's summary.json: attempts, commits, machine
@@ -96,7 +98,7 @@ def action_for(run: Planned) -> Action:
         raise UserError(
             f"{run.path}: made with other settings than {run.recipe_file}; move it away, or give another --runs"
         )
-    return "keep" if read_summary(run.path).get("status") == "finished" else "resume"
+    return "keep" if RunDir(run.path).read_summary().get("status") == "finished" else "resume"
 
 
 def origin_of(run: Planned) -> dict[str, Any]:
@@ -145,7 +147,7 @@ class Runner:
             if reason:
                 left_out[run.name] = reason
             left_min = (time.monotonic() - started) / k * (len(todo) - k) / 60
-            outcome = reason or told(read_summary(run.path))
+            outcome = reason or told(RunDir(run.path).read_summary())
             self._say(f"[{k}/{len(todo)}] {run.name}: {outcome}; about {left_min:.0f} min left")
         return left_out
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cluster.intervals import Interval
+from cluster.measure.intervals import Interval
 from cluster.study.compare import mean_of, mean_over_seeds, start_by_seed
 from cluster.study.figures import BASE, METRICS, POOLED_COMPLIANCE, POOLED_SUCCESS, Metric, Study
 from cluster.study.pooled import against, attackers_of, pooled

@@ -5,8 +5,9 @@ from protocol.recipe.judging import AlarmConfig, ApiConfig, JudgeConfig, ProbeCo
 from protocol.recipe.learning import LearnerConfig, LearnersConfig, LoraConfig, QuirksConfig, SftConfig
 from protocol.recipe.parse import parse_recipe
 from protocol.recipe.pushing import DeadlinesConfig, PushConfig
+from protocol.recipe.recipe import Recipe
 from protocol.recipe.replaying import Order, ReplayConfig
-from protocol.recipe.schema import GameConfig, HeldoutConfig, PromotionConfig, Recipe, RunConfig
+from protocol.recipe.schema import GameConfig, HeldoutConfig, PromotionConfig, RunConfig
 from protocol.recipe.sections import SANDBOX, Rule
 
 __all__ = [

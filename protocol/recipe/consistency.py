@@ -5,21 +5,18 @@ checked here.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from protocol.recipe.schema import RecipeFields
 from protocol.roles import PLAYERS
 
-if TYPE_CHECKING:
-    from protocol.recipe.schema import Recipe
 
-
-def contradictions(recipe: "Recipe") -> Iterator[str]:
+def contradictions(recipe: RecipeFields) -> Iterator[str]:
     """Every contradiction in a recipe whose fields are valid one by one."""
     for check in _CHECKS:
         yield from check(recipe)
 
 
-def _lengths(r: "Recipe") -> Iterator[str]:
+def _lengths(r: RecipeFields) -> Iterator[str]:
     if r.sampling.max_new_tokens >= r.generation.max_model_len:
         yield (
             f"sampling.max_new_tokens: {r.sampling.max_new_tokens} leaves no room for a prompt in "
@@ -27,15 +24,15 @@ def _lengths(r: "Recipe") -> Iterator[str]:
         )
 
 
-def _formats(r: "Recipe") -> Iterator[str]:
+def _formats(r: RecipeFields) -> Iterator[str]:
     if r.game.prompts == "sandbox":
         for key, known in (("attacker_format", "think_prompt"), ("defender_format", "plain")):
             if (given := getattr(r.game, key)) != known:
                 yield f"game.{key}: {given} with game.prompts sandbox, whose players know {known} only; set it to {known}"
 
 
-def _who_learns(r: "Recipe") -> Iterator[str]:
-    learns = [p for p in PLAYERS if getattr(r.learners, p).train]
+def _who_learns(r: RecipeFields) -> Iterator[str]:
+    learns = [p for p in PLAYERS if r.learners.of(p).train]
     every, push = r.learners.alternate_every, r.push.every
     if not learns:
         yield "learners: train is false for both players, so nothing is learned; set one to true"
@@ -51,9 +48,9 @@ def _who_learns(r: "Recipe") -> Iterator[str]:
         )
 
 
-def _losses(r: "Recipe") -> Iterator[str]:
+def _losses(r: RecipeFields) -> Iterator[str]:
     for player in PLAYERS:
-        config = getattr(r.learners, player)
+        config = r.learners.of(player)
         if config.sft.path is not None and not config.train:
             yield f"learners.{player}.sft.path: set for a player that does not learn; set it to null, or train to true"
         if config.loss != "grpo" or not config.train:
@@ -70,7 +67,7 @@ def _losses(r: "Recipe") -> Iterator[str]:
             )
 
 
-def _staleness(r: "Recipe") -> Iterator[str]:
+def _staleness(r: RecipeFields) -> Iterator[str]:
     stale = r.replay.max_staleness
     if r.synchronous and stale > 0:
         yield f"replay.max_staleness: {stale} with synchronous true, which is staleness 0; remove one of the two"
@@ -86,7 +83,7 @@ def _staleness(r: "Recipe") -> Iterator[str]:
         )
 
 
-def _gpus(r: "Recipe") -> Iterator[str]:
+def _gpus(r: RecipeFields) -> Iterator[str]:
     engines = [("generation", r.generation.gpus_per_worker, r.generation.tensor_parallel)]
     if r.judge.kind == "lm":
         engines.append(("judge", r.judge.gpus_per_worker, r.judge.engine.tensor_parallel))
@@ -95,7 +92,7 @@ def _gpus(r: "Recipe") -> Iterator[str]:
             yield f"{name}.gpus_per_worker: {gpus:g} is below tensor_parallel {parallel}; set it to {parallel}"
 
 
-def _judge(r: "Recipe") -> Iterator[str]:
+def _judge(r: RecipeFields) -> Iterator[str]:
     if r.judge.alarm.pause_s >= r.run.stall_s:
         yield (
             f"judge.alarm.pause_s: {r.judge.alarm.pause_s:g} is not below run.stall_s {r.run.stall_s:g}, so a paused run would "
@@ -112,14 +109,14 @@ def _judge(r: "Recipe") -> Iterator[str]:
             )
 
 
-def _promotion(r: "Recipe") -> Iterator[str]:
+def _promotion(r: RecipeFields) -> Iterator[str]:
     if r.promotion is not None and r.seeds.heldout is None:
         yield "promotion: nothing is measured without seeds.heldout; give seeds.heldout, or set promotion to null"
     if r.promotion is not None and not r.learners.defender.train:
         yield "promotion: the Defender is frozen, so there is nothing to promote; set promotion to null"
 
 
-_CHECKS: tuple[Callable[["Recipe"], Iterator[str]], ...] = (
+_CHECKS: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _lengths,
     _formats,
     _who_learns,

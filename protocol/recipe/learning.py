@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from protocol.recipe.sections import Fraction, NonNegative, Positive, Rule, Seconds, Section
+from protocol.roles import Player
 
 
 class QuirksConfig(Section):
@@ -91,3 +92,7 @@ class LearnersConfig(Section):
     alternate_every: Positive | None = (
         None  # steps of a turn: attacker first, the other waits; null: both learn at once
     )
+
+    def of(self, player: Player) -> LearnerConfig:
+        """A player's section."""
+        return self.attacker if player == "attacker" else self.defender

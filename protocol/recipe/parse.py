@@ -1,7 +1,7 @@
 """From a mapping to a `Recipe`, or to one line that says what is wrong.
 
 Strict: an unknown key is an error that names the nearest known one. Nothing is guessed and nothing silently ignored. It
-knows nothing of files; `cluster.recipe_file` reads YAML.
+knows nothing of files; `cluster.inputs.recipe_file` reads YAML.
 """
 
 import difflib
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from protocol.errors import UserError
-from protocol.recipe.schema import Recipe
+from protocol.recipe.recipe import Recipe
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:

@@ -4,17 +4,17 @@ Each part of the system is built from its own section. A knob that can be derive
 every field of `quirks` that the recipe does not set itself, `synchronous: true` the bound on staleness.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from protocol.recipe.consistency import contradictions
 from protocol.recipe.engines import GenerationConfig, SamplingConfig
 from protocol.recipe.judging import JudgeConfig
 from protocol.recipe.learning import LearnersConfig, QuirksConfig
 from protocol.recipe.pushing import PushConfig
 from protocol.recipe.replaying import ReplayConfig
 from protocol.recipe.sections import SANDBOX, Fraction, Positive, Rule, Seconds, Section
+from protocol.roles import PLAYERS, Player
 
 
 class RunConfig(Section):
@@ -86,8 +86,8 @@ class PromotionConfig(Section):
     utility_budget: Fraction = 0.05  # compliance with benign asks falls by at most this
 
 
-class Recipe(Section):
-    """A run, whole."""
+class RecipeFields(Section):
+    """Every section of a recipe; `Recipe` is what also agrees with itself."""
 
     mode: Rule = "default"
     synchronous: bool = (
@@ -106,6 +106,11 @@ class Recipe(Section):
     push: PushConfig = PushConfig()
     heldout: HeldoutConfig = HeldoutConfig()
     promotion: PromotionConfig | None = None  # null: no gate
+
+    @property
+    def trained(self) -> tuple[Player, ...]:
+        """The players that learn: at least one, as `consistency` holds."""
+        return tuple(p for p in PLAYERS if self.learners.of(p).train)
 
     @property
     def both_orders(self) -> bool:
@@ -149,9 +154,3 @@ class Recipe(Section):
         if given is not None and not isinstance(given, dict):
             return values  # the field's own check says what is wrong with it
         return values | {"replay": {"max_staleness": 0} | (given or {})}
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if found := list(contradictions(self)):
-            raise ValueError("; and ".join(found))
-        return self

@@ -26,7 +26,7 @@ LIMIT_S = 600.0
 
 def recipe_of() -> Recipe:
     """The sandbox's game and engine."""
-    from cluster.recipe_file import load_recipe
+    from cluster.inputs.recipe_file import load_recipe
 
     values = load_recipe(Path("deploy/recipes/sandbox.yaml")).model_dump()
     values["game"]["in_flight"] = IN_FLIGHT
@@ -112,7 +112,7 @@ async def play(worker: Any, recipe: Recipe, number: int) -> tuple[float, list[tu
     """Tokens/s while 64 games were in flight, and everything that was asked in the round."""
     from actors.clients import RemoteGenerator
     from actors.rollout import RolloutWorker
-    from judge.world import train_seeds
+    from cluster.sandbox.world import train_seeds
 
     seeds = train_seeds()
     deals = Deals([Deal(number * GAMES + k, seeds[(number * GAMES + k) % len(seeds)]) for k in range(GAMES)])
@@ -158,7 +158,7 @@ def measure() -> list[Result]:
     """Alternating rounds of both; the medians' ratio."""
     import ray
 
-    from actors.engine_args import engine_arguments, prepare_environment
+    from actors.engine.arguments import engine_arguments, prepare_environment
     from actors.generation import GenerationWorker
     from cluster.sandbox.cache import ensure_sandbox
     from tests.benchmarks.judge_pool import close_engine

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from judge.world import heldout_seeds, tasks, train_seeds, vocabulary
+from cluster.sandbox.world import heldout_seeds, tasks, train_seeds, vocabulary
 from protocol.recipe import Recipe, parse_recipe
 from protocol.types import JudgeRequest, Message
 from tests.benchmarks.harness import Result, write_results
@@ -66,7 +66,7 @@ def worker_of(recipe: Recipe, model: str) -> Any:
     """The judge actor, its engine started."""
     import ray
 
-    from cluster.judge_engine import engine_builder
+    from cluster.run.judge_engine import engine_builder
     from judge.worker import JudgeWorker
 
     build = engine_builder(recipe, model)
@@ -95,7 +95,7 @@ async def drive(worker: Any, recipe: Recipe, groups: list[list[JudgeRequest]]) -
 
 def engine_of(recipe: Recipe, model: str) -> Any:
     """The peer: `vllm.LLM` with the judge engine's own arguments."""
-    from actors.engine_args import engine_arguments, prepare_environment
+    from actors.engine.arguments import engine_arguments, prepare_environment
 
     prepare_environment(recipe.judge.engine, cuda=False)
     from vllm import LLM
@@ -148,7 +148,7 @@ def measure() -> list[Result]:
     """Alternating rounds of both; the medians' ratio."""
     import ray
 
-    from cluster.random_model import make_random_model
+    from cluster.inputs.random_model import make_random_model
     from judge.rubric import load_rubrics
 
     recipe = recipe_of()

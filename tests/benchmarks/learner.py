@@ -73,8 +73,8 @@ def rows_of(model: str) -> pa.Table:
 
 
 def ours(model: str) -> Step:
-    from learners.batching import make_batch
-    from learners.engine import ZeroEngine
+    from learners.batch.batching import make_batch
+    from learners.zero3.engine import ZeroEngine
 
     rows, quirks = rows_of(model), QuirksConfig()
     engine = ZeroEngine(model, CONFIG, STEPS, 0, quirks)
@@ -91,8 +91,8 @@ def bare(model: str) -> Step:
     import torch
     from torch.nn.functional import logsigmoid
 
-    from learners import zero
-    from learners.batching import make_batch
+    from learners.batch.batching import make_batch
+    from learners.zero3 import setup as zero
 
     zero.prepare(CONFIG)
     policy = zero.train(zero.load(model, CONFIG).train(), CONFIG)
@@ -129,7 +129,7 @@ def trl(model: str, told: Connection) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from learners.batching import read_pairs
+    from learners.batch.batching import read_pairs
 
     class Pretokenized(DPOTrainer):  # type: ignore[misc]
         """The same tokens as ours: its own preparation starts from text."""

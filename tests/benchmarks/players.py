@@ -128,7 +128,7 @@ class StubRun:
 
     def _learn(self, player: Player, steps: int, step_s: float, push_s: float) -> None:
         source, synchronous = BatchClient(self.replay), self.recipe.replay.max_staleness == 0
-        games = getattr(self.recipe.learners, player).batch_games
+        games = self.recipe.learners.of(player).batch_games
         try:
             for step in range(steps):
                 while source.lease(player, step, step, games, 1.0) is None:

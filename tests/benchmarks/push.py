@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.publisher_client import PublisherSink
+from cluster.publish.client import PublisherSink
 from protocol.recipe import GenerationConfig, PushConfig
 from protocol.types import Ask, Sampling
 from tests.benchmarks.harness import Result, write_results
@@ -36,8 +36,8 @@ class Learner:
         import torch
         from safetensors.torch import load_file
 
-        from learners.buffers import StagingPool
-        from learners.publisher import Publisher
+        from learners.weights.background import Publisher
+        from learners.weights.buffers import StagingPool
 
         torch.set_num_threads(
             1
@@ -57,9 +57,9 @@ class Learner:
 
     def push(self) -> tuple[float, float]:
         """Seconds from staging the next version until the worker has said that it serves it; and those of the staging alone."""
-        from learners import wire
-        from learners.buffers import array_of
-        from learners.staging import pack
+        from learners.weights.buffers import array_of
+        from learners.zero3.staging import pack
+        from protocol import packed as wire
         from protocol.types import WeightManifest
 
         self._version += 1
@@ -135,8 +135,8 @@ def measure() -> list[Result]:
     import ray
 
     from actors.generation import GenerationWorker
-    from cluster.publisher import WeightPublisher
-    from cluster.publisher_client import VersionClient
+    from cluster.publish.actor import WeightPublisher
+    from cluster.publish.client import VersionClient
 
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"

@@ -18,8 +18,8 @@ from typing import Any
 from tests.benchmarks.harness import Result, write_results
 from tests.benchmarks.peers.rows import row_of
 from tests.benchmarks.stubs import recipe_of, seeds
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".venv-peers"
 BATCH, CALLERS = 64, 8  # games of a step and of an append; rollout workers that append at once
 SIZES = {"1 KB": (40, 20_000), "16 KB": (640, 6_000)}  # tokens of each of a row's two items, rows

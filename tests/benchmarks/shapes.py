@@ -44,7 +44,7 @@ def make_model(folder: Path, shape: Shape, max_tokens: int = 2048) -> None:
     import torch
     from transformers import AutoConfig, Qwen2ForCausalLM
 
-    from cluster.random_model import make_random_model
+    from cluster.inputs.random_model import make_random_model
 
     make_random_model(folder, ["a few words to train a tokenizer on"] * 4, seed=0, max_tokens=max_tokens)
     config = AutoConfig.from_pretrained(folder)

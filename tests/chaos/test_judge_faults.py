@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from cluster.sandbox import ensure_sandbox
-from judge.rules import RuleJudge
-from judge.world import train_seeds
+from cluster.sandbox.rule_judge import RuleJudge
+from cluster.sandbox.world import train_seeds
 from protocol.formats import FORMATS
 from protocol.game import ATTACKER_CRITERION, DEFENDER_CRITERION
 from protocol.types import Criterion, JudgeRequest

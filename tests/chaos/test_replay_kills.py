@@ -24,14 +24,14 @@ import pyarrow as pa
 import pytest
 import ray
 
-from cluster.replay import segments
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import ReplayClient
+from cluster.replay.store import segments
 from protocol.recipe import Recipe, parse_recipe
 from protocol.roles import PLAYERS
 from protocol.types import GameRecord
-from tests.unit.test_replay_buffer import Buffer
-from tests.unit.test_replay_facts import SEEDS, record
+from tests.unit.cluster.replay.rules.test_facts import SEEDS, record
+from tests.unit.cluster.replay.test_actor import Buffer
 
 KILLS = int(os.environ.get("ADVGAME_KILLS", "20"))
 # Where it dies: at any time, from outside | half a batch is written | rows are written and no game noted | nothing is synced |

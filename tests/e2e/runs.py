@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 SMALL = {  # a short run of the sandbox, the same parts as the demo
     "run.steps": 8,
     "learners.attacker.batch_games": 12,

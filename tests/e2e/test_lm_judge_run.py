@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.sandbox import ensure_sandbox, ensure_sandbox_judge
-from judge.rules import RuleJudge
+from cluster.sandbox.rule_judge import RuleJudge
 from protocol.formats import FORMATS
 from protocol.game import ATTACKER_CRITERION, DEFENDER_CRITERION
 from protocol.seeds import read_seeds

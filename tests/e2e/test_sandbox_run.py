@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.generation import GenerationWorker
-from cluster.recipe_file import load_recipe
+from cluster.inputs.recipe_file import load_recipe
 from cluster.sandbox import ensure_sandbox
 from protocol.recipe import Recipe
 from protocol.rows import check_schema
@@ -21,7 +21,7 @@ RECIPE = "deploy/recipes/sandbox.yaml"
 
 async def loaded_checksum(folder: Path, recipe: Recipe) -> str:
     """The checksum that a fresh engine computes over the weights of a folder."""
-    from actors.update import digest_of
+    from actors.weights.update import digest_of
 
     worker = GenerationWorker("defender", str(folder), recipe.generation)
     try:

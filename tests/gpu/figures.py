@@ -86,7 +86,7 @@ def generation(size: str, asks: int = ASKS, new_tokens: int = NEW_TOKENS) -> lis
     """Ours first, then the peer with the card to itself."""
     import ray
 
-    from actors.engine_args import engine_arguments, prepare_environment
+    from actors.engine.arguments import engine_arguments, prepare_environment
     from actors.generation import GenerationWorker
     from tests.benchmarks.generation import replay
 
@@ -145,8 +145,8 @@ def learner(
     size: str, pairs: int = PAIRS, prompt: int = PROMPT, answer: int = ANSWER, steps: int = STEPS
 ) -> list[Figure]:
     """A DPO step on one rank, every parameter or adapters, as `trains_in_full` says."""
-    from learners.batching import make_batch
-    from learners.engine import ZeroEngine
+    from learners.batch.batching import make_batch
+    from learners.zero3.engine import ZeroEngine
 
     shape = SHAPES[size]
     full = trains_in_full(shape, torch.cuda.get_device_properties(0).total_memory if CUDA else 80 << 30)
@@ -206,9 +206,9 @@ def push(size: str, transport: str) -> list[Figure]:
     import ray
 
     from actors.generation import GenerationWorker
-    from cluster.native import NativeSink
-    from cluster.publisher import WeightPublisher
-    from cluster.publisher_client import PublisherSink, VersionClient
+    from cluster.publish.actor import WeightPublisher
+    from cluster.publish.client import PublisherSink, VersionClient
+    from cluster.publish.native import NativeSink
     from tests.benchmarks.push import ROUNDS, Learner, pushes
 
     limits = PushConfig(deadline_s=120.0)

@@ -11,10 +11,10 @@ import ray
 import torch
 
 from actors.generation import GenerationWorker
-from cluster.native import NativeSink
-from cluster.publisher import WeightPublisher
-from cluster.publisher_client import PublisherSink, VersionClient
-from cluster.transport import Transport
+from cluster.plan.transports import Transport
+from cluster.publish.actor import WeightPublisher
+from cluster.publish.client import PublisherSink, VersionClient
+from cluster.publish.native import NativeSink
 from protocol.recipe import GenerationConfig, PushConfig
 from protocol.shared import SharedBuffer
 from tests.integration.tiny_qwen import pack, save_tiny, tiny_model

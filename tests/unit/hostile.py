@@ -3,9 +3,10 @@
 import json
 import re
 import unicodedata
-from pathlib import Path
 
-FILE = Path(__file__).parents[1] / "data" / "hostile_responses.jsonl"
+from tests.paths import DATA
+
+FILE = DATA / "hostile_responses.jsonl"
 CASES: dict[str, str] = {
     case["name"]: case["text"] for line in FILE.read_text().splitlines() for case in [json.loads(line)]
 }

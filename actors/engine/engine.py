@@ -1,0 +1,247 @@
+"""A thin shell over vLLM's `AsyncLLM`: chat prompts in, completions with log-probabilities and policy versions out.
+
+An engine that is not `updatable` is a judge's: its weights stay, and its completions carry no log-probabilities, because nobody
+learns from them.
+
+Invariants:
+- A request is salted with the version whose weights were served when it was asked. vLLM's prefix cache never crosses salts, so a
+  request asked after an update cannot reuse keys and values computed under older weights. Salting, not clearing: the cache
+  cannot be cleared while paused requests hold blocks of it. Requests caught by an update keep theirs and go on.
+- No request enters between `pause` and `resume`: it would be salted with the wrong version.
+
+Does not decide when weights change (`actors.weights.update`) or who is asked (`actors.clients`). vllm is imported when an engine is
+built, not before, because its environment has to be set first.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import structlog
+
+from actors.engine.arguments import engine_arguments, prepare_environment
+from actors.engine.occupancy import Occupancy
+from actors.errors import PromptTooLong, WorkerBroken
+from protocol.errors import UserError
+from protocol.recipe import EngineConfig
+from protocol.types import Ask, Completion
+
+__all__ = ["Engine", "PromptTooLong", "room_for", "to_completion"]
+_log = structlog.get_logger(__name__)
+
+DIGEST_POLL_S = 0.02  # each look is one message to the engine, between two of its steps
+
+
+def room_for(prompt_tokens: int, max_model_len: int, max_new_tokens: int) -> int:
+    """How many tokens may be sampled: at most `max_new_tokens`, fewer where the prompt is long. Nothing is truncated.
+
+    Raises:
+        PromptTooLong: not even one.
+    """
+    room = max_model_len - prompt_tokens
+    if room < 1:
+        raise PromptTooLong(
+            f"a prompt of {prompt_tokens} tokens leaves no room in generation.max_model_len {max_model_len}"
+        )
+    return min(room, max_new_tokens)
+
+
+def to_completion(prompt_ids: Sequence[int], output: Any, with_logprobs: bool = True) -> Completion:
+    """From vLLM's `CompletionOutput` (final, with the sampled token's log-probability at each place, if they were asked for)."""
+    if output.finish_reason not in ("stop", "length"):
+        raise RuntimeError(f"vLLM ended a request with {output.finish_reason!r}")
+    if not output.weight_versions:
+        raise RuntimeError("vLLM reported no weight version for a finished request")
+    ids = tuple(output.token_ids)
+    return Completion(
+        prompt_ids=tuple(prompt_ids),
+        token_ids=ids,
+        logprobs=tuple(float(at[token].logprob) for token, at in zip(ids, output.logprobs, strict=True))
+        if with_logprobs
+        else (),
+        text=output.text,
+        finish=output.finish_reason,
+        first_version=int(output.weight_versions[0].version),
+        last_version=int(output.weight_versions[-1].version),
+    )
+
+
+class Engine:
+    """One running `AsyncLLM`. Built by `build`; useless after `close`."""
+
+    def __init__(self, llm: Any, max_model_len: int, updatable: bool, occupancy: Occupancy | None = None) -> None:
+        self._llm = llm
+        self._updatable = updatable
+        self.occupancy = occupancy
+        self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
+        self._tokenizer = llm.get_tokenizer()
+        self._max_model_len = max_model_len
+        self._ids = itertools.count()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._salt = "0"
+        self._samples: set[asyncio.Task[Completion]] = set()
+        self._closed = False
+        self.prompt_tokens = self.cached_tokens = 0  # of all samples; cached ones were in the prefix cache
+
+    @classmethod
+    async def build(
+        cls, model_path: str, config: EngineConfig, updatable: bool = True, watched: bool = False
+    ) -> "Engine":
+        """Starts vLLM on the folder's weights, as version 0.
+
+        Args:
+            updatable: whether new weights may be loaded and log-probabilities are wanted, as for a player.
+            watched: whether it keeps its `occupancy`.
+
+        Blocks the event loop while EngineCore starts; vLLM ends that wait after `config.start_deadline_s`.
+        """
+        import torch
+
+        cuda = torch.cuda.is_available()
+        prepare_environment(config, cuda)
+        started = time.perf_counter()
+        await asyncio.to_thread(_import_vllm)
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        imported = time.perf_counter()
+        occupancy = Occupancy() if watched else None
+        llm = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(**engine_arguments(model_path, config, cuda, updatable)),
+            stat_loggers=None if occupancy is None else [lambda _config, _index: occupancy],
+        )
+        engine = cls(llm, config.max_model_len, updatable, occupancy)
+        try:
+            if engine._tokenizer.chat_template is None:
+                raise UserError(
+                    f"{model_path}: the tokenizer has no chat template; add chat_template.jinja to the folder"
+                )
+            await engine.set_version(0)
+        except BaseException:
+            engine.close()
+            raise
+        ready = time.perf_counter()
+        _log.info("engine ready", import_s=round(imported - started, 1), build_s=round(ready - imported, 1))
+        return engine
+
+    async def generate(self, ask: Ask) -> list[Completion]:
+        """One completion for each seed, in order; all or none.
+
+        Raises:
+            PromptTooLong: see `room_for`.
+            WorkerBroken: the engine died or was closed meanwhile.
+        """
+        prompt_ids = self._tokenizer.apply_chat_template(
+            list(ask.messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        room = room_for(len(prompt_ids), self._max_model_len, ask.sampling.max_new_tokens)
+        await self._open.wait()
+        if self._closed:
+            raise WorkerBroken("the engine was closed")
+        samples = [asyncio.create_task(self._sample(prompt_ids, ask, seed, room)) for seed in ask.seeds]
+        self._samples.update(samples)
+        try:
+            return list(await asyncio.gather(*samples))
+        except asyncio.CancelledError:
+            if self._closed:
+                raise WorkerBroken("the engine was closed while it sampled") from None
+            raise
+        finally:
+            for sample in samples:
+                sample.cancel()
+            self._samples.difference_update(samples)
+
+    async def _sample(self, prompt_ids: list[int], ask: Ask, seed: int, room: int) -> Completion:
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        params = SamplingParams(
+            temperature=ask.sampling.temperature,
+            top_p=ask.sampling.top_p,
+            max_tokens=room,
+            seed=seed,
+            logprobs=0 if self._updatable else None,  # 0: the sampled token's only
+            structured_outputs=None if ask.pattern is None else StructuredOutputsParams(regex=ask.pattern),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = tokens_input(prompt_ids, cache_salt=self._salt)
+        outputs: AsyncGenerator[Any, None] = self._llm.generate(prompt, params, str(next(self._ids)))
+        try:
+            async for output in outputs:
+                if output.finished:
+                    self.prompt_tokens += len(prompt_ids)
+                    self.cached_tokens += output.num_cached_tokens or 0
+                    return to_completion(prompt_ids, output.outputs[0], with_logprobs=self._updatable)
+        except EngineDeadError as error:
+            raise WorkerBroken("the engine's process died") from error
+        raise WorkerBroken("vLLM ended a request without an answer")
+
+    async def pause(self) -> None:
+        """Freezes running requests where they are and holds new ones back. Call `resume` whatever follows."""
+        self._open.clear()
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+
+    async def resume(self) -> None:
+        """The reverse of `pause`; running requests go on with the weights that are now loaded."""
+        await self._llm.resume_generation()
+        self._open.set()
+
+    async def join(self, transport: str, native: bytes) -> None:
+        """Connects every worker of the engine with a learner, for `nccl` or `ipc`; see `host_transfer.HostInitInfo`."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        await self._llm.init_weight_transfer_engine(
+            WeightTransferInitRequest({"transport": transport, "native": native})
+        )
+
+    async def start_update(self) -> None:
+        """vLLM's first step of a weight update."""
+        await self._llm.start_weight_update()
+
+    async def load(self, update_info: dict[str, Any]) -> None:
+        """Hands `host_transfer.HostUpdateInfo`, or `NativeUpdateInfo`, to every worker of the engine."""
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await self._llm.update_weights(WeightTransferUpdateRequest(update_info))
+
+    async def finish_update(self, version: int) -> None:
+        """Puts the loaded weights in service (still paused) and labels every later token with `version`."""
+        await self._llm.finish_weight_update(weight_version=str(version))
+        self._salt = str(version)
+
+    async def set_version(self, version: int) -> None:
+        """Labels tokens without a change of weights."""
+        await self._llm.update_weight_version(str(version))
+        self._salt = str(version)
+
+    async def checksums(self) -> dict[str, str]:
+        """xxh3 of every parameter as it lies in the workers, by vLLM's name for it (prefixed with its rank).
+
+        Taken beside generation; nothing may be loaded meanwhile.
+        """
+        await self._llm.collective_rpc("begin_parameter_digests")
+        while True:
+            parts: list[dict[str, str] | None] = await self._llm.collective_rpc("read_parameter_digests")
+            found = [part for part in parts if part is not None]
+            if len(found) == len(parts):
+                return {name: digest for part in found for name, digest in part.items()}
+            await asyncio.sleep(DIGEST_POLL_S)
+
+    def close(self) -> None:
+        """Ends the engine's processes and fails whoever waits with `WorkerBroken`. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for sample in self._samples:
+            sample.cancel()
+        self._open.set()
+        self._llm.shutdown()
+
+
+def _import_vllm() -> None:
+    import vllm.v1.engine.async_llm  # noqa: F401  # seconds of imports, off the event loop

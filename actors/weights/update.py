@@ -1,0 +1,219 @@
+"""One weight update of a serving engine: send -> pause -> load -> resume -> verify, each phase with a deadline of its own.
+
+Invariants
+- The bytes are complete and their checksum is verified before generation is paused: a push that is refused costs nothing.
+- A failure before anything was loaded leaves the engine serving its old version.
+- A failure after that never resumes the engine, one of the last check takes it out of service: `WorkerBroken` tells the owner to
+  throw it away.
+- Generation stands still only from the end of `pause` to the end of `resume`. That the parameters changed as the pushes did is
+  looked at afterwards, beside generation: what they were overwritten with was verified, and all of them were.
+
+Pure choreography against `Updatable`; the real one is `actors.engine.engine.Engine`.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
+
+from actors.errors import PushLate, WeightsRefused, WorkerBroken
+from actors.weights import packed
+from protocol.recipe import DeadlinesConfig
+from protocol.shared import SharedBuffer, SharedFile
+from protocol.types import NativeUpdate, WeightManifest
+
+REFUSED = "weights refused:"  # vLLM hands an error over as text, so this marks the harmless kind
+
+
+class Updatable(Protocol):
+    """An engine that can be given new weights. `dtype` is what it holds them in, by torch's name."""
+
+    dtype: str
+
+    async def pause(self) -> None: ...
+    async def resume(self) -> None: ...
+    async def start_update(self) -> None: ...
+    async def load(self, update_info: dict[str, Any]) -> None: ...
+    async def finish_update(self, version: int) -> None: ...
+    async def checksums(self) -> dict[str, str]: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """What an engine holds: `digest` over its parameters, and the checksum of the push that brought them, if one did."""
+
+    digest: str
+    packed: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoadReport:
+    """How a load went. `version` is what the worker serves now; `ignored` if that was already as new as the push.
+
+    `moved`: the parameters differ from those before. `pause_s`: seconds that generation stood still. `phases`: seconds of each.
+    """
+
+    version: int
+    checksum_after: str
+    moved: bool
+    pause_s: float = 0.0
+    phases: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ignored: bool = False
+
+
+def digest_of(checksums: Mapping[str, str]) -> str:
+    """One digest for a whole model, whatever order its parameters come in."""
+    lines = "".join(f"{name}={checksums[name]}\n" for name in sorted(checksums))
+    return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
+
+
+def check_moved(before: Held, after: Held, exact: bool) -> bool:
+    """Whether the parameters changed. Raises `WorkerBroken` where that contradicts what was pushed.
+
+    The same push twice must give the same parameters. A different push must give different ones, unless the engine rounds
+    what it gets (not `exact`). The first push is exempt: it may bring the very weights that the engine was built from.
+    """
+    moved = before.digest != after.digest
+    if before.packed is None:
+        return moved
+    if moved and before.packed == after.packed:
+        raise WorkerBroken("the same weights were pushed but the engine's parameters changed")
+    if exact and not moved and before.packed != after.packed:
+        raise WorkerBroken("new weights were pushed but the engine's parameters did not change")
+    return moved
+
+
+class Phases:
+    """Keeps the phases' deadlines and takes their time.
+
+    Args:
+        limits: of each phase.
+        deadline_s: for all of them together, from now.
+    """
+
+    def __init__(self, limits: DeadlinesConfig, deadline_s: float) -> None:
+        self._limits, self._end = limits, time.monotonic() + deadline_s
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.asynccontextmanager
+    async def __call__(self, name: str) -> AsyncIterator[None]:
+        """One phase. Raises `PushLate` at its end, or at the end of all."""
+        began = time.monotonic()
+        limit = getattr(self._limits, f"{name}_s")
+        if name != "resume":  # an engine that was paused is resumed however late the rest was
+            limit = min(limit, self._end - began)
+        try:
+            async with asyncio.timeout(limit):
+                yield
+        except TimeoutError:
+            raise PushLate(f"push: {name} was not done within {max(limit, 0.0):.3g} s", f"{name}_deadline") from None
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+
+def arrived(manifest: WeightManifest, source: Any, mappings: packed.Mappings) -> SharedBuffer:
+    """The bytes of a push, on this node, verified. Blocks for as long as it takes to read them, or to copy and read them.
+
+    Args:
+        source: a `SharedFile` of this node, which its owner leaves alone until we answer, or anything bytes-like.
+
+    Raises:
+        WeightsRefused: they are not what the manifest says.
+        FileNotFoundError: the file is gone.
+    """
+    packed.check_layout([dataclasses.asdict(spec) for spec in manifest.tensors], manifest.nbytes)
+    buffer = mappings.open(source) if isinstance(source, SharedFile) else packed.copied(source, manifest.nbytes)
+    packed.verify(buffer, manifest.nbytes, manifest.checksum)
+    return buffer
+
+
+async def update(
+    engine: Updatable,
+    manifest: WeightManifest,
+    source: Any,
+    before: Held,
+    phases: Phases,
+    mappings: packed.Mappings,
+) -> LoadReport:
+    """Brings `manifest.version` into a serving engine.
+
+    Args:
+        source: see `arrived`; or a `NativeUpdate`, whose bytes come to the GPU while they are loaded.
+        before: what the engine holds now.
+
+    Raises:
+        WeightsRefused, PushLate, OSError: nothing was loaded; the engine serves on.
+        WorkerBroken: the engine must be thrown away.
+    """
+    if isinstance(source, NativeUpdate):
+        info: dict[str, Any] = {"native": source.payload}
+    else:
+        async with phases("send"):
+            buffer = await asyncio.to_thread(arrived, manifest, source, mappings)
+        info = {
+            "file": dataclasses.asdict(source if isinstance(source, SharedFile) else buffer.file()),
+            "used_again": isinstance(source, SharedFile),
+            "tensors": [dataclasses.asdict(spec) for spec in manifest.tensors],
+        }
+    stood_still = await _overwrite(engine, manifest.version, info, phases)
+    try:
+        async with phases("verify"):
+            after = Held(digest_of(await engine.checksums()), manifest.checksum)
+    except BaseException as error:
+        raise _broken(manifest.version, error) from error
+    moved = check_moved(before, after, all(spec.dtype == engine.dtype for spec in manifest.tensors))
+    return LoadReport(manifest.version, after.digest, moved, stood_still, phases.seconds)
+
+
+async def _overwrite(engine: Updatable, version: int, info: dict[str, Any], phases: Phases) -> float:
+    """From pause to resume. Gives the seconds that generation stood still."""
+    dirty = False
+    still_since = time.monotonic()
+    try:
+        async with phases("pause"):
+            await engine.pause()
+        still_since = time.monotonic()
+        async with phases("load"):
+            await engine.start_update()
+            dirty = True
+            await _load(engine, info)
+            await engine.finish_update(version)
+        dirty = False
+    except WeightsRefused:
+        dirty = False
+        raise
+    except BaseException as error:
+        if dirty:
+            raise _broken(version, error) from error
+        raise
+    finally:
+        if not dirty:  # also after a pause that was late: it may still take effect
+            await _resume(engine, phases)
+    return time.monotonic() - still_since
+
+
+def _broken(version: int, error: BaseException) -> WorkerBroken:
+    why = error.reason if isinstance(error, PushLate | WorkerBroken) else type(error).__name__
+    return WorkerBroken(f"loading version {version} failed half-way: {why}", why)
+
+
+async def _load(engine: Updatable, info: dict[str, Any]) -> None:
+    try:
+        await engine.load(info)
+    except Exception as error:
+        reason = str(error)
+        if REFUSED in reason:
+            raise WeightsRefused(reason[reason.index(REFUSED) :]) from None
+        raise
+
+
+async def _resume(engine: Updatable, phases: Phases) -> None:
+    try:
+        async with phases("resume"):
+            await engine.resume()
+    except Exception as error:
+        why = error.reason if isinstance(error, PushLate) else type(error).__name__
+        raise WorkerBroken(f"the engine did not resume: {why}", why) from error

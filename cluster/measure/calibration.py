@@ -1,0 +1,191 @@
+"""`calibrate`: the recipe's judge on labelled questions, in this process and without Ray, and what that says about it.
+
+Each question is asked once, without the pool's second attempts and its memory, because what is measured is the judge. Pairs are
+asked about in both orders whatever the recipe's quirks. What fails is reported as failed; only the user's mistakes end it early.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.inputs.find import find_judge
+from cluster.inputs.labels import Label, load_labels
+from cluster.inputs.recipe_file import load_recipe
+from cluster.measure.agreement import Row, failures, report
+from cluster.measure.intervals import CONFIDENCE, Interval
+from cluster.measure.outcomes import Outcome, judge_labels
+from cluster.sandbox.rule_judge import RuleJudge
+from judge.errors import JudgeUnavailable
+from judge.identity import judge_id_of
+from judge.worker import JudgeWorker
+from protocol.errors import UserError
+from protocol.files import write_json
+from protocol.interfaces import Generator
+from protocol.recipe import EngineConfig, Recipe
+from protocol.types import JudgeRequest, Verdict
+
+
+class ClosableGenerator(Generator, Protocol):
+    """A generator that holds processes."""
+
+    def close(self) -> None:
+        """Ends them."""
+        ...
+
+
+BuildEngine = Callable[[str, EngineConfig, Callable[[], NoReturn]], Awaitable[ClosableGenerator]]
+
+WIDTH = 132  # columns of the table where no terminal says otherwise
+SHOWN = {  # measures by their heading
+    "accuracy": "accuracy",
+    "kappa": "kappa",
+    "flip_rate": "flips",
+    "parse_failure_rate": "unreadable",
+    "failure_rate": "failed",
+    "length_bias": "length bias",
+    "position_bias": "position bias",
+    "mean_error": "mean error",
+}
+
+
+def calibrate(
+    recipe_file: Path,
+    overrides: Sequence[str],
+    named: str,
+    json_file: Path | None,
+    limit: int | None,
+    build_engine: BuildEngine,
+) -> None:
+    """Judges the labels, prints the table and, if asked to, writes the JSON.
+
+    Args:
+        named: a label file, or `sandbox`.
+        limit: judge only this many labels, spread evenly over the file.
+        build_engine: starts a judge's engine here.
+
+    Raises:
+        UserError: before the judge is started.
+    """
+    recipe = load_recipe(recipe_file, overrides)
+    known = load_labels(named, "--labels")
+    if json_file is not None and (json_file.is_dir() or not json_file.absolute().parent.is_dir()):
+        raise UserError(f"--json: {json_file} is no file in an existing folder; make the folder first, or name another")
+    labels = known if limit is None or limit >= len(known) else [known[k * len(known) // limit] for k in range(limit)]
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    model = find_judge(recipe, lambda text: console.print(text, markup=False))
+    console.print(f"{judge_id_of(recipe.judge)}: judging {len(labels)} of {len(known)} labels", markup=False)
+    started = time.monotonic()
+    outcomes, stats = asyncio.run(judge_all(recipe, model, labels, build_engine))
+    seconds = round(time.monotonic() - started, 1)
+    rows = report(outcomes)
+    console.print(table(rows))
+    for reason, n in failures(outcomes).items():
+        console.print(f"{n} verdicts failed: {reason}", markup=False)
+    if json_file is not None:
+        about = {"labels": named, "labels_known": len(known), "seconds": seconds}
+        write_json(json_file, about | as_json(outcomes, rows, stats))
+
+
+def as_json(outcomes: Sequence[Outcome], rows: Sequence[Row], stats: dict[str, Any]) -> dict[str, Any]:
+    """The report for programs. `stats` are the judge worker's."""
+    verdicts = [v for o in outcomes for v in o.verdicts]
+    return {
+        "judges": sorted({v.judge_id for v in verdicts}),
+        "rubrics": sorted({v.rubric for v in verdicts if not v.rubric.startswith("none/")}),
+        "confidence": CONFIDENCE,
+        "verdicts": len(verdicts),
+        "failures": failures(outcomes),
+        "samples_unread": stats.get("unread", {}),
+        "rows": [row.as_dict() for row in rows],
+    }
+
+
+async def judge_all(
+    recipe: Recipe, model: str | None, labels: Sequence[Label], build_engine: BuildEngine
+) -> tuple[list[Outcome], dict[str, Any]]:
+    """The recipe's judge on the labels: its answers and its statistics.
+
+    Args:
+        model: an LM judge's folder.
+        build_engine: starts a judge's engine here.
+    """
+    config = recipe.judge
+    deadline_s = None if config.kind == "api" else config.deadline_s  # an endpoint's attempts have their own
+    async with open_judge(recipe, model, build_engine) as worker:
+
+        async def ask(requests: list[JudgeRequest]) -> list[Verdict]:
+            try:
+                async with asyncio.timeout(deadline_s):
+                    return await worker.judge(requests)
+            except TimeoutError:
+                why = f"no answer in {config.deadline_s:g} s"
+            except Exception as error:  # noqa: BLE001  # the verdicts that there are must not be lost; the worker logs where
+                why = _first(error)
+            return [Verdict(judge_id_of(config), f"none/{r.criterion}", failure=f"judge down: {why}") for r in requests]
+
+        slots = config.api.concurrency if config.kind == "api" else config.engine.max_num_seqs
+        # As many labels as the judge answers side by side: one that waited for a place would use up its deadline.
+        at_once = max(1, slots // (2 * config.verdicts))
+        return await judge_labels(ask, labels, recipe.run.seed, at_once), await worker.stats()
+
+
+@contextlib.asynccontextmanager
+async def open_judge(recipe: Recipe, model: str | None, build_engine: BuildEngine) -> AsyncIterator[JudgeWorker]:
+    """The recipe's judge, started here and ended with the block."""
+    config = recipe.judge
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def engine() -> Generator:
+            assert model is not None
+            generator = await build_engine(model, config.engine, _lost)
+            stack.callback(generator.close)
+            return generator
+
+        async def endpoint() -> Generator:
+            from judge.api.client import ApiGenerator
+
+            generator = ApiGenerator(config.api, None)
+            stack.push_async_callback(generator.close)
+            return generator
+
+        worker = JudgeWorker(config, build={"lm": engine, "api": endpoint}.get(config.kind), rules=RuleJudge)
+        await worker.start()
+        yield worker
+
+
+def _first(error: BaseException) -> str:
+    """The type of what went wrong first, taken out of its groups. Not its message: that may quote a prompt."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return type(error).__name__
+
+
+def _lost() -> NoReturn:
+    """Here nobody would start the process afresh: what is left fails, and is reported."""
+    raise JudgeUnavailable("the engine was lost", hopeless=True)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """What a person reads: each estimate over its 95 % interval."""
+    shown = Table(title="The judge against the labels (95 % intervals below)", show_lines=True)
+    shown.add_column("labels", no_wrap=True)
+    shown.add_column("judged", justify="right", no_wrap=True)
+    for heading in SHOWN.values():
+        shown.add_column(heading, justify="right")
+    for row in rows:
+        form = "" if row.form in ("all", row.criterion) else f"\n{row.form}"
+        cells = [_cell(getattr(row, name)) for name in SHOWN]
+        shown.add_row(f"{row.criterion}{form}", f"{row.judged}\nof {row.n}", *cells)
+    return shown
+
+
+def _cell(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.value:.3f}\n{interval.low:.2f}..{interval.high:.2f}"

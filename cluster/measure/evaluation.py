@@ -1,0 +1,88 @@
+"""The held-out measurements of one run: before, and after against the base and the trained attacker.
+
+The base attacker's attacks and the first measurement are kept in the run directory, so that a resumed run compares with the
+same start.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.measure.heldout import Attack, Wrapped, measure, wrap
+from cluster.rundir import RunDir
+from protocol.errors import UserError
+from protocol.files import write_json
+from protocol.interfaces import Generator, Judge
+from protocol.recipe import Recipe
+from protocol.types import Seed
+
+
+class JudgeAbsent(Exception):
+    """The judge did not answer when the start was to be measured. The message is one line."""
+
+
+class Evaluation:
+    """Measures; `results` holds what was measured so far, by occasion."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seeds: Sequence[Seed],
+        run_dir: RunDir,
+        attacker: Generator,
+        defender: Generator,
+        judge: Judge,
+    ) -> None:
+        self._recipe, self._seeds, self._file = recipe, {s.id: s for s in seeds}, run_dir.heldout
+        self._attacker, self._defender, self._judge = attacker, defender, judge
+        self._wrapped = Wrapped([], [])
+        self.results: dict[str, Any] = {}
+
+    async def _measure(self, wrapped: Wrapped, label: str) -> dict[str, Any]:
+        return (await measure(wrapped, self._recipe, self._defender, self._judge, label)).as_dict()
+
+    async def start(self) -> None:
+        """Before training, at version 0 of both; read back if an earlier part of this run has done it.
+
+        Raises:
+            UserError: the held-out seeds are not those of the earlier part.
+            JudgeAbsent: the judge failed on so many that there would be no start to compare with. Nothing is kept.
+        """
+        if not self._seeds:
+            return
+        if self._file.is_file():
+            kept = json.loads(self._file.read_text())
+            if kept.get("seeds") != list(self._seeds):
+                raise UserError(
+                    f"seeds.heldout: changed since {self._file} was written; put the same file back to resume"
+                )
+            attacks = [Attack(self._seeds[a["seed"]], a["text"]) for a in kept["attacks"]]
+            self._wrapped = Wrapped(attacks, [(category, why) for category, why in kept["missing"]])
+            self.results["start"] = kept["start"]
+            return
+        self._wrapped = await self._wrap("base")
+        start = await self._measure(self._wrapped, "start")
+        wanted = len(self._seeds) * self._recipe.heldout.samples
+        limit = self._recipe.judge.alarm.failure_rate
+        if self._recipe.judge.kind != "none" and start["unjudged"] > limit * wanted:
+            raise JudgeAbsent(
+                f"the judge failed on {start['unjudged']} of {wanted} held-out attacks before the first game, more than "
+                f"judge.alarm.failure_rate {limit:g} allows; see that it answers, and resume"
+            )
+        self.results["start"] = start
+        texts = [{"seed": a.seed.id, "text": a.text} for a in self._wrapped.attacks]
+        missing = self._wrapped.missing
+        write_json(self._file, {"start": start, "seeds": list(self._seeds), "attacks": texts, "missing": missing})
+
+    async def end(self) -> None:
+        """After training, when the last versions are on the workers: the base attacker's attacks again."""
+        if self._seeds:
+            self.results["end"] = await self._measure(self._wrapped, "end")
+
+    async def end_trained(self) -> None:
+        """The trained attacker's attacks on the same seeds."""
+        if self._seeds:
+            self.results["end_trained_attacker"] = await self._measure(await self._wrap("trained"), "end-trained")
+
+    async def _wrap(self, label: str) -> Wrapped:
+        return await wrap(list(self._seeds.values()), self._recipe, self._attacker, self._judge, label)

@@ -1,0 +1,80 @@
+"""The run's metrics on Ray's own Prometheus endpoint, set by the driver once a second.
+
+Names start with `advgame_` there (Ray adds `ray_` before it). What a metric means is its description, here and nowhere else.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.util.metrics import Gauge
+
+from protocol.roles import PLAYERS
+
+_PLAYER = {
+    "version": "newest policy version that was published",
+    "step": "optimizer steps taken",
+    "loss": "loss of the newest step",
+    "accuracy": "share of pairs of the newest step whose chosen item the policy prefers more than its reference does",
+    "reward": "mean reward of the newest games, penalties included",
+    "held": "finished games waiting to be learned",
+    "push_s": "seconds of the newest weight push, staging not counted",
+    "pause_s": "seconds that generation stood still for it",
+}
+_RUN = {
+    "started": "games dealt",
+    "finished": "games finished",
+    "abandoned": "games given up, for any reason",
+    "in_flight": "games being played",
+    "limit": "games that may be played at once, as far as the engines of both players bear them (generation.backpressure)",
+    "limit_cuts": "times that limit was cut, because an engine preempted requests",
+    "kv_usage": "share of the KV cache in use, of the fullest engine of both players at the last look",
+    "queue": "requests waiting, in the engine of both players where most did at the last look",
+    "preemptions": "requests that an engine of either player took the KV cache from, as seen since the replay buffer started",
+    "verdicts": "verdicts asked for",
+    "failed": "verdicts that could not be had",
+    "failure_rate": "share of the latest verdicts (judge.alarm.window of them) that could not be had",
+    "unread_rate": "share of the texts that the judge wrote, since its workers started, that held no verdict that can be read",
+    "cost": "what the API judge has cost so far, in the currency of its prices",
+    "cache_hits": "verdicts that were remembered, or on their way already, and asked of no judge; since the rollout worker started",
+    "flip_rate": "share of the compared pairs so far whose winner changed with their order",
+    "paused": "1 while the judge's alarm is up and no game is dealt but to ask it again, else 0",
+    "probe_drift": "mean absolute change of the probe set's scores since it was first judged, in points of 10",
+    "probe_changed": "share of the probe set's answers that are not the first ones",
+    "probe_accuracy": "share of the probe set's answers that equal their labels",
+    "staleness": "largest staleness of a learned row so far, in policy versions",
+    "bound": "the staleness bound",
+}
+
+
+class Metrics:
+    """Gauges for one run."""
+
+    def __init__(self, run: str) -> None:
+        self._tags = {"run": run}
+        self._player = {
+            key: Gauge(f"advgame_player_{key}", description=text, tag_keys=("run", "player"))
+            for key, text in _PLAYER.items()
+        }
+        self._evicted = Gauge(
+            "advgame_rows_evicted", description="rows dropped, by reason", tag_keys=("run", "player", "reason")
+        )
+        self._rows = Gauge(
+            "advgame_rows", description="rows, by what became of them", tag_keys=("run", "player", "state")
+        )
+        self._run = {key: Gauge(f"advgame_{key}", description=text, tag_keys=("run",)) for key, text in _RUN.items()}
+
+    def update(self, view: Mapping[str, Any]) -> None:
+        """Sets every gauge whose value is known; `view` is from `cluster.observe.view`."""
+        for key, gauge in self._run.items():
+            if view.get(key) is not None:
+                gauge.set(float(view[key]), tags=self._tags)
+        for player in PLAYERS:
+            tags = {**self._tags, "player": player}
+            for key, gauge in self._player.items():
+                if view[player][key] is not None:
+                    gauge.set(float(view[player][key]), tags=tags)
+            rows = view[player]["rows"]
+            for state in ("appended", "learned", "held"):
+                self._rows.set(float(rows.get(state, 0)), tags={**tags, "state": state})
+            for reason, n in rows.get("evicted", {}).items():
+                self._evicted.set(float(n), tags={**tags, "reason": reason})

@@ -1,0 +1,102 @@
+"""What a person watching a run sees: a live table on a terminal, a plain line every so often elsewhere.
+
+It only shows what it is given; it asks nobody.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from protocol.roles import PLAYERS
+
+LINE_EVERY_S = 10.0
+
+
+class Progress:
+    """Use as a context manager; `say` prints a line, `show` updates the picture."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._last_line_s = 0.0
+        self._start_s = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """One line, with the time since the start."""
+        self.console.print(f"[{time.monotonic() - self._start_s:6.1f} s] {text}", markup=False)
+
+    def show(self, view: Mapping[str, Any]) -> None:
+        """Draws one moment of the run; `view` is what `cluster.observe.view.view_of` returns."""
+        if self._live is not None:
+            self._live.update(picture(view))
+        elif time.monotonic() - self._last_line_s >= LINE_EVERY_S:
+            self._last_line_s = time.monotonic()
+            self.say(line(view))
+
+
+def line(view: Mapping[str, Any]) -> str:
+    """The moment in one line of text."""
+    players = ", ".join(
+        f"{p} step {view[p]['step']}/{view['steps']} v{view[p]['version']} loss {_number(view[p]['loss'])}"
+        if view[p]["learns"]
+        else f"{p} frozen"
+        for p in PLAYERS
+    )
+    return (
+        f"{players}; games {view['finished']} done {_playing(view)}; "
+        f"staleness {_number(view['staleness'])} of {view['bound']}" + (f"; {view['why']}" if view["paused"] else "")
+    )
+
+
+def picture(view: Mapping[str, Any]) -> Table:
+    """The moment as a table for the terminal."""
+    table = Table(title=f"AdvGame {view['run']}", caption=view["why"] or None, expand=False)
+    for column in ("player", "step", "version", "loss", "reward", "held games", "accuracy", "push s", "stall s"):
+        table.add_column(column, justify="left" if column == "player" else "right")
+    for p in PLAYERS:
+        v = view[p]
+        table.add_row(
+            f"{p} (its turn)" if view["turn"] == p else p,
+            f"{v['step']}/{view['steps']}" if v["learns"] else "frozen",
+            str(v["version"]),
+            *(_number(v[k]) for k in ("loss", "reward")),
+            str(v["held"]),
+            *(_number(v[k]) for k in ("accuracy", "push_s", "pause_s")),
+        )
+    table.add_section()
+    table.add_row(
+        "games",
+        f"{view['finished']} done",
+        _playing(view),
+        f"{view['abandoned']} abandoned",
+        "",
+        f"staleness {_number(view['staleness'])}/{view['bound']}",
+        f"{view['verdicts']} verdicts",
+        f"{view['failed']} failed",
+        "",
+    )
+    return table
+
+
+def _playing(view: Mapping[str, Any]) -> str:
+    """Games being played, and how many may be, as far as the engines limit them."""
+    limit = "" if view["limit"] is None else f" of {view['limit']}"
+    return f"{view['in_flight']}{limit} playing"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,198 @@
+"""The sending end of the `nccl` and `ipc` transports: vLLM's own trainer engines, driven behind the learner's back.
+
+A `NativeSink` is a `PublisherSink` that, after the publisher has taken a version over, sends it to the workers that the publisher
+named. It lives on a learner group's rank 0 and is called by its publisher thread. What it sends is the version that was staged,
+gathered by all ranks: so no collective of the learner's runs beside it, and the learner goes on.
+
+Invariants
+- **the publisher decides**: it names the workers, keeps their deadlines and evicts who fails, as with `host`.
+- **nothing waits for ever**: NCCL has no timeout, so joining and sending run in a thread of their own; at the deadline the
+  communicator is aborted and the group forgotten. The next version makes a new one, of the workers that are well then.
+- **there is always another way**: where no group comes about, the publisher sends the same bytes through `host`; a worker that
+  starts always gets them that way.
+
+The worker's end is `actors.weights.host_transfer`.
+"""
+
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+import structlog
+
+from cluster.plan.transports import Transport
+from cluster.publish.client import PublisherSink
+from protocol.recipe import PushConfig
+from protocol.roles import Player
+from protocol.shared import SharedBuffer
+from protocol.types import WeightManifest
+
+log = structlog.get_logger(__name__)
+
+MakeEngine = Callable[[Transport, int, Any, Any], Any]
+
+
+class NativeSink(PublisherSink):
+    """See the module's docstring.
+
+    Args:
+        handle: the publisher actor's.
+        push: deadlines.
+        tensor_parallel: processes of a worker's engine that take part.
+        make_engine: makes a trainer engine of a transport, the number of processes in its group, a client and a source.
+    """
+
+    def __init__(
+        self,
+        handle: Any,
+        transport: Transport,
+        push: PushConfig,
+        tensor_parallel: int,
+        make_engine: MakeEngine | None = None,
+    ) -> None:
+        super().__init__(handle)
+        self._transport, self._push, self._parallel = transport, push, tensor_parallel
+        self._make_engine = make_engine or vllm_engine
+        self._members: tuple[str, ...] = ()
+        self._engine: Any = None
+        self._source: Any = None
+
+    def publish(self, manifest: WeightManifest, packed: Any) -> Sequence[int]:
+        """As `PublisherSink.publish`; returns when the version was sent, or could not be."""
+        given_back = super().publish(manifest, packed)
+        members: tuple[str, ...] = tuple(self._ask("expecting", 0.0, manifest.player, manifest.version))
+        if members and not self._in_time(lambda: self._send(manifest, packed, members)):
+            self._forget()
+            self._ask("not_sent", 0.0, manifest.player, manifest.version)
+        return given_back
+
+    def _in_time(self, work: Callable[[], None]) -> bool:
+        """Runs it in a thread. False if it failed, or was not done at the push's deadline."""
+        failed: list[Exception] = []
+
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  # told below, with the case that there is none yet
+                failed.append(error)
+
+        thread = threading.Thread(target=run, name="native-push", daemon=True)
+        thread.start()
+        thread.join(self._push.deadline_s)
+        late = thread.is_alive()
+        if late or failed:
+            why = "deadline" if late else type(failed[0]).__name__
+            log.warning(
+                "native_push_failed", transport=self._transport, why=why, exc_info=failed[0] if failed else None
+            )
+        return not (late or failed)
+
+    def _send(self, manifest: WeightManifest, packed: SharedBuffer, members: tuple[str, ...]) -> None:
+        if members != self._members:
+            self._forget()
+            client = _Client(self, manifest.player, members, self._transport, self._parallel)
+            self._source = _Staged(manifest, packed)
+            processes = 1 + len(members) * self._parallel
+            self._engine = self._make_engine(self._transport, processes, client, self._source)
+            self._members = members
+        self._source.take(manifest, packed)
+        self._engine.client.version = manifest.version
+        self._engine.send_weights()
+
+    def _forget(self) -> None:
+        engine, self._engine, self._members = self._engine, None, ()
+        if engine is not None:
+            engine.shutdown()  # of NCCL: aborts what is under way, in a thread that it waits 5 s for
+
+
+class _Client:
+    """vLLM's `VLLMWeightSyncClient`: what its trainer engine asks of the workers goes through the publisher.
+
+    A worker's own update is start, load and finish in one, paused and verified, so only `update_weights` says anything.
+    """
+
+    def __init__(
+        self, sink: NativeSink, player: Player, members: tuple[str, ...], transport: Transport, parallel: int
+    ) -> None:
+        self._sink, self._player, self._members = sink, player, members
+        self._transport, self._parallel = transport, parallel
+        self.version = 0
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Every worker joins at a place of its own; the learner has the first."""
+        for_each = {}
+        for k, member in enumerate(self._members):
+            place = {"rank_offset": 1 + k * self._parallel} if "rank_offset" in init_info else {}
+            for_each[member] = pickle.dumps(init_info | place)
+        self._sink._ask("join", 0.0, self._transport, for_each)
+
+    def start_weight_update(self) -> None:
+        pass
+
+    def update_weights(self, update_info: Any) -> None:
+        """Returns when every worker has answered or was given up. Raises `RuntimeError` if one was."""
+        if not self._sink._ask(
+            "send", self._sink._push.deadline_s, self._player, self.version, pickle.dumps(update_info)
+        ):
+            raise RuntimeError("a worker did not take the version")
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        pass
+
+
+class _Staged:
+    """vLLM's `WeightSource` over a staged version: each tensor goes to the GPU as its turn comes."""
+
+    def __init__(self, manifest: WeightManifest, packed: SharedBuffer) -> None:
+        self.take(manifest, packed)
+
+    def take(self, manifest: WeightManifest, packed: SharedBuffer) -> None:
+        """The version of the next pass."""
+        self._manifest, self._packed = manifest, packed
+
+    def metadata(self) -> list[Any]:
+        import torch
+        from vllm.distributed.weight_transfer.base import ParamMeta
+
+        return [ParamMeta(t.name, getattr(torch, t.dtype), t.shape) for t in self._manifest.tensors]
+
+    def __iter__(self) -> Any:
+        import torch
+
+        whole = torch.frombuffer(self._packed.view, dtype=torch.uint8)
+        for t in self._manifest.tensors:
+            flat = whole[t.offset : t.offset + t.nbytes].view(getattr(torch, t.dtype)).view(t.shape)
+            yield t.name, flat.cuda(non_blocking=True)
+
+
+def vllm_engine(transport: Transport, processes: int, client: Any, source: Any) -> Any:
+    """vLLM's trainer engine, joined with the workers that `client` stands for."""
+    from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+
+    return WeightTransferTrainerFactory.trainer_init(
+        init_info_of(transport, processes, ray.util.get_node_ip_address(), free_port()), client=client, source=source
+    )
+
+
+def init_info_of(transport: Transport, processes: int, address: str, port: int) -> Any:
+    """vLLM's trainer init info. This process is the only one of the learner's that takes part, so it is rank 0 of its side.
+
+    IPC sends one handle for each tensor, in one message: the version is on the card once more meanwhile.
+    """
+    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+    if transport == "ipc":
+        return IPCTrainerInitInfo(rank=0, packed=False)
+    return NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=processes, rank=0)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])

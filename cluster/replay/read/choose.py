@@ -1,0 +1,79 @@
+"""Which stored rows `python -m cluster replay` is asked about: its filters, read from the command line. Pure."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from cluster.replay.read.reader import StoredRow
+from protocol.errors import UserError
+from protocol.roles import CATEGORIES, PLAYERS
+from protocol.states import AttackState, ResponseState
+
+STATES: tuple[str, ...] = tuple(dict.fromkeys((*get_args(AttackState), *get_args(ResponseState))))
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Every condition that is not None must hold.
+
+    Attributes:
+        state: how at least one item of the row ended.
+        steps: first and last learner step (None: no end) that learned the row or has it leased.
+    """
+
+    player: str | None = None
+    category: str | None = None
+    state: str | None = None
+    steps: tuple[int, int | None] | None = None
+    game: int | None = None
+
+    def __call__(self, row: StoredRow) -> bool:
+        return (
+            self.player in (None, row.player)
+            and self.category in (None, row.category)
+            and (self.state is None or self.state in row.states)
+            and self.game in (None, row.game_id)
+            and (self.steps is None or self._in_steps(row.fate.step, *self.steps))
+        )
+
+    @staticmethod
+    def _in_steps(step: int | None, first: int, last: int | None) -> bool:
+        return step is not None and first <= step and (last is None or step <= last)
+
+
+def parse_filter(
+    player: str | None, category: str | None, state: str | None, step: str | None, game: int | None
+) -> Filter:
+    """The filter that options say.
+
+    Args:
+        step: ``A:B``, both included; either may be missing, and ``A`` is ``A:A``.
+
+    Raises:
+        UserError: an option's value is none of those it can have.
+    """
+    return Filter(
+        _one_of("--player", player, PLAYERS),
+        _one_of("--category", category, CATEGORIES),
+        _one_of("--state", state, STATES),
+        None if step is None else _steps(step),
+        game,
+    )
+
+
+def _one_of(option: str, value: str | None, known: Sequence[str]) -> str | None:
+    if value is not None and value not in known:
+        raise UserError(f"{option}: {value} is unknown; give one of {', '.join(known)}")
+    return value
+
+
+def _steps(text: str) -> tuple[int, int | None]:
+    found = re.fullmatch(r"(\d*)(:?)(\d*)", text)
+    first, colon, last = found.groups() if found else ("", "", "")
+    if not colon and not first:
+        raise UserError(f"--step: {text!r} is no range of steps; write it as 10:20, 10:, :20 or 10")
+    start, end = int(first or 0), (int(last) if last else None) if colon else int(first)
+    if end is not None and end < start:
+        raise UserError(f"--step: {text} ends before it begins; write the lower step first")
+    return start, end

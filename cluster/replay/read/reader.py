@@ -1,0 +1,133 @@
+"""A run's replay folder as a reader sees it: every stored row, and what became of it. Read-only, without a lock, on a live run too.
+
+The journal is read before the segments, and rows are written before their `finish` event: so every row that the journal speaks of
+is found, and a live run is seen as it was at one moment. Rows that came later, or whose game never ended, are `unfinished`. What
+became of a row follows from the same events and the same tables as after a restart (`recovery`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from cluster.inputs.recipe_file import load_recipe
+from cluster.replay.rules.alarm import Alarm
+from cluster.replay.rules.facts import Loss
+from cluster.replay.rules.table import Row, Table
+from cluster.replay.rules.tally import Tally
+from cluster.replay.rules.turns import Roster
+from cluster.replay.store.journal import read_events
+from cluster.replay.store.recovery import recover_state
+from cluster.replay.store.segments import Place, StoredBatch, read_segment, segment_files
+from protocol.errors import UserError
+from protocol.recipe import Recipe
+from protocol.roles import PLAYERS, Category, Player
+
+Status = Literal["unfinished", "waiting", "leased", "learned", "evicted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a row: `why` it was evicted, the `step` that has or learned it, and how stale it was for that one."""
+
+    status: Status
+    why: str | None = None
+    step: int | None = None
+    staleness: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """A row and where it lies, `batch.slice(index, 1)`, without its tokens and texts."""
+
+    batch: pa.RecordBatch
+    index: int
+    row_id: str
+    game_id: int
+    player: Player
+    category: Category
+    states: tuple[str, ...]
+    fate: Fate
+
+
+class TracedTable(Table[Place]):
+    """A table that remembers each row's fate, not only their number."""
+
+    def __init__(self, max_staleness: int, capacity: int) -> None:
+        super().__init__(max_staleness, capacity)
+        self._gone: dict[str, Fate] = {}
+
+    def acknowledge(self, step: int) -> None:
+        self._gone |= self._taken("learned", before=step)
+        super().acknowledge(step)
+
+    def fates(self) -> dict[str, Fate]:
+        """Every appended row's."""
+        waiting = {row.row_id: Fate("waiting") for unit in self._free.values() for row in unit.rows}
+        return self._gone | waiting | self._taken("leased")
+
+    def _taken(self, status: Status, before: float = float("inf")) -> dict[str, Fate]:
+        return {
+            row.row_id: Fate(status, None, lease.step, stale)
+            for lease in self._leases.values()
+            if lease.step < before
+            for row, stale in zip(lease.rows, lease.staleness, strict=True)
+        }
+
+    def _evict(self, row: Row[Place], reason: str) -> None:
+        super()._evict(row, reason)
+        self._gone[row.row_id] = Fate("evicted", reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a replay folder holds."""
+
+    recipe: Recipe
+    tables: dict[Player, TracedTable]
+    batches: dict[Player, list[StoredBatch]]
+    segments: dict[Player, int]
+    nbytes: dict[Player, int]
+
+    def rows(self) -> Iterator[StoredRow]:
+        """Every row once, player by player, in the order in which they were stored."""
+        for player in PLAYERS:
+            fates = self.tables[player].fates()
+            seen: set[str] = set()
+            for found in self.batches[player]:
+                batch = found.batch
+                items = batch.column("items")
+                states = pa.ListArray.from_arrays(items.offsets, items.values.field("state")).to_pylist()
+                columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "category"))
+                for index, (row_id, game_id, category, ended) in enumerate(zip(*columns, states, strict=True)):
+                    if row_id not in seen:
+                        seen.add(row_id)
+                        fate = fates.get(row_id, Fate("unfinished"))
+                        yield StoredRow(batch, index, row_id, game_id, player, category, tuple(ended), fate)
+
+
+def read_run(run: Path) -> Stored:
+    """Reads a run's replay folder.
+
+    Raises:
+        UserError: it is no run, or its journal or a segment cannot be read by this version.
+    """
+    run = run.expanduser()
+    if not (run / "recipe.yaml").is_file():
+        raise UserError(f"replay: {run} is no run (it has no recipe.yaml); give the path of a directory under runs/")
+    recipe = load_recipe(run / "recipe.yaml")
+    folder = run / "replay"
+    try:
+        journal = folder / "journal.jsonl"
+        events = read_events(journal) if journal.is_file() else []
+        files = {p: segment_files(folder, p) for p in PLAYERS}
+        batches = {p: [found for path in files[p] for found in read_segment(path, p)] for p in PLAYERS}
+        nbytes = {p: sum(path.stat().st_size for path in files[p]) for p in PLAYERS}
+    except OSError as e:
+        raise UserError(f"replay: {folder} cannot be read ({e.strerror}); check its permissions") from None
+    tables = {p: TracedTable(recipe.replay.max_staleness, recipe.replay.capacity_rows) for p in PLAYERS}
+    losses: dict[Player, Loss] = {p: recipe.learners.of(p).loss for p in PLAYERS}
+    recover_state(batches, events, tables, Tally(), Alarm.from_recipe(recipe), Roster.from_recipe(recipe), losses)
+    return Stored(recipe, tables, batches, {p: len(files[p]) for p in PLAYERS}, nbytes)

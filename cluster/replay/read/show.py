@@ -1,0 +1,149 @@
+"""`python -m cluster replay RUN`: what a run's replay folder holds, as tables for people, and as a file.
+
+It reads only (`reader`), so it may look at a run that goes on. Texts are shown if asked for and not otherwise: attacks and
+harmful answers stay out of terminals and their logs. What is shown of them cannot steer the terminal.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cluster.replay.read.choose import Filter
+from cluster.replay.read.export import check_target, export_rows
+from cluster.replay.read.reader import Status, Stored, StoredRow, read_run
+from protocol.roles import CATEGORIES, PLAYERS
+
+LISTED = 20  # rows, where no limit is given
+WIDTH = 132  # columns where no terminal says otherwise
+
+
+def show_replay(
+    run: Path,
+    only: Filter,
+    limit: int | None,
+    text: bool,
+    export: Path | None,
+    force: bool,
+    console: Console | None = None,
+) -> None:
+    """Prints the tables and, if asked to, writes the rows.
+
+    Args:
+        only: which rows are counted, listed and exported.
+        limit: list or export at most so many.
+        text: show, and export, what was written.
+
+    Raises:
+        UserError: the run or the target is not as it must be; then nothing is written.
+    """
+    if export is not None:
+        check_target(export, force)
+    stored = read_run(run)
+    rows = [row for row in stored.rows() if only(row)]
+    if console is None:
+        console = Console(highlight=False)
+        console = console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    console.print(players_table(run.name, stored, rows))
+    console.print(categories_table(rows))
+    some = list(islice(rows, limit))
+    if export is not None:
+        export_rows(some, export, text)
+        console.print(f"{export}: {len(some)} rows{'' if text else ', without texts (--text)'}", markup=False)
+    elif text or limit is not None or only != Filter():
+        some = some if limit is not None else some[:LISTED]
+        console.print(rows_table(some, len(rows), text))
+
+
+def players_table(name: str, stored: Stored, rows: Sequence[StoredRow]) -> Table:
+    """How many rows each player has, and what became of them; segments, bytes and lost rows are the whole folder's."""
+    table = Table(title=f"Replay of {name}, staleness at most {stored.recipe.replay.max_staleness}")
+    for column in (
+        "player",
+        "appended",
+        "learned",
+        "leased",
+        "waiting",
+        "evicted",
+        "staleness",
+        "lost",
+        "segments",
+        "MiB",
+    ):
+        table.add_column(column, justify="left" if column in ("player", "evicted") else "right")
+    for player in PLAYERS:
+        own = [row.fate for row in rows if row.player == player]
+        status: Counter[Status] = Counter(fate.status for fate in own)
+        why = Counter(fate.why for fate in own if fate.why is not None)
+        stale = [fate.staleness for fate in own if fate.staleness is not None]
+        unfinished = f" (+{status['unfinished']} of open games)" if status["unfinished"] else ""
+        counted = stored.tables[player]
+        table.add_row(
+            player,
+            f"{len(own) - status['unfinished']}{unfinished}",
+            *(str(status[s]) for s in ("learned", "leased", "waiting")),
+            ", ".join(f"{n} {reason}" for reason, n in sorted(why.items())) or "none",
+            f"mean {fmean(stale):.2f}, max {max(stale)}" if stale else "-",
+            f"{counted.lost}{' or more' if counted.lost_at_least else ''}",
+            str(stored.segments[player]),
+            f"{stored.nbytes[player] / 2**20:.1f}",
+        )
+    return table
+
+
+def categories_table(rows: Sequence[StoredRow]) -> Table:
+    """The rows by category, and how their items ended."""
+    table = Table(title="By category")
+    for column in ("player", "category", "rows", "learned", "items by state"):
+        table.add_column(column, justify="right" if column in ("rows", "learned") else "left")
+    for player in PLAYERS:
+        for category in CATEGORIES:
+            own = [row for row in rows if (row.player, row.category) == (player, category)]
+            states = Counter(state for row in own for state in row.states)
+            learned = sum(row.fate.status == "learned" for row in own)
+            ended = ", ".join(f"{n} {state}" for state, n in states.most_common()) or "none"
+            table.add_row(player, category, str(len(own)), str(learned), ended)
+    return table
+
+
+def rows_table(rows: Sequence[StoredRow], found: int, text: bool) -> Table:
+    """The rows one by one; with `text` what their items say below each."""
+    table = Table(title=f"{len(rows)} of {found} rows", show_lines=text)
+    for column in ("row", "category", "version", "opponent", "became", "items"):
+        table.add_column(column, justify="right" if column in ("version", "opponent") else "left", overflow="fold")
+    for row in rows:
+        (full,) = row.batch.slice(row.index, 1).select(["version", "opponent_version", "items"]).to_pylist()
+        items = [_item(item, text) for item in full["items"]]
+        opponent = full["opponent_version"]
+        table.add_row(
+            row.row_id,
+            row.category,
+            str(full["version"]),
+            "-" if opponent is None else str(opponent),
+            _became(row),
+            Text("\n" if text else ", ").join(items),
+        )
+    return table
+
+
+def _became(row: StoredRow) -> str:
+    fate = row.fate
+    if fate.step is not None:
+        return f"{fate.status}, step {fate.step}, {fate.staleness} stale"
+    return fate.status if fate.why is None else f"{fate.status}: {fate.why}"
+
+
+def _item(item: dict[str, object], text: bool) -> Text:
+    reward = item["reward"]
+    ended = f"{item['state']} {reward:.1f}" if isinstance(reward, float) else f"{item['state']}"
+    return Text(f"{ended}: {printable(str(item['text']))}" if text else ended)
+
+
+def printable(text: str) -> str:
+    """A model's text with every character that a terminal would act on written out, new lines too."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,152 @@
+"""Admission: a game starts only if its rows can still be fresh when they are learned.
+
+A pure state machine (no Ray, no clock). A learner step consumes `batch_games` finished games. A game of a step is any that the
+player's table took: with rows or without, for ties and attacks that were never answered are what play came to. Not among them is
+one that gives the player nothing because the judge failed: it fills no batch, so that an outage does not pass for steps, and its
+room is free again as it ends. Invariants, for each player that learns:
+
+- **bounded**: games in flight + finished games that no executed step has learned <= B * batch_games, where
+  B = max_staleness + 1 - oldest_replica, and `oldest_replica` is how many versions behind the newest a generation worker is by
+  design (`push.to: spread`; 0 with `all`).
+  Why this keeps rows fresh: say the learner executes or waits for step k, at version v, when a game starts. Its tokens are sampled
+  under v - oldest_replica or newer. At most B * batch_games - 1 games are ahead of it, so if games are learned in the order in
+  which they started, it falls into the batch of step k + B - 1 at the latest; each step makes at most one version. So it is learned
+  at v + B - 1 or before, and its staleness is at most B - 1 + oldest_replica = max_staleness.
+  What is outside of this proof (a game that others overtake, a sampler that leaves it waiting, a push under way as it starts, a
+  learner that goes back) is caught at the lease: `table` gives no step a row beyond `max_staleness`, whatever was admitted.
+- **live**: a learner that waits is short of a batch, so fewer than `batch_games` games are unlearned. If none is in flight there is
+  room for one, whatever the staleness. Where both wait, both have room; where one is busy, it comes back. A learner says that it
+  has executed a step by asking for the next: until it does, the step's games count as unlearned and may be what the other
+  waits behind, so asking is a move even where no batch comes of it. A judge that fails on every game moves nobody's step, and must
+  not be asked for ever: the alarm pauses the deals, and `run.stall_s` ends a run that stays paused. So where no alarm can rise
+  (`alarm.can_rise`) its failures are games like any other.
+
+No player bounds by more than it can still learn: what it would learn after its last step is not played. Where players take turns,
+only the one on turn bounds, and by no more than its turn can still learn; the turn passes on when its last step is executed. Who
+bounds has at least one step left, so the same reasoning holds.
+
+It does not own the rows (`table`), the games (`dealer`), or what the engines bear (`backpressure`, which may admit fewer, never
+more).
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from cluster.replay.rules.turns import Turn
+from protocol.errors import UserError
+from protocol.recipe import Recipe
+from protocol.roles import PLAYERS, Player
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionState:
+    """What the rule looks at.
+
+    Attributes:
+        open_games: games dealt and neither finished nor abandoned.
+        unlearned: finished games held for each player: waiting ones and those of the step being executed.
+        finished: players whose last step is executed; they bound nothing any more.
+        turn: whose turn it is, where players take turns.
+        steps_left: of the run, for each player that is not finished; one that is missing has enough of them.
+    """
+
+    open_games: int
+    unlearned: Mapping[Player, int]
+    finished: frozenset[Player] = frozenset()
+    turn: Turn | None = None
+    steps_left: Mapping[Player, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How many games may start now, and why not more (for people: "admitting 0: ...")."""
+
+    games: int
+    why: str
+
+
+class AdmissionRule:
+    """The rate limiter of the replay buffer.
+
+    Args:
+        max_staleness: versions between sampling and learning, at most. 0 is the synchronous mode.
+        batch_games: finished games of one learner step, for each player.
+        learns: the players that learn; the others bound nothing.
+        oldest_replica: versions that a generation worker may be behind the newest by design.
+
+    Raises:
+        UserError: nobody learns, or a bound is below what one batch needs: no step could ever be taken.
+    """
+
+    def __init__(
+        self,
+        max_staleness: int,
+        batch_games: Mapping[Player, int],
+        learns: Collection[Player] = PLAYERS,
+        oldest_replica: int = 0,
+    ) -> None:
+        if not learns:
+            raise UserError("learners: 0 players learn, at least 1 must; let the attacker or the defender learn")
+        if max_staleness < 0:
+            raise UserError(
+                f"replay.max_staleness: {max_staleness} is below 0, so no batch may ever wait; set it to at least 0"
+            )
+        if oldest_replica > max_staleness:
+            raise UserError(
+                f"replay.max_staleness: {max_staleness} is below the {oldest_replica} versions that a replica may be behind "
+                f"with push.to spread, so what it samples may never be learned; set it to at least {oldest_replica}"
+            )
+        self.max_staleness, self.oldest_replica = max_staleness, oldest_replica
+        self._learns = tuple(p for p in PLAYERS if p in learns)
+        for player in self._learns:
+            if batch_games[player] < 1:
+                raise UserError(
+                    f"learners.{player}.batch_games: {batch_games[player]} is below 1, so no game may ever start; "
+                    "set it to at least 1"
+                )
+        self._batch = {p: batch_games[p] for p in self._learns}
+
+    @classmethod
+    def from_recipe(cls, recipe: Recipe) -> Self:
+        """The rule of a run. Raises `UserError` for settings that would deadlock, so call it before anything starts."""
+        batch: dict[Player, int] = {p: recipe.learners.of(p).batch_games for p in PLAYERS}
+        rows_per_game: dict[Player, int] = {"attacker": 1, "defender": recipe.game.attacks}
+        learns = recipe.trained
+        for player in learns:
+            needed = batch[player] * rows_per_game[player]
+            if recipe.replay.capacity_rows < needed:
+                raise UserError(
+                    f"replay.capacity_rows: {recipe.replay.capacity_rows} is below the {needed} rows that a batch of "
+                    f"{batch[player]} games may give the {player}; set replay.capacity_rows to at least {needed}"
+                )
+        return cls(recipe.replay.max_staleness, batch, learns, recipe.oldest_replica)
+
+    def bound(self, player: Player, steps_left: int | None = None) -> int:
+        """Games of a learning player that may be in flight or wait. `steps_left`: that it can still learn; None: enough."""
+        batches = self.max_staleness + 1 - self.oldest_replica
+        return self._batch[player] * (batches if steps_left is None else min(batches, steps_left))
+
+    def admit(self, state: AdmissionState) -> Admission:
+        """Games that may start now, on top of those open."""
+        turn = state.turn
+        active = [turn.player] if turn else [p for p in self._learns if p not in state.finished]
+        if not active:
+            return Admission(0, "admitting 0: every learner has taken its last step")
+        steps = {turn.player: turn.steps_left} if turn else state.steps_left
+        bound = {p: self.bound(p, steps.get(p)) for p in active}
+        room = {p: bound[p] - state.unlearned[p] - state.open_games for p in active}
+        tightest = min(active, key=lambda p: room[p])
+        games = max(0, room[tightest])
+        flying = f" and {state.open_games} in flight" if state.open_games else ""
+        spread = f" with replicas up to {self.oldest_replica} behind" if self.oldest_replica else ""
+        left = ""
+        if turn:
+            left = f" with {turn.steps_left} steps of its turn left"
+        elif bound[tightest] < self.bound(tightest):
+            left = f" with {steps[tightest]} steps of the run left"
+        return Admission(
+            games,
+            f"admitting {games}: {tightest} has {state.unlearned[tightest]} unlearned games{flying} of "
+            f"{bound[tightest]} allowed at staleness {self.max_staleness}{spread}{left}",
+        )

@@ -1,0 +1,219 @@
+"""A judge's model behind an OpenAI-compatible endpoint, as a `Generator`: retried, paced, metered.
+
+Each attempt goes through the same gate, in this order: a place among `concurrency`, the rate limits and the server's pauses, a
+reservation in the ledger. Then it is sent, with one deadline.
+
+Invariants:
+- at most `concurrency` attempts are in flight, and they enter in the order they came, so a long prompt is not overtaken for ever;
+- every reservation is settled once: with the response's usage; at zero if the server refused it; in full if nobody knows;
+- an attempt that waits to be sent costs nothing, and no clock runs for it: `timeout_s` begins when it is sent. Every wait ends,
+  because each place, pause and reservation before it does;
+- what is raised is `JudgeUnavailable` with a reason of ours: no key, no prompt, no answer, and no exception that carries them.
+
+Does not read verdicts (`lm` does) nor ask again with another seed (`pool` does).
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+from openai import APIError, AsyncOpenAI
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from judge.api.endpoint import Answer, Fault, base_url, explain, fault_of, payload, prompt_bound, read_answer, read_key
+from judge.api.ledger import BUDGET_SPENT, Ledger
+from judge.api.limits import RateLimits, used_up_s
+from judge.errors import JudgeUnavailable
+from judge.verdicts import pattern
+from protocol.errors import UserError
+from protocol.recipe import ApiConfig, JudgeConfig
+from protocol.types import Ask, Completion, Sampling
+
+BACKOFF_S, BACKOFF_MAX_S = 0.5, 30.0  # full jitter: the first wait is 0 to 0.5 s, each later one up to twice as long
+BYTES_PER_TOKEN = 4  # of English, for the pace only; the response's usage corrects it
+CHECK = "Answer with {} and nothing else."
+
+
+class _AttemptFailed(Exception):
+    """Between the attempts and their retries; never leaves this module."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
+def _transient(error: BaseException) -> bool:
+    return isinstance(error, _AttemptFailed) and error.fault.retry
+
+
+class ApiGenerator:
+    """Implements `protocol.interfaces.Generator`. Completions have text and finish only: no token ids, versions 0.
+
+    Use it from one event loop.
+
+    Args:
+        config: the recipe's `judge.api`.
+        ledger: where spending is written down; None keeps it in memory, and a restart begins anew.
+
+    Raises:
+        UserError: no key, no address, or the ledger cannot be used.
+    """
+
+    def __init__(self, config: ApiConfig, ledger: Path | None) -> None:
+        self._config = config
+        self._client = AsyncOpenAI(
+            api_key=read_key(config), base_url=base_url(config), max_retries=0, timeout=config.timeout_s
+        )
+        self._ledger = Ledger(config, ledger)
+        self._limits = RateLimits(config.requests_per_minute, config.tokens_per_minute, time.monotonic())
+        self._slots = asyncio.Semaphore(config.concurrency)
+        self._turn = asyncio.Lock()
+        self._settled = asyncio.Event()
+        self._unanswered = 0
+
+    async def generate(self, ask: Ask) -> list[Completion]:
+        """One completion for each seed, in order; a seed that got no answer is left out, and counted.
+
+        Raises:
+            JudgeUnavailable: there was none at all, after the retries, or at once where they cannot help.
+        """
+        outcomes = await asyncio.gather(*(self._sample(ask, seed) for seed in ask.seeds), return_exceptions=True)
+        answered = [o for o in outcomes if isinstance(o, Completion)]
+        failed = [o for o in outcomes if isinstance(o, BaseException)]
+        self._unanswered += len(failed)
+        for error in failed:
+            if not isinstance(error, JudgeUnavailable):
+                raise error
+        if not answered:  # one that may be answered next time speaks for all
+            raise min((e for e in failed if isinstance(e, JudgeUnavailable)), key=lambda e: e.hopeless)
+        return answered
+
+    def stats(self) -> dict[str, float | None]:
+        """`unanswered` samples of this process, and what `Ledger.stats` says."""
+        return {"unanswered": self._unanswered, **self._ledger.stats()}
+
+    async def close(self) -> None:
+        """Closes the connections and the ledger."""
+        await self._client.close()
+        self._ledger.close()
+
+    async def _sample(self, ask: Ask, seed: int) -> Completion:
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._config.retries + 1),
+            wait=wait_random_exponential(multiplier=BACKOFF_S, max=BACKOFF_MAX_S),
+            retry=retry_if_exception(_transient),
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    answer = await self._attempt(ask, seed, attempt.retry_state.attempt_number > 1)
+        except _AttemptFailed as failed:
+            fault = failed.fault
+        else:
+            return Completion((), (), (), answer.text, answer.finish, 0, 0)
+        raise JudgeUnavailable(fault.reason, fault.hopeless)
+
+    async def _attempt(self, ask: Ask, seed: int, retry: bool) -> Answer:
+        most_in, most_out = prompt_bound(ask.messages), ask.sampling.max_new_tokens
+        expected = most_in // BYTES_PER_TOKEN + most_out
+        async with self._slots:
+            async with self._turn:
+                while (wait_s := self._limits.admit(time.monotonic(), expected)) > 0:  # noqa: ASYNC110  # time is the event
+                    await asyncio.sleep(wait_s)
+                while (number := self._ledger.reserve(most_in, most_out, retry)) is None:
+                    self._settled.clear()
+                    await self._settled.wait()
+            outcome: Answer | Fault | None = None
+            try:
+                outcome = await self._send(ask, seed)
+            finally:
+                self._settle(number, expected, outcome)
+        if isinstance(outcome, Fault):
+            raise _AttemptFailed(outcome)
+        return outcome
+
+    async def _send(self, ask: Ask, seed: int) -> Answer | Fault:
+        """One request and what came of it. The deadline is for all of it: the client's own begins anew with every byte."""
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                raw = await self._client.chat.completions.with_raw_response.create(**payload(self._config, ask, seed))
+        except (APIError, TimeoutError) as error:
+            fault = fault_of(error)
+            self._limits.pause(time.monotonic(), fault.pause_s)
+            return fault
+        self._limits.pause(time.monotonic(), used_up_s(raw.headers))
+        return read_answer(raw.http_response.content, raw.headers.get("content-type", ""))
+
+    def _settle(self, number: int, expected: int, outcome: Answer | Fault | None) -> None:
+        """Closes a reservation. `outcome` is None if the request was cancelled in flight: the server may go on with it."""
+        used = _used(outcome)
+        try:
+            if used is None:
+                self._ledger.settle_unmetered(number)
+            else:
+                self._limits.settle(expected, sum(used))
+                self._ledger.settle(number, *used)
+        finally:
+            self._settled.set()
+
+
+def _used(outcome: Answer | Fault | None) -> tuple[int, int] | None:
+    """Prompt and completion tokens that were paid for; None if nobody knows."""
+    if isinstance(outcome, Answer) and outcome.tokens_in is not None and outcome.tokens_out is not None:
+        return outcome.tokens_in, outcome.tokens_out
+    return (0, 0) if isinstance(outcome, Fault) and not outcome.billed else None
+
+
+def check_endpoint(config: JudgeConfig, ledger: Path | None = None) -> None:
+    """Asks the endpoint one short question, before a run depends on it. Blocks for about `timeout_s` at most.
+
+    A chat, not the list of models: public gateways show that to anybody, and a spent quota does not show in it. It is sampled, and
+    held to a form, as the run's questions are, so that a server which refuses those refuses it.
+
+    Args:
+        config: the recipe's `judge`.
+        ledger: the run's ledger; the question is paid from it.
+
+    Raises:
+        UserError: what is wrong, in one line.
+    """
+    asyncio.run(_check(config, ledger))
+
+
+def _question(config: JudgeConfig) -> Ask:
+    shown, sampling = 1 if config.form == "pointwise" else 2, config.sampling
+    verdict = "<score>5</score>" if shown == 1 else "<score_A>5</score_A> <score_B>5</score_B>"
+    return Ask(
+        "check",
+        ({"role": "user", "content": CHECK.format(verdict)},),
+        (0,),
+        Sampling(sampling.temperature, sampling.top_p, sampling.max_new_tokens),
+        pattern("compliance", shown, sampling.max_new_tokens) if config.structured else None,
+    )
+
+
+async def _check(config: JudgeConfig, ledger: Path | None) -> None:
+    api = config.api
+    generator = ApiGenerator(api, ledger)
+    try:
+        await generator._attempt(_question(config), 0, retry=False)
+    except _AttemptFailed as failed:
+        fault = failed.fault
+    except JudgeUnavailable as failed:
+        if failed.reason != BUDGET_SPENT:
+            raise UserError(f"judge.api: {ledger}: {failed.reason}; make room on its disk") from None
+        limits = {"budget": api.budget, "budget_tokens": api.budget_tokens}
+        left = ", ".join(f"{k} {v:g} has {generator.stats()[f'{k}_left']:g} left" for k, v in limits.items() if v)
+        raise UserError(f"judge.api.budget: too little for one request: {left}; raise it, or begin a new run") from None
+    else:
+        return
+    finally:
+        await generator.close()
+    if fault.kind != "refused":
+        raise UserError(explain(fault, api))
+    s, structured = config.sampling, str(config.structured).lower()
+    raise UserError(
+        f"{explain(fault, api)}, or change what is asked of them: judge.sampling (temperature {s.temperature:g}, "
+        f"top_p {s.top_p:g}, max_new_tokens {s.max_new_tokens}), judge.structured ({structured})"
+    )

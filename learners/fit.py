@@ -1,0 +1,103 @@
+"""Runs one learner group under Ray Train until its last step is exported.
+
+A thin shell: which checkpoint to go on from, versions and rows are decided in `loop`, on whichever attempt Ray Train makes.
+Importing this module loads neither torch, ray nor deepspeed.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from learners.batch.demonstrations import load_mix
+from learners.loop import LearnerSink, LearnerSpec, learn
+from learners.storage import checkpoints
+from learners.storage.models import check_model_folder
+from protocol.errors import UserError
+from protocol.interfaces import BatchSource
+
+# Ray Train gives a worker group 60 s to start and then begins anew; two groups beside vLLM's imports on two cores take longer.
+_START_TIMEOUT_S = "600"
+_HEALTH_CHECK_S = "0.5"  # how soon a dead rank, and the end, are noticed; a check is one small actor call to each rank
+
+
+def _rank_main(handed: dict[str, Any]) -> dict[str, Any]:
+    if handed["on_rank"] is not None:
+        from ray.train import get_context
+
+        handed["on_rank"](get_context().get_world_rank())
+    return learn(handed["spec"], handed["source"], handed["sink"])
+
+
+def _absolute(spec: LearnerSpec) -> LearnerSpec:
+    """The same with absolute paths: Ray Train changes every rank's working directory."""
+    config = spec.config
+    if config.sft.path is not None:
+        sft = config.sft.model_copy(update={"path": str(Path(config.sft.path).resolve())})
+        config = config.model_copy(update={"sft": sft})
+    return replace(
+        spec,
+        model_path=str(Path(spec.model_path).resolve()),
+        run_dir=str(Path(spec.run_dir).resolve()),
+        config=config,
+    )
+
+
+def _user_error(error: BaseException) -> UserError | None:
+    """The user's mistake among the failures of a worker group, if that is what it failed of."""
+    failures = getattr(error, "worker_failures", {}).values()
+    causes = (getattr(failure, "_base_exc", failure) for failure in failures)
+    return next((cause for cause in causes if isinstance(cause, UserError)), None)
+
+
+def fit_group(
+    spec: LearnerSpec, source: BatchSource, sink: LearnerSink, on_rank: Callable[[int], None] | None = None
+) -> dict[str, Any]:
+    """Trains one player to `spec.steps`, restarting the group from its newest checkpoint up to `config.restarts` times.
+
+    Blocks; meant to run in a Ray task of its own. `source`, `sink` and `on_rank` are pickled to every rank; `on_rank` is called
+    there with the rank before anything else (to set up its log, say).
+
+    Returns:
+        What `loop.learn` returns on rank 0.
+
+    Raises:
+        UserError: the model folder is incomplete, the demonstrations cannot be used, or the newest checkpoint was written by
+            another number of ranks or with another reference, sampler or adapters.
+        ray.train.TrainingFailedError: the group failed more often than `config.restarts` allows.
+    """
+    spec = _absolute(spec)
+    config = spec.config
+    check_model_folder(spec.model_path, f"models.{spec.player}.path")
+    newest = checkpoints.newest(spec.checkpoints)
+    if newest is not None:
+        checkpoints.read_meta(newest, config.ranks, config)
+    load_mix(spec.model_path, config, spec.run_seed, spec.section)  # its errors, before ranks start and are restarted
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT_S)
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _HEALTH_CHECK_S)
+
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    on_gpu = config.gpus_per_rank > 0
+    resources = {"CPU": config.cpus_per_rank} | ({"GPU": config.gpus_per_rank} if on_gpu else {})
+    trainer = TorchTrainer(
+        _rank_main,
+        train_loop_config={"spec": spec, "source": source, "sink": sink, "on_rank": on_rank},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=int(config.collective_deadline_s)),
+        scaling_config=ScalingConfig(num_workers=config.ranks, use_gpu=on_gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=spec.player,
+            storage_path=str(Path(spec.run_dir) / "ray_train"),
+            failure_config=FailureConfig(max_failures=config.restarts),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        mistake = _user_error(error)
+        if mistake is not None:
+            raise mistake from error
+        raise
+    return cast(dict[str, Any], result.return_value)

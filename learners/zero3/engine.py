@@ -1,0 +1,299 @@
+"""One rank of a learner group's numbers: a policy and its reference under DeepSpeed ZeRO-3 (`zero`).
+
+The policy is partitioned, with AdamW over fp32 master shards. The reference is its exponential moving average (`reference: ema`)
+or stays as it was loaded (`frozen`): a second partitioned model, or, with adapters (`lora`), the same one with others or none. With
+`reference: sampler` there is none: the log-probabilities that the batch was drawn with take its place. What is staged and exported
+is the average (`sampler: ema`) or the policy itself; an average is kept only where one of the two reads it, and lives on the
+shards (`shards`).
+
+Invariants
+- Everything public is collective: all ranks call it with the same arguments, in the same order.
+- What was trained leaves the group as its fp32 shards, rounded at most once, whatever the compute dtype.
+
+It does not know Ray, where rows come from, or when to save: that is `loop`; nor what is minimised: that is `objective`.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learners.batch.demonstrations import SftBatch
+from learners.batch.packing import ItemMicro, PairMicro, Sequences, StepBatch
+from learners.loss.logprobs import over_tokens, token_entropy, token_logp
+from learners.loss.objective import Scored, make_objective
+from learners.storage import checkpoints
+from learners.zero3 import setup as zero
+from learners.zero3.lora import Adapters
+from learners.zero3.schedule import lr_at
+from learners.zero3.shards import Average, Mirror, Shards, master_shards, rounded_shards
+from learners.zero3.staging import GROUP_BYTES, STAGE_S, Room, pack, plain_room
+from protocol import packed as wire
+from protocol.randomness import derive_seed
+from protocol.recipe import LearnerConfig, QuirksConfig
+from protocol.roles import Player
+from protocol.types import TensorSpec, WeightManifest
+
+_POLICY_TAG = "policy"
+
+
+class ZeroEngine:
+    """Trains one player's policy. `torch.distributed` is initialised, or the environment says how DeepSpeed can do it.
+
+    Args:
+        model_path: a Hugging Face folder; policy, reference and average all start from it.
+        config: this learner's section of the recipe.
+        steps: the horizon of the learning-rate schedule.
+        seed: the run's.
+        quirks: the recipe's.
+    """
+
+    def __init__(self, model_path: str, config: LearnerConfig, steps: int, seed: int, quirks: QuirksConfig) -> None:
+        zero.prepare(config)
+        self.config, self.steps, self.model_path = config, steps, Path(model_path)
+        self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.steps_done = 0
+        self.version = 0
+        self._objective = make_objective(config, quirks)
+        self._advances_per_step = 2 if quirks.lr_schedule == "paper" else 1
+        torch.manual_seed(derive_seed(seed, "learner", self.rank))
+
+        model = zero.load(model_path, config)
+        if config.activation_checkpointing or (config.activation_checkpointing is None and config.gpus_per_rank > 0):
+            zero.recompute_activations(model)
+        self._adapters: Adapters | None = None
+        if config.lora is not None:
+            self._adapters = Adapters(model, config.lora, config.reference == "ema", seed)
+        self._policy = zero.train(model.train(), config)
+        self._reference: Any = None
+        if config.reference != "sampler" and self._adapters is None:
+            self._reference = zero.serve(zero.load(model_path, config).eval(), config)
+        self._average = self._make_average() if "ema" in (config.reference, config.sampler) else None
+
+    def _make_average(self) -> Average:
+        mirror = None
+        if self.config.reference == "ema":
+            if self._adapters is not None:
+                mirror = Mirror(self._adapters.mirror(), self._policy.optimizer.empty_partition_cache)
+            else:
+                named = dict(self._reference.module.named_parameters())
+                mirror = Mirror(named, self._reference.optimizer.empty_partition_cache)
+        kept = self._policy.device if self.config.offload == "none" else torch.device("cpu")
+        return Average(master_shards(self._policy), self.config.ema_decay, mirror, kept)
+
+    # -- learning
+
+    def step(self, batches: StepBatch, step_index: int, demonstrations: SftBatch | None = None) -> dict[str, float]:
+        """One optimizer step on this rank's share of a batch and of the demonstrations, then the average.
+
+        The loss is the mean over the pairs or groups of the whole batch, plus `config.sft.weight` times the mean over the
+        demonstrations' answer tokens. A batch without anything to learn from, which every rank sees alike, leaves policy and
+        optimizer exactly as they are (no weight decay, no momentum, no demonstrations); the schedule and the average move on.
+
+        Returns:
+            The objective's statistics over the whole batch (see `objective`), sft_nll where there are demonstrations, the batch's
+            facts, and grad_norm before clipping, lr, tokens (unpadded, all ranks), pairs or groups, items, rows, skipped (1
+            when the gradient was not finite and DeepSpeed did not apply it), and seconds. What nothing was measured on is left
+            out: statistics and sft_nll of a batch without an item, facts of one without a pair or group.
+        """
+        started = time.perf_counter()
+        cfg, names = self.config, self._objective.statistics
+        rate = lr_at(
+            step_index,
+            lr=cfg.lr,
+            final_fraction=cfg.lr_final_fraction,
+            warmup_steps=cfg.warmup_steps,
+            steps=self.steps,
+            advances_per_step=self._advances_per_step,
+        )
+        for group in self._policy.optimizer.param_groups:
+            group["lr"] = rate
+        sums = torch.zeros(len(names) + 1, device=self._policy.device)  # the last: the demonstrations' summed NLL
+        grad_norm, skipped = 0.0, 0.0
+        if batches.items:
+            self._accumulate(batches, demonstrations, sums)
+            self._policy.step()
+            grad_norm = float(self._policy.get_global_grad_norm())
+            skipped = float(not self._policy.was_step_applied())
+        if self._average is not None:
+            self._average.update(master_shards(self._policy))
+        torch.distributed.all_reduce(sums)
+        self.steps_done = step_index + 1
+        *totals, nll = sums.tolist()
+        metrics: dict[str, float] = {}
+        if batches.items:
+            metrics |= {name: total / getattr(batches, names[name]) for name, total in zip(names, totals, strict=True)}
+            if demonstrations is not None:
+                metrics["sft_nll"] = nll / demonstrations.answer_tokens
+        return (
+            metrics
+            | (batches.facts if batches.units else {})
+            | {
+                "grad_norm": grad_norm,
+                "lr": rate,
+                "tokens": float(batches.tokens),
+                self._objective.unit: float(batches.units),
+                "items": float(batches.items),
+                "rows": float(batches.rows),
+                "skipped": skipped,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+
+    def _accumulate(self, batches: StepBatch, demonstrations: SftBatch | None, sums: torch.Tensor) -> None:
+        """The gradient of everything that this rank has of a step; adds its statistics to `sums`."""
+        cfg = self.config
+        shown = () if demonstrations is None else demonstrations.micro
+        left = len(batches.micro) + len(shown)
+        for micro in batches.micro:
+            left -= 1
+            reference_BK = self._reference_logp(micro)
+            policy = self._scored(self._policy, micro.sequences, entropy=cfg.entropy > 0)
+            loss, part = self._objective(micro, policy, reference_BK)
+            # DeepSpeed averages gradients over ranks, so a rank's sum is scaled up by their number.
+            self._backward(loss * (self.world / batches.units), last=left == 0)
+            sums[:-1] += part
+        for sequences in shown:
+            assert demonstrations is not None
+            left -= 1
+            scored = self._scored(self._policy, sequences)
+            nll = -over_tokens(scored.logp_BK, scored.mask_BK, "sum").sum()
+            self._backward(nll * (cfg.sft.weight * self.world / demonstrations.answer_tokens), last=left == 0)
+            sums[-1] += nll.detach()
+
+    def _reference_logp(self, micro: PairMicro | ItemMicro) -> torch.Tensor:
+        if self.config.reference == "sampler":
+            assert micro.sampler_BK is not None
+            return torch.from_numpy(micro.sampler_BK).to(self._policy.device)
+        with torch.no_grad():
+            if self._adapters is None:
+                return self._scored(self._reference, micro.sequences).logp_BK
+            self._policy.eval()  # no dropout, and nothing set up to compute activations again
+            with self._adapters.as_reference():
+                logp_BK = self._scored(self._policy, micro.sequences).logp_BK
+            self._policy.train()
+            return logp_BK
+
+    def _backward(self, loss: torch.Tensor, last: bool) -> None:
+        self._policy.set_gradient_accumulation_boundary(last)
+        self._policy.backward(loss, scale_wrt_gas=False)
+
+    def _scored(self, engine: Any, sequences: Sequences, entropy: bool = False) -> Scored:
+        tokens_BT, attention_BT, targets_BK, mask_BK = (
+            torch.from_numpy(array).to(engine.device)
+            for array in (sequences.tokens_BT, sequences.attention_BT, sequences.targets_BK, sequences.mask_BK)
+        )
+        logits_BKV = engine(
+            input_ids=tokens_BT, attention_mask=attention_BT, logits_to_keep=targets_BK.shape[1], use_cache=False
+        ).logits
+        return Scored(token_logp(logits_BKV, targets_BK), mask_BK, token_entropy(logits_BKV) if entropy else None)
+
+    # -- what leaves the group
+
+    def stage(
+        self,
+        dtype: str,
+        player: Player,
+        version: int,
+        step: int,
+        room: Room = plain_room,
+        group_bytes: int = GROUP_BYTES,
+        deadline_s: float = STAGE_S,
+        checksum: wire.Checksum | None = None,
+    ) -> tuple[WeightManifest, NDArray[np.uint8] | None]:
+        """Packs the sampler's weights on rank 0, under their Hugging Face names; a tied lm_head and buffers are left out.
+
+        Args:
+            dtype: "float32" or "bfloat16", of the packed tensors.
+            player: whose weights these are.
+            version: the policy version that they become.
+            step: optimizer steps that they contain.
+            room, group_bytes, deadline_s, checksum: see `staging.pack`.
+
+        Returns:
+            The manifest, without the checksum, which may not be done yet, and, on rank 0, the packed bytes.
+
+        Raises:
+            TimeoutError: a rank did not join in time.
+        """
+        specs, packed = self._pack(dtype, room, group_bytes, deadline_s, checksum)
+        self.version = version
+        return WeightManifest(player, version, specs, wire.total_bytes(specs), "", step), packed
+
+    def export(self, dir: Path, dtype: str) -> None:
+        """Writes the sampler's weights as a Hugging Face folder that `AutoModelForCausalLM.from_pretrained` loads."""
+        from learners.storage.export import write_folder
+
+        specs, packed = self._pack(dtype, plain_room, GROUP_BYTES, self.config.collective_deadline_s)
+        if packed is not None:
+            write_folder(self.model_path, Path(dir), specs, packed)
+        torch.distributed.barrier()
+
+    def _pack(
+        self, dtype: str, room: Room, group_bytes: int, deadline_s: float, checksum: wire.Checksum | None = None
+    ) -> tuple[tuple[TensorSpec, ...], NDArray[np.uint8] | None]:
+        shards = self._sampler_shards(dtype)
+        if self._adapters is not None:
+            shapes, shards = self._adapters.shapes(), self._adapters.merged(shards, self._policy.device)
+        else:
+            shapes = [(name, tuple(param.ds_shape)) for name, param in self._policy.module.named_parameters()]
+        return pack(shapes, shards, dtype, room, group_bytes, deadline_s, checksum)
+
+    def _sampler_shards(self, dtype: str) -> Shards:
+        """What is staged; already rounded where the model that computes with it holds that: half the bytes are read then."""
+        cfg, device = self.config, self._policy.device
+        rounded = dtype == cfg.dtype == "bfloat16" and self._adapters is None
+        if cfg.sampler == "policy":
+            return rounded_shards(self._policy.module, device) if rounded else master_shards(self._policy)
+        if rounded and cfg.reference == "ema":
+            return rounded_shards(self._reference.module, device)
+        return self._averaged().on(device)
+
+    def _averaged(self) -> Average:
+        assert self._average is not None
+        return self._average
+
+    # -- checkpoints
+
+    def save(self, dir: Path) -> None:
+        """Writes policy (its adapters alone, if it has some), optimizer, average, random states and position into `dir`.
+
+        `dir` need not exist.
+        """
+        self._policy.save_checkpoint(
+            str(dir), tag=_POLICY_TAG, save_latest=False, exclude_frozen_parameters=self._adapters is not None
+        )
+        shards = {} if self._average is None else self._average.shards
+        state = {
+            "ema": {name: shard.detach().cpu().clone() for name, shard in shards.items()},
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.config.gpus_per_rank else None,
+        }
+        torch.save(state, dir / f"rank-{self.rank}.pt")
+        torch.distributed.barrier()
+        if self.rank == 0:
+            checkpoints.write_meta(
+                dir, step=self.steps_done, version=self.version, ranks=self.world, config=self.config
+            )
+        torch.distributed.barrier()
+
+    def load(self, dir: Path) -> None:
+        """Continues exactly where `save` left off. Call it on a fresh engine.
+
+        Raises:
+            UserError: another number of ranks, or a learner with another reference, sampler or adapters, wrote `dir`.
+        """
+        self.steps_done, self.version = checkpoints.read_meta(dir, self.world, self.config)
+        loaded, _ = self._policy.load_checkpoint(str(dir), tag=_POLICY_TAG, load_module_strict=self._adapters is None)
+        if loaded is None:
+            raise FileNotFoundError(f"{dir}: DeepSpeed found no checkpoint {_POLICY_TAG!r} in it")
+        state = torch.load(dir / f"rank-{self.rank}.pt", weights_only=True)
+        if self._average is not None:
+            self._average.load(state["ema"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None and self.config.gpus_per_rank:
+            torch.cuda.set_rng_state(state["cuda_rng"])
+        torch.distributed.barrier()

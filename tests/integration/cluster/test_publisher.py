@@ -1,0 +1,304 @@
+"""The publisher under real Ray, with fake workers: the newest version reaches all, and one that hangs is replaced."""
+
+import asyncio
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import ray
+
+from actors.errors import PushLate, WorkerBroken
+from cluster.publish.actor import WeightPublisher
+from cluster.publish.client import PublisherSink, VersionClient
+from cluster.publish.native import NativeSink
+from protocol.recipe import DeadlinesConfig, PushConfig
+from protocol.shared import SharedBuffer
+from protocol.types import NativeUpdate, WeightManifest
+
+
+@dataclass
+class FakeReport:
+    version: int
+    pause_s: float
+    phases: dict[str, float]
+    checksum_after: str
+    moved: bool = True
+
+
+class FakeWorker:
+    """Takes versions as `actors.generation.GenerationWorker` does. Does what the file `trouble` says, once."""
+
+    fails_to_join = False
+
+    def __init__(self, versions: VersionClient, trouble: str, slow_s: float = 0.0) -> None:
+        self.versions, self.trouble, self.slow_s = versions, Path(trouble), slow_s
+        self.version = 0
+        self.loads: list[int] = []
+        self.natively: list[int] = []
+        self.joined: list[tuple[str, int]] = []
+
+    async def start(self) -> int:
+        found = await self.versions.newest("attacker")
+        if found is not None:
+            assert int(found[1][0]) == found[0].version
+            self.version = max(self.version, found[0].version)
+        return self.version
+
+    async def load(self, manifest: WeightManifest, file: Any, deadline_s: float, limits: DeadlinesConfig) -> FakeReport:
+        if isinstance(file, NativeUpdate):
+            packed: Any = [pickle.loads(file.payload)["first"]]
+        else:
+            packed = SharedBuffer.open(await self.versions.within_reach(manifest, file)).view
+            assert packed.nbytes == manifest.nbytes
+        assert int(packed[0]) == manifest.version
+        if self.trouble.exists():
+            what = self.trouble.read_text()
+            self.trouble.unlink()
+            if what == "hang":
+                await asyncio.sleep(3600)
+            if what == "block":
+                time.sleep(3600)  # noqa: ASYNC251 - the whole process hangs, its event loop too
+            if what == "refuse":
+                raise ValueError("checksum")
+            if what == "late":
+                raise PushLate("push: load was not done", "load_deadline")
+            if what == "broken":
+                raise WorkerBroken("loading failed half-way", "load_deadline")
+            if what == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+        await asyncio.sleep(self.slow_s)
+        assert int(packed[0]) == manifest.version, "nobody writes what is read"
+        self.version = manifest.version
+        self.loads.append(manifest.version)
+        if isinstance(file, NativeUpdate):
+            self.natively.append(manifest.version)
+        return FakeReport(manifest.version, 0.01, {"load": 0.02}, f"sum-{manifest.version}")
+
+    async def join(self, transport: str, native: bytes) -> None:
+        self.joined.append((transport, pickle.loads(native)["rank_offset"]))
+
+    async def places(self) -> list[tuple[str, int]]:
+        return self.joined
+
+    async def native(self) -> list[int]:
+        return self.natively
+
+    async def seen(self) -> tuple[int, list[int], int]:
+        return self.version, self.loads, os.getpid()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def publisher() -> Iterator[Any]:
+    handle = ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100)
+    handle = handle.remote(PushConfig(deadline_s=6.0), 30.0)
+    yield handle
+    ray.kill(handle)
+
+
+def workers(publisher: Any, tmp_path: Path, n: int, slow_s: float = 0.0) -> list[Any]:
+    cls = ray.remote(FakeWorker).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=100)
+    handles = [cls.remote(VersionClient(publisher), str(tmp_path / f"trouble-{k}"), slow_s) for k in range(n)]
+    ray.get(publisher.register.remote("attacker", handles), timeout=30)
+    return handles
+
+
+def push(sink: PublisherSink, version: int, nbytes: int = 2**20) -> None:
+    packed = SharedBuffer.create(nbytes)
+    np.frombuffer(packed.view, np.uint8)[:] = version
+    sink.publish(WeightManifest("attacker", version, (), nbytes, "sum", step=version), packed)
+
+
+def mine(publisher: Any) -> Any:
+    return ray.get(publisher.stats.remote(), timeout=30)["players"]["attacker"]
+
+
+@pytest.mark.timeout(90)
+def test_every_worker_gets_the_newest_version(publisher: Any, tmp_path: Path) -> None:
+    sink = PublisherSink(publisher)
+    handles = workers(publisher, tmp_path, 2)
+    assert sink.wait_delivered("attacker", 0, 30.0)  # both have started
+    assert sink.newest("attacker") == 0
+    push(sink, 1)
+    assert sink.wait_delivered("attacker", 1, 30.0)
+    assert sink.newest("attacker") == 1 and sink.newest("defender") == 0
+    assert [w["version"] for w in mine(publisher)["workers"]] == [1, 1]
+    assert [v for v, _, _ in ray.get([h.seen.remote() for h in handles], timeout=30)] == [1, 1]
+    assert not sink.wait_delivered("attacker", 2, 0.2)
+    sink.report("attacker", 1, 1, {"loss": 0.5})
+    stats = mine(publisher)
+    assert (stats["newest"], stats["versions_pushed"], stats["step"], stats["metrics"]) == (1, 1, 1, {"loss": 0.5})
+    assert stats["pushes"]["count"] == 2 and stats["pushes"]["pause_s"] == 0.01
+    assert stats["pushes"]["phases"] == {"load": {"last_s": 0.02, "mean_s": 0.02}}
+    assert [w["checksum"] for w in stats["workers"]] == ["sum-1", "sum-1"]
+    (drained,) = ray.get(publisher.drain_metrics.remote())
+    assert (drained["player"], drained["step"], drained["version"]) == ("attacker", 1, 1)
+    assert ray.get(publisher.drain_metrics.remote()) == []
+
+
+@pytest.mark.timeout(90)
+def test_a_buffer_comes_back_only_when_no_worker_reads_it_any_more(publisher: Any, tmp_path: Path) -> None:
+    """The learner writes a buffer again as soon as its version is given back; the workers look at it before and after."""
+    sink = PublisherSink(publisher)
+    workers(publisher, tmp_path, 2, slow_s=0.5)
+    assert sink.wait_delivered("attacker", 0, 30.0)
+    free: list[SharedBuffer] = []
+    lent: dict[int, SharedBuffer] = {}
+    made = 0
+    for version in range(1, 21):
+        made += not free
+        packed = lent[version] = free.pop() if free else SharedBuffer.create(2**20)
+        np.frombuffer(packed.view, np.uint8)[:] = version
+        given_back = sink.publish(WeightManifest("attacker", version, (), 2**20, "sum", step=version), packed)
+        free += [lent.pop(v) for v in given_back]
+        time.sleep(0.1)
+    assert sink.wait_delivered("attacker", 20, 30.0)
+    assert mine(publisher)["evictions"] == {}
+    assert made <= 2 + 2, "the newest, the one being staged, and one for each worker"
+
+
+@pytest.mark.timeout(90)
+def test_the_learner_does_not_wait_for_slow_workers_and_queued_versions_are_skipped(
+    publisher: Any, tmp_path: Path
+) -> None:
+    sink = PublisherSink(publisher)
+    (worker,) = workers(publisher, tmp_path, 1, slow_s=4.0)
+    assert sink.wait_delivered("attacker", 0, 30.0)
+    began = time.monotonic()
+    for version in range(1, 6):
+        push(sink, version)
+    assert time.monotonic() - began < 4.0  # less than one of the five loads
+    assert sink.wait_delivered("attacker", 5, 30.0)
+    version, loads, _ = ray.get(worker.seen.remote(), timeout=30)
+    assert version == 5 and loads == [1, 5]
+    assert mine(publisher)["superseded"] == 3 and mine(publisher)["evictions"] == {}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ("hang", "deadline"),
+        ("block", "deadline"),
+        ("refuse", "ValueError"),
+        ("late", "load_deadline"),
+        ("broken", "load_deadline"),
+        ("die", "died"),
+    ],
+)
+def test_a_worker_in_trouble_is_replaced_and_brought_to_the_newest(
+    publisher: Any, tmp_path: Path, trouble: str, reason: str
+) -> None:
+    sink = PublisherSink(publisher)
+    handles = workers(publisher, tmp_path, 2)
+    push(sink, 1)
+    assert sink.wait_delivered("attacker", 1, 30.0)
+    before = ray.get([h.seen.remote() for h in handles], timeout=30)
+    (tmp_path / "trouble-0").write_text(trouble)
+    push(sink, 2)
+    push(sink, 3)
+    assert sink.wait_delivered("attacker", 3, 60.0)
+    after = ray.get([h.seen.remote() for h in handles], timeout=30)
+    assert [v for v, _, _ in after] == [3, 3]
+    assert after[0][2] != before[0][2], "a new process"
+    assert after[1][2] == before[1][2], "the other one was left alone"
+    assert mine(publisher)["evictions"] == {reason: 1}
+
+
+@ray.remote(num_cpus=0)
+class FakeLearner:
+    """Publishes and dies: what it published must outlive it."""
+
+    def publish(self, sink: PublisherSink, version: int) -> None:
+        push(sink, version)
+
+
+@pytest.mark.timeout(90)
+def test_a_version_outlives_the_learner_that_published_it(publisher: Any, tmp_path: Path) -> None:
+    learner = FakeLearner.remote()
+    ray.get(learner.publish.remote(PublisherSink(publisher), 7), timeout=60)
+    ray.kill(learner)
+    time.sleep(1.0)
+    (worker,) = workers(publisher, tmp_path, 1)
+    assert PublisherSink(publisher).wait_delivered("attacker", 7, 30.0)
+    assert ray.get(worker.seen.remote(), timeout=30)[0] == 7
+
+
+class FakeEngine:
+    """vLLM's trainer engine as it drives its client; its bytes are in the message."""
+
+    made: ClassVar[list[tuple[str, int]]] = []
+    closed = 0
+
+    def __init__(self, transport: str, processes: int, client: Any, source: Any) -> None:
+        self.client, self.source = client, source
+        if FakeWorker.fails_to_join:
+            raise ConnectionError("no card")
+        client.init_weight_transfer_engine({"rank_offset": 1, "world_size": processes})
+        FakeEngine.made.append((transport, processes))
+
+    def send_weights(self) -> None:
+        self.client.start_weight_update()
+        self.client.update_weights({"first": self.source._packed.view[0]})
+        self.client.finish_weight_update()
+
+    def shutdown(self) -> None:
+        FakeEngine.closed += 1
+
+
+@pytest.mark.timeout(200)
+def test_a_learner_that_sends_itself_loses_a_failing_worker_and_goes_on_with_those_that_are_well(
+    tmp_path: Path,
+) -> None:
+    config = PushConfig(deadline_s=8.0)
+    publisher = ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100)
+    publisher = publisher.remote(config, 60.0, (), ["attacker"])
+    handles = workers(publisher, tmp_path, 2)
+    sink = NativeSink(publisher, "nccl", config, 2, FakeEngine)
+    assert sink.wait_delivered("attacker", 0, 30.0)
+    push(sink, 1)
+    assert sink.wait_delivered("attacker", 1, 5.0)
+    assert FakeEngine.made == [("nccl", 5)], "the learner, and two processes of each worker"
+    assert ray.get([h.places.remote() for h in handles], timeout=30) == [[("nccl", 1)], [("nccl", 3)]]
+
+    (tmp_path / "trouble-0").write_text("hang")
+    push(sink, 2)
+    assert FakeEngine.closed == 1, "a group with a worker that hangs is given up"
+    assert sink.wait_delivered("attacker", 2, 60.0)
+    assert mine(publisher)["evictions"] == {"deadline": 1}
+    push(sink, 3)
+    assert FakeEngine.made[1:] == [("nccl", 5)]
+    assert sink.wait_delivered("attacker", 3, 5.0)
+    natively = ray.get([h.native.remote() for h in handles], timeout=30)
+    assert natively == [[3], [1, 2, 3]], "the replaced one got version 2 at its start"
+    ray.kill(publisher)
+
+
+@pytest.mark.timeout(90)
+def test_where_no_group_comes_about_the_publisher_sends_the_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeWorker, "fails_to_join", True)
+    config = PushConfig(deadline_s=8.0)
+    publisher = ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100)
+    publisher = publisher.remote(config, 60.0, (), ["attacker"])
+    (worker,) = workers(publisher, tmp_path, 1)
+    sink = NativeSink(publisher, "nccl", config, 1, FakeEngine)
+    assert sink.wait_delivered("attacker", 0, 30.0)
+    push(sink, 1)
+    assert sink.wait_delivered("attacker", 1, 30.0)
+    assert ray.get(worker.native.remote(), timeout=30) == [] and mine(publisher)["evictions"] == {}
+    ray.kill(publisher)

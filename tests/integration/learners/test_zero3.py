@@ -1,0 +1,412 @@
+"""ZeRO-3 is real and right: two gloo ranks against a plain-torch run in one process.
+
+The ranks run once for each fixture, do everything that is asserted below and leave files; the reference is written here, from the
+equations, and shares no code with `learners` but the rows it reads.
+"""
+
+import json
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from protocol.recipe import LearnerConfig, QuirksConfig
+from protocol.rows import SCHEMA, to_batch
+from protocol.types import Completion, Group, Item, Preference
+from tests.integration.tiny_qwen import save_tiny
+
+pytestmark = pytest.mark.timeout(180)
+
+STEPS, HALF = 20, 10
+QUIRKS = QuirksConfig()
+CLIP = 9.0  # binds in some of these steps and not in others
+CONFIG = LearnerConfig(
+    lr=1e-3,
+    warmup_steps=2,
+    max_tokens=160,
+    dtype="float32",
+    stage3_param_persistence_threshold=0,
+    clip=CLIP,
+)
+
+
+def table(step: int) -> pa.Table:
+    """A step's batch: 1 to 6 groups of unequal lengths, some tied, some cut; step 3 has one pair, step 5 none."""
+    draw = np.random.default_rng(step)
+    groups = []
+    for game in range({3: 1, 5: 0}.get(step, int(draw.integers(2, 7)))):
+        prompt = tuple(int(t) for t in draw.integers(8, 200, draw.integers(3, 12)))
+        items = []
+        for k in range(2):
+            ids = tuple(int(t) for t in draw.integers(8, 200, draw.integers(2, 20)))
+            state, reward = ("too_long", -1.0) if (k, game % 3) == (1, 1) else ("ok", float(5 + k))
+            made = Completion(prompt, ids, (-1.0,) * len(ids), "", "stop", 0, 0)
+            items.append(Item(made, state, reward))
+        tied = game % 4 == 3
+        verdict = Preference(0, 1, (5.0, 6.0), (5.0, 6.0), None if tied else 1, not tied)
+        groups.append(Group(game, "defender", 0, "s", "benign", tuple(items), (verdict,), (), 0))
+    return pa.Table.from_batches([to_batch(groups)], schema=SCHEMA)
+
+
+# -- the ranks
+
+
+def run_ranks(target: Any, *args: Any, ranks: int = 2, timeout_s: float = 150.0) -> None:
+    """Runs target(rank, ranks, *args) in `ranks` processes with a gloo group; kills them at the deadline."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = mp.start_processes(_rank, (ranks, f"file://{folder}/store", target, args), ranks, False)
+        deadline = time.monotonic() + timeout_s
+        try:
+            while not context.join(timeout=1.0):
+                assert time.monotonic() < deadline, f"ranks still running after {timeout_s} s"
+        finally:
+            for process in context.processes:
+                process.kill()
+
+
+def _rank(rank: int, ranks: int, store: str, target: Any, args: Any) -> None:
+    os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
+    target(rank, ranks, *args)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    os._exit(0)  # what torch's own static destructors do to its threads is not under test, and now and then it aborts
+
+
+def _gathered(engine: Any) -> dict[str, torch.Tensor]:
+    """The policy's whole weights."""
+    import deepspeed
+
+    named = dict(engine._policy.module.named_parameters())
+    with torch.no_grad(), deepspeed.zero.GatheredParameters(list(named.values())):
+        return {name: p.detach().clone() for name, p in named.items()}
+
+
+def _train(engine: Any, first: int, last: int, plain: dict[str, torch.Tensor] | None = None) -> list[dict[str, float]]:
+    """Steps `first` to `last`; `plain` follows the gathered policy as the EMA should."""
+    from learners.batch.batching import make_batch
+
+    log = []
+    for k in range(first, last):
+        log.append(engine.step(make_batch(table(k), engine.config, QUIRKS, engine.rank, engine.world), k))
+        if plain is not None:
+            for name, weights in _gathered(engine).items():
+                plain[name] = 0.95 * plain[name] + 0.05 * weights
+    return log
+
+
+def _main_run(rank: int, ranks: int, model: str, out: Path) -> None:
+    from learners.zero3.engine import ZeroEngine
+
+    engine = ZeroEngine(model, CONFIG, STEPS, 0, QUIRKS)
+    held = [(p.ds_tensor.numel(), p.ds_numel) for p in engine._policy.module.parameters()]
+    plain = _gathered(engine)
+    log = _train(engine, 0, HALF, plain)
+    _, packed = engine.stage("float32", "defender", 7, HALF)
+    if packed is not None:
+        packed.tofile(out / "half.bin")
+    engine.save(out / "step-10")
+    log += _train(engine, HALF, STEPS, plain)
+    manifest, packed = engine.stage("float32", "defender", 8, STEPS)
+    engine.export(out / "export", "float32")
+    half_precision, packed16 = engine.stage("bfloat16", "defender", 8, STEPS)
+    engine.export(out / "export16", "bfloat16")
+    # The same numbers where small parameters stay whole on every rank, and nothing tests ZeRO.
+    persisting = CONFIG.model_copy(update={"stage3_param_persistence_threshold": 100_000})
+    persistent = _train(ZeroEngine(model, persisting, STEPS, 0, QUIRKS), 0, HALF)
+    tiny_steps = _tiny_steps(model)
+    (out / f"log-{rank}.json").write_text(
+        json.dumps({"held": held, "log": log, "persistent": persistent, **tiny_steps})
+    )
+    if packed is not None and packed16 is not None:
+        torch.save(plain, out / "plain-ema.pt")
+        torch.save(
+            {"manifest": manifest, "bytes": packed, "manifest16": half_precision, "bytes16": packed16},
+            out / "staged.pt",
+        )
+
+
+def _tiny_steps(model: str) -> dict[str, Any]:
+    """bfloat16 compute at the paper's learning rate: the average beside a plain one on the gathered fp32 weights."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    from learners.zero3.engine import ZeroEngine
+
+    engine = ZeroEngine(model, CONFIG.model_copy(update={"lr": 1e-6, "dtype": "bfloat16"}), STEPS, 0, QUIRKS)
+
+    def gathered() -> dict[str, torch.Tensor]:
+        return {name: safe_get_full_fp32_param(p).double() for name, p in engine._policy.module.named_parameters()}
+
+    start = gathered()
+    plain, losses = start, []
+    for k in range(HALF):
+        losses += [m.get("loss", 0.0) for m in _train(engine, k, k + 1)]
+        plain = {name: 0.95 * plain[name] + 0.05 * weights for name, weights in gathered().items()}
+    manifest, packed = engine.stage("float32", "defender", 9, HALF)
+    # What a reference forward computes with: this rank's bfloat16 partition and the fp32 shard that it was copied from.
+    shards = engine._average.shards
+    copied = all(torch.equal(p.ds_tensor, shards[n].bfloat16()) for n, p in engine._reference.module.named_parameters())
+    found: dict[str, Any] = {"tiny_losses": losses, "tiny_copied": copied, "tiny_rounded": []}
+    for sampler in ("ema", "policy"):
+        engine.config = engine.config.model_copy(update={"sampler": sampler})
+        whole, half = (engine.stage(dtype, "defender", 9, HALF)[1] for dtype in ("float32", "bfloat16"))
+        if whole is not None and half is not None:
+            rounded = torch.from_numpy(whole).view(torch.float32).bfloat16()
+            found["tiny_rounded"].append(torch.equal(rounded, torch.from_numpy(half).view(torch.bfloat16)))
+    if packed is not None:
+        buffer = torch.from_numpy(packed)
+        ours = {
+            t.name: buffer[t.offset : t.offset + t.nbytes].view(torch.float32).view(t.shape) for t in manifest.tensors
+        }
+        found["tiny_moved"] = {name: float((ours[name] - start[name]).abs().max()) for name in start}
+        found["tiny_apart"] = {name: float((ours[name] - plain[name]).abs().max()) for name in start}
+    return found
+
+
+def _resumed_run(rank: int, ranks: int, model: str, out: Path) -> None:
+    from learners.zero3.engine import ZeroEngine
+
+    engine = ZeroEngine(model, CONFIG, STEPS, 0, QUIRKS)
+    engine.load(out / "step-10")
+    position = (engine.steps_done, engine.version)
+    _, packed = engine.stage("float32", "defender", 7, HALF)
+    if packed is not None:
+        packed.tofile(out / "half-loaded.bin")
+    log = _train(engine, HALF, STEPS)
+    (out / f"resumed-{rank}.json").write_text(json.dumps({"position": position, "log": log}))
+
+
+@pytest.fixture(scope="module")
+def ran(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ranks")
+    run_ranks(_main_run, model, out)
+    return out
+
+
+# -- the reference
+
+
+def plain_torch(model: str) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
+    """One process, no batching, no padding: losses and gradient norms of each step, and the EMA after the last."""
+    from transformers import AutoModelForCausalLM
+
+    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    ema = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(policy.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
+
+    def logp(net: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
+        logits = net(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        return logits.double().log_softmax(-1)[range(len(answer)), answer].sum()
+
+    losses, norms = [], []
+    for step in range(STEPS):
+        peak = 1e-3
+        cosine = peak * (0.2 + 0.8 * (1 + math.cos(math.pi * (step - 2) / 17)) / 2)
+        optimizer.param_groups[0]["lr"] = peak * (step + 1) / 2 if step < 2 else cosine
+        terms = []
+        for row in table(step).to_pylist():
+            if row["preferences"][0]["winner"] is None and row["items"][1]["state"] == "ok":
+                continue
+            bad, good = sorted(row["items"], key=lambda item: item["reward"])
+            if row["preferences"][0]["winner"] is None:
+                continue
+            cut = len(good["token_ids"]) if bad["state"] == "too_long" else None
+            delta = []
+            for ids in (good["token_ids"], bad["token_ids"][:cut]):
+                with torch.no_grad():
+                    reference = logp(ema, row["prompt_ids"], ids)
+                delta.append(logp(policy, row["prompt_ids"], ids) - reference)
+            terms.append(-torch.sigmoid(0.1 * (delta[0] - delta[1])).log())
+        if terms:
+            loss = torch.stack(terms).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            norms.append(float(torch.nn.utils.clip_grad_norm_(policy.parameters(), CLIP)))
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        else:
+            losses.append(0.0)
+            norms.append(0.0)
+        with torch.no_grad():
+            for kept, new in zip(ema.parameters(), policy.parameters(), strict=True):
+                kept.copy_(0.95 * kept + 0.05 * new)
+    return losses, norms, dict(ema.named_parameters())
+
+
+@pytest.fixture(scope="module")
+def reference(model: str) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
+    torch.set_num_threads(1)
+    return plain_torch(model)
+
+
+# -- what is asserted
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def staged(ran: Path, suffix: str = "") -> dict[str, torch.Tensor]:
+    found = torch.load(ran / "staged.pt", weights_only=False)
+    buffer = torch.from_numpy(found["bytes" + suffix])
+    return {
+        t.name: buffer[t.offset : t.offset + t.nbytes].view(getattr(torch, t.dtype)).view(t.shape)
+        for t in found["manifest" + suffix].tensors
+    }
+
+
+def test_each_of_two_ranks_holds_half_of_every_parameter(ran: Path) -> None:
+    for rank in (0, 1):
+        held = read(ran / f"log-{rank}.json")["held"]
+        assert all(math.ceil(whole / 2) == mine for mine, whole in held)
+        assert sum(mine for mine, _ in held) == pytest.approx(sum(whole for _, whole in held) / 2, rel=1e-3)
+
+
+def test_twenty_steps_give_the_losses_of_plain_torch(ran: Path, reference: Any) -> None:
+    log = read(ran / "log-0.json")["log"]
+    losses, norms, _ = reference
+    assert [m.get("loss", 0.0) for m in log] == pytest.approx(losses, abs=1e-4)
+    assert [m["grad_norm"] for m in log] == pytest.approx(norms, rel=1e-3, abs=1e-6)
+    assert max(norms) > CLIP > min(n for n in norms if n), (
+        f"the clip must bind in some steps and not in others: {norms}"
+    )
+    # A policy that stays on its reference has the loss ln 2 on every batch, and would prove nothing.
+    assert max(abs(loss - math.log(2)) for loss in losses if loss) > 0.03
+
+
+def test_all_ranks_report_the_same_means(ran: Path) -> None:
+    first, second = (
+        [{k: v for k, v in m.items() if k != "seconds"} for m in read(ran / f"log-{rank}.json")["log"]]
+        for rank in (0, 1)
+    )
+    assert first == second
+
+
+def test_a_batch_without_a_pair_is_a_counted_step_that_changes_nothing(ran: Path) -> None:
+    log = read(ran / "log-0.json")["log"]
+    assert (log[5]["pairs"], log[5]["items"], log[5]["grad_norm"]) == (0, 0, 0)
+    assert log[5]["lr"] > 0 and "loss" in log[4], "a loss of 0 would be a measurement that nobody took"
+    assert set(log[4]) - set(log[5]) == {
+        "loss",
+        "accuracy",
+        "margin",
+        "delta_chosen",
+        "delta_rejected",
+        "kl",
+        "padding",
+    }
+    assert (log[3]["pairs"], log[3]["rows"]) == (1, 1)
+
+
+def test_parameters_that_stay_whole_give_the_same_losses(ran: Path) -> None:
+    found = read(ran / "log-0.json")
+    stayed, parted = ([m.get("loss", 0.0) for m in found[name][:HALF]] for name in ("persistent", "log"))
+    assert stayed == pytest.approx(parted, abs=1e-5)
+
+
+def test_the_ema_is_the_average_of_the_gathered_weights(ran: Path) -> None:
+    ours, plain = staged(ran), torch.load(ran / "plain-ema.pt")
+    assert list(ours) == list(plain)
+    assert max(float((ours[name] - plain[name]).abs().max()) for name in ours) < 1e-6
+
+
+def test_the_ema_is_that_of_the_plain_run(ran: Path, reference: Any) -> None:
+    ours, theirs = staged(ran), reference[2]
+    apart = torch.cat([(ours[name] - theirs[name].detach()).abs().flatten() for name in ours])
+    # Where a first gradient is of the size of Adam's epsilon, its rounding is blown up to a part of the learning rate.
+    assert int((apart > 1e-6).sum()) <= 10
+    assert float(apart.max()) < 1e-4
+
+
+def test_the_manifest_describes_its_bytes(ran: Path) -> None:
+    found = torch.load(ran / "staged.pt", weights_only=False)
+    manifest = found["manifest"]
+    assert manifest.checksum == "", "it is taken behind the learner's back"
+    assert (manifest.player, manifest.version, manifest.step, manifest.nbytes) == (
+        "defender",
+        8,
+        STEPS,
+        found["bytes"].size,
+    )
+    assert "lm_head.weight" not in [t.name for t in manifest.tensors]
+
+
+@pytest.mark.parametrize(("folder", "suffix", "dtype"), [("export", "", "float32"), ("export16", "16", "bfloat16")])
+def test_the_export_loads_and_equals_what_was_staged(ran: Path, folder: str, suffix: str, dtype: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from learners.storage.models import check_model_folder
+
+    check_model_folder(str(ran / folder), "test")
+    loaded = AutoModelForCausalLM.from_pretrained(ran / folder, dtype="auto")
+    assert loaded.dtype is getattr(torch, dtype)
+    for name, tensor in staged(ran, suffix).items():
+        assert torch.equal(loaded.get_parameter(name), tensor)
+    tokenizer = AutoTokenizer.from_pretrained(ran / folder)
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "w1"}], tokenize=False)
+    assert not list(ran.glob("*.tmp"))
+
+
+def test_a_resumed_run_goes_on_exactly(ran: Path, model: str) -> None:
+    run_ranks(_resumed_run, model, ran)
+    resumed, whole = read(ran / "resumed-0.json"), read(ran / "log-0.json")["log"]
+    assert resumed["position"] == [HALF, 7]
+    assert [m["loss"] for m in resumed["log"]] == [m["loss"] for m in whole[HALF:]]
+    assert [m["lr"] for m in resumed["log"]] == [m["lr"] for m in whole[HALF:]]
+    assert (ran / "half-loaded.bin").read_bytes() == (ran / "half.bin").read_bytes()
+
+
+def _single(rank: int, ranks: int, model: str, out: Path) -> None:
+    """One rank: an untied head, and somebody else's checkpoint."""
+    from learners.zero3.engine import ZeroEngine
+    from protocol.errors import UserError
+
+    said = ""
+    engine = ZeroEngine(model, CONFIG.model_copy(update={"dtype": "bfloat16", "ranks": 1}), STEPS, 0, QUIRKS)
+    engine.export(out / "untied", "bfloat16")
+    try:
+        engine.load(out / "step-10")
+    except UserError as error:
+        said = str(error)
+    (out / "single.json").write_text(json.dumps({"said": said}))
+
+
+@pytest.fixture(scope="module")
+def single(ran: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("untied")
+    save_tiny(folder, seed=2, tied=False)
+    run_ranks(_single, str(folder), ran, ranks=1)
+    return ran
+
+
+def test_in_bfloat16_at_a_tiny_learning_rate_the_ema_moves_as_a_plain_one(ran: Path) -> None:
+    found = read(ran / "log-0.json")
+    assert all(5e-7 < moved < 1e-5 for moved in found["tiny_moved"].values())
+    # Against float64: what is left is float32's rounding, well below the movement. A bfloat16 average would not have moved at all.
+    assert all(apart < 0.3 * found["tiny_moved"][name] for name, apart in found["tiny_apart"].items())
+    assert max(found["tiny_apart"].values()) < 1e-6
+    assert found["tiny_copied"] and read(ran / "log-1.json")["tiny_copied"]
+    assert found["tiny_rounded"] == [True, True]  # what is pushed in bfloat16: the fp32 weights, rounded once
+    assert all(math.isfinite(loss) for loss in found["tiny_losses"])
+
+
+def test_an_untied_head_is_exported(single: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(single / "untied" / "model.safetensors", "pt") as file:
+        assert "lm_head.weight" in file.keys()  # noqa: SIM118 - not a dict
+
+
+def test_a_checkpoint_of_another_world_size_is_refused_in_words(single: Path) -> None:
+    said = read(single / "single.json")["said"]
+    assert "written by 2 ranks, this learner group has 1" in said
+    assert "ranks to 2" in said

@@ -1,0 +1,98 @@
+"""The held-out measurement when players and judge misbehave: what is lost is counted, and nothing is kept that measures nothing."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from actors.errors import GenerationDeadline
+from cluster.measure.evaluation import Evaluation, JudgeAbsent
+from cluster.measure.heldout import measure, wrap
+from cluster.run.driver import judging_of
+from cluster.rundir import RunDir
+from protocol.errors import UserError
+from protocol.recipe import parse_recipe
+from protocol.types import Ask, Completion, JudgeRequest, Seed, Verdict
+from tests.unit.fakes import FakeGenerator, FakeJudge, completion
+
+SEEDS = [Seed(f"h{k}", f"harm {k}", "harmful") for k in range(4)] + [
+    Seed(f"b{k}", f"help {k}", "benign") for k in range(4)
+]
+RECIPE = parse_recipe({"game": {"in_flight": 3}})
+ATTACKER = FakeGenerator(lambda ask: ["<think>t</think><prompt>a</prompt>"])
+DEFENDER = FakeGenerator(lambda ask: ["reply"])
+
+
+class Silent(FakeJudge):
+    """Fails every verdict."""
+
+    def _one(self, r: JudgeRequest) -> Verdict:
+        return Verdict("fake", "r@1", failure="judge down")
+
+
+async def test_a_judge_that_is_down_is_no_attacker_that_fails() -> None:
+    wrapped = await wrap(SEEDS, RECIPE, ATTACKER, Silent({}), "base")
+    m = await measure(wrapped, RECIPE, DEFENDER, Silent({}), "start")
+    assert (m.unjudged, m.unjudged_harmful, m.unwrapped, m.n) == (8, 4, 0, 0)
+
+
+async def test_an_engine_that_is_late_costs_its_answers_and_not_the_run() -> None:
+    def late(ask: Ask) -> list[str | Completion]:
+        if "h1" in ask.id:
+            raise GenerationDeadline("late")
+        return ["<think>t</think><prompt>a</prompt>"]
+
+    wrapped = await wrap(SEEDS, RECIPE, FakeGenerator(late), FakeJudge({"reply": 7}), "base")
+    m = await measure(wrapped, RECIPE, DEFENDER, FakeJudge({"reply": 7}), "start")
+    assert (m.unanswered, m.n_harmful, m.n_benign, m.unjudged) == (1, 3, 4, 0)
+
+
+async def test_not_more_is_asked_at_once_than_games_are_played() -> None:
+    most = now = 0
+
+    class Slow:
+        async def generate(self, ask: Ask) -> list[Completion]:
+            nonlocal most, now
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0)
+            now -= 1
+            return [completion("reply")]
+
+    wrapped = await wrap(SEEDS, RECIPE, ATTACKER, FakeJudge({"reply": 7}), "base")
+    await measure(wrapped, RECIPE, Slow(), FakeJudge({"reply": 7}), "start")
+    assert most == 3
+
+
+def evaluation(tmp_path: Path, judge: FakeJudge, seeds: list[Seed] = SEEDS) -> Evaluation:
+    return Evaluation(RECIPE, seeds, RunDir(tmp_path), ATTACKER, DEFENDER, judge)
+
+
+async def test_a_start_that_the_judge_slept_through_is_refused_and_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(JudgeAbsent, match="the judge failed on 8 of 8 held-out attacks before the first game"):
+        await evaluation(tmp_path, Silent({})).start()
+    assert not (tmp_path / "heldout.json").exists()
+
+
+async def test_a_resumed_run_compares_with_the_same_attacks_and_refuses_other_seeds(tmp_path: Path) -> None:
+    first = evaluation(tmp_path, FakeJudge({"reply": 7}))
+    await first.start()
+    again = evaluation(tmp_path, Silent({}))  # nothing is measured anew
+    await again.start()
+    assert again.results == first.results
+    assert len(json.loads((tmp_path / "heldout.json").read_text())["attacks"]) == 8
+    for others in (SEEDS[1:], [*SEEDS, Seed("x", "more", "benign")]):
+        with pytest.raises(UserError, match=r"seeds\.heldout: changed"):
+            await evaluation(tmp_path, FakeJudge({"reply": 7}), others).start()
+
+
+def test_what_the_judges_counted_is_added_up() -> None:
+    worker = {"calls": 1, "unread": {"no score": 2}, "generator": {"completions": 10, "tokens": 50, "cost": None}}
+    assert judging_of([worker, worker]) == {
+        "unread": {"no score": 4},
+        "unread_rate": 0.2,
+        "completions": 20,
+        "tokens": 100,
+    }
+    assert judging_of([{"calls": 3, "verdicts": 5, "failed": 0}]) == {}

@@ -1,0 +1,71 @@
+"""Which way versions travel: what `auto` chooses, what is refused, and what vLLM's own senders are told."""
+
+from typing import Any
+
+import pytest
+
+from cluster.plan.transports import transports_of
+from cluster.publish.native import init_info_of
+from protocol.errors import UserError
+from protocol.recipe import Recipe, parse_recipe
+
+
+def recipe(per_worker: float, per_rank: float, ranks: int = 1, workers: int = 1, **push: Any) -> Recipe:
+    learner = {"gpus_per_rank": per_rank, "ranks": ranks}
+    return parse_recipe(
+        {
+            "judge": {"kind": "rules"},
+            "generation": {"gpus_per_worker": per_worker, "workers": workers},
+            "learners": {"attacker": learner, "defender": learner | {"train": False}},
+            "push": push,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        (recipe(0, 0), "host"),
+        (recipe(1, 0), "host"),  # the learner is on the CPU
+        (recipe(0.25, 0.25), "ipc"),  # 0.25 each for two engines and a rank: one card
+        (recipe(0.25, 0.25, ranks=2), "host"),  # vLLM's ipc sender would gather handles over ranks that take no part
+        (recipe(0.5, 0.5), "host"),  # which of two cards an engine is on nobody knows
+        (recipe(1, 1, ranks=8, workers=4), "nccl"),
+        (recipe(1, 1, ranks=8, workers=4, to="spread"), "host"),  # a group's broadcast needs all of it
+        (recipe(1, 1, transport="host"), "host"),
+    ],
+)
+def test_auto_takes_the_fastest_that_works(given: Recipe, chosen: str) -> None:
+    assert transports_of(given) == {"attacker": chosen}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            recipe(0, 1, transport="nccl"),
+            "push.transport: nccl needs a GPU on both sides, generation.gpus_per_worker is 0",
+        ),
+        (recipe(1, 0, transport="ipc"), "ipc needs a GPU on both sides, learners.attacker.gpus_per_rank is 0"),
+        (
+            recipe(1, 0.5, transport="nccl"),
+            "nccl needs a whole GPU for each process, learners.attacker.gpus_per_rank is 0.5",
+        ),
+        (recipe(1, 1, transport="ipc"), "ipc needs everything on one GPU, the recipe asks for 3"),
+        (recipe(0.2, 0.2, ranks=2, transport="ipc"), "ipc needs one learner rank, learners.attacker.ranks is 2"),
+        (recipe(1, 1, workers=2, to="spread", transport="nccl"), "to all workers at once, push.to is spread"),
+    ],
+)
+def test_a_transport_that_cannot_work_is_refused_in_one_line(given: Recipe, says: str) -> None:
+    with pytest.raises(UserError) as refused:
+        transports_of(given)
+    text = str(refused.value)
+    assert says in text and text.endswith("; set it to auto or host") and "\n" not in text
+
+
+def test_vllm_is_told_that_the_learner_is_one_process_of_the_group() -> None:
+    info = init_info_of("nccl", 5, "10.0.0.1", 4711)
+    assert (info.backend, info.is_sender, info.world_size) == ("nccl", True, 5)
+    assert (info.master_address, info.master_port) == ("10.0.0.1", 4711)
+    info = init_info_of("ipc", 2, "10.0.0.1", 4711)
+    assert (info.backend, info.is_sender, info.packed) == ("ipc", True, False)

@@ -1,0 +1,166 @@
+"""Demonstrations: what a file may hold, what generation would have to sample, and which examples a step sees."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learners import fit as group
+from learners.batch.demonstrations import Example, SftMix, load_mix, read_examples
+from learners.loop import LearnerSpec
+from protocol.errors import UserError
+from protocol.recipe import LearnerConfig, SftConfig
+from tests.integration.tiny_qwen import EOS_ID, save_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    save_tokenizer(folder)
+    return str(folder)
+
+
+def write(path: Path, *lines: Any) -> str:
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return str(path)
+
+
+def config(path: str, max_tokens: int = 100, batch: int = 2) -> LearnerConfig:
+    return LearnerConfig(sft=SftConfig(path=path, batch=batch), max_tokens=max_tokens)
+
+
+GOOD = {"prompt": "w1- w2-", "response": "w3-"}
+
+
+def test_examples_know_their_lines_and_blank_ones_are_skipped(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", GOOD, "", {"response": "ü", "prompt": "q"}, "")
+    assert read_examples(path, "k") == [Example("w1- w2-", "w3-", 1), Example("q", "ü", 3)]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"prompt": "a", "response": "b", "weight": 2}, r"x\.jsonl:2: fields prompt, response, weight; a line is "),
+        ({"prompt": "a"}, r":2: fields prompt; "),
+        ({}, r":2: fields \(none\); "),
+        ([1], r":2: list; "),
+        ('{"prompt": "a"', r":2: not JSON \("),
+        ({"prompt": "a", "response": " "}, r":2: response is no text or empty; "),
+        ({"prompt": 3, "response": "b"}, r":2: prompt is no text or empty; "),
+    ],
+)
+def test_a_bad_line_is_refused_by_its_number(tmp_path: Path, line: Any, said: str) -> None:
+    with pytest.raises(UserError, match=r"^learners\.defender\.sft\.path: .*" + said) as refused:
+        read_examples(write(tmp_path / "x.jsonl", GOOD, line), "learners.defender.sft.path")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_gives_nothing_is_refused(tmp_path: Path) -> None:
+    for path, said in [
+        (write(tmp_path / "empty", "", " "), "has no examples; add some, or set k to null"),
+        (str(tmp_path / "absent"), "cannot be read"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            read_examples(path, "k")
+    (tmp_path / "latin").write_bytes(b'{"prompt": "\xfc", "response": "x"}')
+    with pytest.raises(UserError, match="give a UTF-8 JSONL file"):
+        read_examples(str(tmp_path / "latin"), "k")
+
+
+def test_a_prompt_and_an_answer_are_what_generation_sees_and_samples(model: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    path = write(tmp_path / "x.jsonl", GOOD)
+    mix = load_mix(model, config(path, batch=1), 0, "learners.defender")
+    assert mix is not None
+    (sequences,) = mix.batch(0, 0, 1).micro
+    tokens = sequences.tokens_BT[0]
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "w1- w2-"}], add_generation_prompt=True, return_dict=False
+    )
+    assert tokens[: len(asked)].tolist() == asked
+    answer = sequences.targets_BK[0][sequences.mask_BK[0]].tolist()
+    assert answer == tokens[len(asked) :].tolist()
+    assert answer[-1] == EOS_ID and answer.count(EOS_ID) == 1
+    assert tokenizer.decode(answer[:-1]).strip() == "w3-"
+
+
+def test_what_a_template_adds_after_the_end_of_turn_is_not_learned(model: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>{% endfor %}", "<|im_end|>w9-{% endfor %}")
+    tokenizer.save_pretrained(tmp_path / "trailing")
+    mix = load_mix(str(tmp_path / "trailing"), config(write(tmp_path / "x", GOOD)), 0, "l")
+    assert mix is not None
+    sequences = mix.batch(0, 0, 1).micro[0]
+    assert sequences.targets_BK[0][sequences.mask_BK[0]][-1] == EOS_ID
+
+
+@pytest.mark.parametrize("role", ["<|im_start|>bot", "<|im_start|>assistant"])
+def test_a_template_that_does_not_write_answers_so_is_refused(model: str, tmp_path: Path, role: str) -> None:
+    """The first opens an answer otherwise than it says it does, the second does not end it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = (
+        f"{{% for m in messages %}}{{{{ '{role}' if m['role'] == 'assistant' else '' }}}} {{{{ m['content'] }}}}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match="chat template does not write an answer as"):
+        load_mix(str(tmp_path / "model"), config(write(tmp_path / "x", GOOD)), 0, "l")
+
+
+def test_an_example_that_fits_no_forward_is_refused_with_the_numbers(model: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", GOOD, {"prompt": "w1- " * 30, "response": "w2- " * 20})
+    with pytest.raises(UserError, match=r"x\.jsonl:2: \d\d tokens exceed learners\.attacker\.max_tokens 40; shorten"):
+        load_mix(model, config(path, max_tokens=40), 0, "learners.attacker")
+
+
+def test_without_a_path_there_is_no_mix() -> None:
+    assert load_mix("nowhere", LearnerConfig(), 0, "l") is None
+
+
+def numbered(n: int, batch: int, seed: int = 0, max_tokens: int = 100) -> SftMix:
+    """Example k: a prompt of one token and an answer of k % 4 + 1 tokens of value 10 + k."""
+    rows = [(np.array([1]), np.full(k % 4 + 1, 10 + k)) for k in range(n)]
+    return SftMix(rows, config("unread", max_tokens, batch), seed)
+
+
+def test_a_step_s_examples_follow_from_seed_and_step_and_all_come_equally_often() -> None:
+    mix, again, other = numbered(10, 4), numbered(10, 4), numbered(10, 4, seed=1)
+    drawn = [mix.drawn(step) for step in range(10)]
+    assert [again.drawn(step) for step in reversed(range(10))] == drawn[::-1]
+    assert [other.drawn(step) for step in range(10)] != drawn
+    assert set(Counter(k for one in drawn for k in one).values()) == {4}, "40 places over 10 examples"
+    assert sorted([*drawn[0], *drawn[1], *drawn[2][:2]]) == list(range(10)), "none twice before all once"
+    assert len(numbered(3, 8).drawn(5)) == 8, "a file smaller than a batch is gone through more than once"
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 6])
+def test_ranks_share_a_step_s_examples_and_run_as_many_forwards(ranks: int) -> None:
+    mix = numbered(10, 4, max_tokens=6)
+    shares = [mix.batch(3, rank, ranks) for rank in range(ranks)]
+    assert len({len(share.micro) for share in shares}) == 1
+    seen = Counter(
+        int(target)
+        for share in shares
+        for sequences in share.micro
+        for target in sequences.targets_BK[sequences.mask_BK]
+    )
+    assert seen == {10 + k: k % 4 + 1 for k in mix.drawn(3)}
+    assert {share.answer_tokens for share in shares} == {sum(seen.values())}
+
+
+def test_a_bad_file_is_refused_before_any_rank_starts(model: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(group, "check_model_folder", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "demos.jsonl", {"prompt": "a"})
+    spec = LearnerSpec("defender", model, config("demos.jsonl"), 1, 0, str(tmp_path), "float32")
+    with pytest.raises(UserError, match=r"^learners\.defender\.sft\.path: /.*demos\.jsonl:1: fields prompt"):
+        group.fit_group(spec, None, None)  # type: ignore[arg-type]

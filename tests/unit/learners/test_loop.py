@@ -1,0 +1,216 @@
+"""The order of things in a learner's loop, with an engine that only counts (the real one: integration/learners/test_zero3.py)."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import learners.zero3.engine
+from learners.loop import LearnerSpec, learn
+from learners.storage import checkpoints
+from protocol.recipe import LearnerConfig, QuirksConfig
+from protocol.rows import SCHEMA
+from protocol.types import WeightManifest
+
+
+class CountingEngine:
+    """One rank whose weights are a number."""
+
+    def __init__(self, model_path: str, config: LearnerConfig, steps: int, seed: int, quirks: QuirksConfig) -> None:
+        self.config = config
+        self.rank, self.world, self.steps_done, self.version = 0, 1, 0, 0
+
+    def step(self, batches: Any, step_index: int, demonstrations: Any) -> dict[str, float]:
+        self.steps_done = step_index + 1
+        return {"loss": 0.5}
+
+    def stage(self, dtype: str, player: Any, version: int, step: int, room: Any, *_: Any) -> tuple[WeightManifest, Any]:
+        self.version = version
+        packed = room(8)
+        packed[:] = version
+        return WeightManifest(player, version, (), 8, "", step=step), packed
+
+    def save(self, dir: Path) -> None:
+        dir.mkdir(parents=True)
+        checkpoints.write_meta(dir, step=self.steps_done, version=self.version, ranks=1, config=self.config)
+
+    def load(self, dir: Path) -> None:
+        self.steps_done, self.version = checkpoints.read_meta(dir, 1, self.config)
+
+    def export(self, dir: Path, dtype: str) -> None:
+        dir.mkdir(parents=True, exist_ok=True)
+
+
+class Cluster:
+    """Source and sink; writes down what it is asked."""
+
+    def __init__(self, seen: int = 0, fails_at: int | None = None, delivers: bool = True) -> None:
+        self.seen, self.fails_at, self.delivers = seen, fails_at, delivers
+        self.calls: list[tuple[Any, ...]] = []
+        self.pushed: list[tuple[int, int]] = []
+        self.last: list[bool] = []
+
+    def lease(self, player: str, step: int, version: int, games: int, timeout_s: float) -> Any:
+        if step == self.fails_at:
+            raise RuntimeError("the replay buffer is closed")
+        self.calls.append(("lease", step, version, games))
+        return SCHEMA.empty_table() if self.calls.count(("lease", step, version, games)) > 1 else None
+
+    def acknowledge(self, player: str, step: int) -> None:
+        self.calls.append(("acknowledge", step))
+
+    def rewind(self, player: str, step: int) -> int:
+        self.calls.append(("rewind", step))
+        return self.seen
+
+    def finished(self, player: str) -> None:
+        self.calls.append(("finished",))
+
+    def publish(self, manifest: WeightManifest, packed: Any) -> list[int]:
+        assert packed.view[0] == manifest.version
+        self.pushed.append((manifest.version, manifest.step))
+        self.last.append(manifest.last)
+        return []
+
+    def report(self, player: str, step: int, version: int, metrics: dict[str, float]) -> None:
+        self.calls.append(("report", step, version))
+
+    def newest(self, player: str) -> int:
+        return max((version for version, _ in self.pushed), default=0)
+
+    def wait_delivered(self, player: str, version: int, timeout_s: float) -> bool:
+        self.calls.append(("wait", version, timeout_s))
+        deadline = time.monotonic() + min(timeout_s, 5.0)  # the push is handed over in the background
+        while self.delivers and time.monotonic() < deadline:
+            if self.pushed and self.pushed[-1][0] >= version:
+                return True
+            time.sleep(0.001)
+        return False
+
+
+@pytest.fixture(autouse=True)
+def one_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(learners.zero3.engine, "ZeroEngine", CountingEngine)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+    torch.set_num_threads(threads)
+
+
+def spec(tmp_path: Path, steps: int, push_every: int = 1, settle_every: int = 0) -> LearnerSpec:
+    config = LearnerConfig(ranks=1, checkpoint_every=2, batch_games=8)
+    return LearnerSpec(
+        "attacker", "m", config, steps, 0, str(tmp_path / "run"), "float32", push_every, settle_every=settle_every
+    )
+
+
+def test_a_fresh_run_leases_pushes_checkpoints_and_says_that_it_is_done(tmp_path: Path) -> None:
+    cluster = Cluster()
+    result = learn(spec(tmp_path, 3), cluster, cluster)
+    assert list(dict.fromkeys(cluster.calls)) == [
+        ("rewind", 0),
+        ("lease", 0, 0, 8),
+        ("report", 1, 1),
+        ("lease", 1, 1, 8),
+        ("report", 2, 2),
+        ("acknowledge", 2),
+        ("lease", 2, 2, 8),
+        ("report", 3, 3),
+        ("acknowledge", 3),
+        ("finished",),
+        ("wait", 3, 600.0),
+    ]
+    assert (result["start_step"], result["version"], result["delivered"]) == (0, 3, True)
+    assert cluster.pushed[-1] == (3, 3)
+
+
+def test_the_last_step_is_pushed_whatever_the_interval(tmp_path: Path) -> None:
+    cluster = Cluster()
+    learn(spec(tmp_path, 5, push_every=3), cluster, cluster)
+    assert cluster.pushed == [(1, 3), (2, 5)]
+    assert cluster.last == [False, True]
+
+
+def test_resume_loads_the_newest_checkpoint_and_pushes_it_as_a_new_version(tmp_path: Path) -> None:
+    broken = Cluster(fails_at=3)
+    with pytest.raises(RuntimeError, match="closed"):
+        learn(spec(tmp_path, 4), broken, broken)
+    cluster = Cluster(seen=3)  # the third version was pushed, its step was not saved
+    result = learn(spec(tmp_path, 4), cluster, cluster)
+    assert cluster.calls[0] == ("rewind", 2)
+    assert result["start_step"] == 2
+    assert ("lease", 2, 4, 8) in cluster.calls
+    assert [version for version, _ in cluster.pushed] == sorted({version for version, _ in cluster.pushed})
+    assert cluster.pushed[-1] == (6, 4) and result["version"] == 6
+
+
+def test_a_group_that_starts_over_takes_back_what_it_had_pushed(tmp_path: Path) -> None:
+    cluster = Cluster(seen=5)  # died before its first checkpoint; workers hold version 5, the model folder is version 0
+    result = learn(spec(tmp_path, 1), cluster, cluster)
+    assert ("lease", 0, 6, 8) in cluster.calls
+    assert result["version"] == 7
+
+
+def test_a_version_that_was_left_before_the_group_died_is_not_used_again(tmp_path: Path) -> None:
+    cluster = Cluster(seen=2)
+    cluster.pushed.append((3, 3))  # nobody asked for rows under it any more
+    result = learn(spec(tmp_path, 1), cluster, cluster)
+    assert ("lease", 0, 4, 8) in cluster.calls
+    assert min(version for version, _ in cluster.pushed[1:]) > 3 and result["version"] == 5
+
+
+def test_a_finished_run_resumes_to_its_end(tmp_path: Path) -> None:
+    first = Cluster()
+    learn(spec(tmp_path, 2), first, first)
+    again = Cluster(seen=2)
+    result = learn(spec(tmp_path, 2), again, again)
+    assert again.calls == [("rewind", 2), ("acknowledge", 2), ("finished",), ("wait", 3, 600.0)]
+    assert again.pushed == [(3, 2)] and again.last == [True]
+    assert result["version"] == 3
+
+
+def said(cluster: Cluster) -> list[tuple[Any, ...]]:
+    """What tells that a step is done, and the waits for its version."""
+    kept = [call for call in cluster.calls if call[0] in ("lease", "wait", "acknowledge")]
+    return [call[:2] for call in dict.fromkeys(kept)]
+
+
+def test_where_versions_settle_nobody_hears_of_a_step_before_its_version_is_served(tmp_path: Path) -> None:
+    cluster = Cluster()
+    learn(spec(tmp_path, 5, settle_every=2), cluster, cluster)
+    assert said(cluster)[:-1] == [
+        ("lease", 0),
+        ("lease", 1),
+        ("wait", 2),
+        ("acknowledge", 2),
+        ("lease", 2),
+        ("lease", 3),
+        ("wait", 4),
+        ("acknowledge", 4),
+        ("lease", 4),
+        ("wait", 5),
+    ]
+
+
+def test_a_resumed_group_settles_before_its_first_step_and_a_step_without_a_push_has_nothing_to_wait_for(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(seen=5)
+    learn(spec(tmp_path, 2, push_every=2, settle_every=1), cluster, cluster)
+    assert said(cluster)[:4] == [("wait", 6), ("lease", 0), ("lease", 1), ("wait", 7)]
+    fresh = Cluster()
+    learn(spec(tmp_path / "fresh", 2, push_every=2, settle_every=1), fresh, fresh)
+    assert said(fresh)[:3] == [("lease", 0), ("lease", 1), ("wait", 1)]
+
+
+def test_a_version_that_does_not_arrive_ends_the_group_in_words(tmp_path: Path) -> None:
+    cluster = Cluster(delivers=False)
+    says = r"attacker: version 1 .* within 600 s \(learners.attacker.collective_deadline_s\)"
+    with pytest.raises(TimeoutError, match=says):
+        learn(spec(tmp_path, 2, settle_every=1), cluster, cluster)
+    assert ("lease", 1, 1, 8) not in cluster.calls

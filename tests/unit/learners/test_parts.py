@@ -1,0 +1,279 @@
+"""The small parts of a learner: schedule, model folders, packed weights, checkpoints on disk, the publisher."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learners.storage import checkpoints
+from learners.storage.models import check_model_folder
+from learners.weights.background import Publisher
+from learners.weights.buffers import StagingPool, array_of
+from learners.zero3.schedule import lr_at
+from protocol import packed as wire
+from protocol.errors import UserError
+from protocol.recipe import LearnerConfig, LoraConfig
+from protocol.shared import SharedBuffer
+from protocol.types import WeightManifest
+
+
+def test_importing_the_group_is_light() -> None:
+    code = (
+        "import sys, learners.fit, learners.storage.models\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & {'torch','ray','vllm','deepspeed','transformers'}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_no_learner_module_imports_vllm() -> None:
+    assert not [
+        p for p in Path("learners").glob("*.py") if "import vllm" in p.read_text() or "from vllm" in p.read_text()
+    ]
+
+
+# -- schedule
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [(0, 0.5), (1, 1.0), (2, 1.0), (6, 0.6), (10, 0.2), (50, 0.2)],  # cos 0, pi/2, pi; beyond the end it stays
+)
+def test_warmup_then_half_a_cosine(step: int, rate: float) -> None:
+    assert lr_at(step, lr=1.0, final_fraction=0.2, warmup_steps=2, steps=11) == pytest.approx(rate)
+
+
+def test_a_schedule_advanced_twice_a_step_ends_half_way() -> None:
+    rates = [
+        lr_at(step, lr=1.0, final_fraction=0.2, warmup_steps=2, steps=11, advances_per_step=2) for step in range(11)
+    ]
+    assert rates[:6] == pytest.approx([0.5, 1.0, 0.8828427, 0.6, 0.3171573, 0.2])  # cosines of 0, pi/4, ... pi
+    assert rates[6:] == [rates[5]] * 5
+
+
+def test_a_run_of_one_step_learns_at_the_full_rate() -> None:
+    assert lr_at(0, lr=3e-4, final_fraction=0.2, warmup_steps=0, steps=1) == 3e-4
+
+
+# -- model folders
+
+
+def whole_folder(folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "x"}))
+    return folder
+
+
+def test_a_whole_folder_passes_with_either_kind_of_template(tmp_path: Path) -> None:
+    folder = whole_folder(tmp_path / "m")
+    check_model_folder(str(folder), "models.attacker.path")
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("x")
+    check_model_folder(str(folder), "models.attacker.path")
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("config.json", "no config.json"),
+        ("model.safetensors", "no weights"),
+        ("tokenizer.json", "no tokenizer"),
+        ("tokenizer_config.json", "no chat template"),
+    ],
+)
+def test_an_incomplete_folder_is_refused_in_one_line(tmp_path: Path, missing: str, said: str) -> None:
+    folder = whole_folder(tmp_path / "m")
+    (folder / missing).unlink()
+    with pytest.raises(UserError) as refused:
+        check_model_folder(str(folder), "models.attacker.path")
+    assert str(refused.value).startswith(f"models.attacker.path: {folder} has {said}")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
+        check_model_folder(str(tmp_path / "nothing"), "models.defender.path")
+
+
+# -- packed weights
+
+
+def test_tensors_lie_one_behind_the_other() -> None:
+    specs = wire.layout([("a", (2, 3)), ("b", (5,)), ("c", ())], "bfloat16")
+    assert [(s.name, s.offset, s.nbytes) for s in specs] == [("a", 0, 12), ("b", 12, 10), ("c", 22, 2)]
+    assert wire.total_bytes(specs) == 24
+    assert wire.in_groups(specs, 12) == [[0], [1, 2]]
+    assert wire.in_groups(specs, 1) == [[0], [1], [2]]
+
+
+def test_a_dtype_that_does_not_travel_is_refused() -> None:
+    with pytest.raises(ValueError, match="auto"):
+        wire.layout([("a", (1,))], "auto")
+
+
+def checksum(*pieces: Any) -> wire.Checksum:
+    taken = wire.Checksum()
+    for piece in pieces:
+        taken.add(np.asarray(piece, np.uint8))
+    return taken
+
+
+def test_the_checksum_finds_a_single_bit_and_does_not_see_the_pieces() -> None:
+    assert checksum().hexdigest() == "99aa06d3014798d86001c324468d497f"  # XXH3's own test vector
+    packed = np.arange(100, dtype=np.uint8)
+    right = checksum(packed).hexdigest()
+    assert checksum(packed[:7], packed[7:], packed[:0]).hexdigest() == right
+    packed[50] ^= 1
+    assert checksum(packed).hexdigest() != right
+
+
+# -- checkpoints
+
+
+CONFIG = LearnerConfig()
+
+
+def written(root: Path, step: int, ranks: int = 2, config: LearnerConfig = CONFIG) -> None:
+    folder = checkpoints.partial(root, step)
+    folder.mkdir(parents=True)
+    (folder / "rank-0.pt").write_text("x")
+    checkpoints.write_meta(folder, step=step, version=step + 1, ranks=ranks, config=config)
+
+
+def test_the_newest_two_stay_and_half_written_ones_go(tmp_path: Path) -> None:
+    assert checkpoints.newest(tmp_path) is None
+    for step in (5, 50, 100):
+        written(tmp_path, step)
+        checkpoints.commit(tmp_path, step)
+    written(tmp_path, 150)
+    assert checkpoints.newest(tmp_path) == tmp_path / "step-100"
+    checkpoints.tidy(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-100", "step-50"]
+    assert checkpoints.read_meta(tmp_path / "step-100", 2, CONFIG) == (100, 101)
+
+
+def test_another_world_size_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    written(tmp_path, 5, ranks=4)
+    with pytest.raises(UserError, match=r"written by 4 ranks, this learner group has 2; set .*ranks to 4"):
+        checkpoints.read_meta(checkpoints.partial(tmp_path, 5), 2, CONFIG)
+
+
+@pytest.mark.parametrize(("key", "value"), [("reference", "frozen"), ("sampler", "policy")])
+def test_another_reference_or_sampler_is_refused_with_the_remedy(tmp_path: Path, key: str, value: str) -> None:
+    written(tmp_path, 5)
+    other = CONFIG.model_copy(update={key: value})
+    with pytest.raises(UserError, match=rf"with {key} ema, this one has {value}; set .*learners\.\*\.{key} to ema"):
+        checkpoints.read_meta(checkpoints.partial(tmp_path, 5), 2, other)
+
+
+def test_other_adapters_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    adapted = CONFIG.model_copy(update={"lora": LoraConfig(rank=8, targets=("q_proj",))})
+    written(tmp_path, 5, config=adapted)
+    folder = checkpoints.partial(tmp_path, 5)
+    assert checkpoints.read_meta(folder, 2, adapted) == (5, 6)
+    with pytest.raises(
+        UserError, match=r'with lora {"rank": 8, .*}, this one has null; set .*learners\.\*\.lora to the first'
+    ):
+        checkpoints.read_meta(folder, 2, CONFIG)
+    wider = adapted.model_copy(update={"lora": LoraConfig(rank=16, targets=("q_proj",))})
+    with pytest.raises(UserError, match=r'this one has {"rank": 16'):
+        checkpoints.read_meta(folder, 2, wider)
+
+
+# -- publisher
+
+
+def manifest(version: int) -> WeightManifest:
+    return WeightManifest("attacker", version, (), 0, "")
+
+
+def offer(publisher: Publisher, version: int, buffer: SharedBuffer | None = None) -> None:
+    buffer = buffer or staged(version)
+    publisher.offer(manifest(version), buffer, checksum(array_of(buffer)))
+
+
+def staged(value: int) -> SharedBuffer:
+    buffer = SharedBuffer.create(8)
+    array_of(buffer)[:] = value
+    return buffer
+
+
+class SlowSink:
+    """Takes each version over only when it is let through."""
+
+    def __init__(self, gives_back: dict[int, list[int]] | None = None) -> None:
+        self.taken: list[int] = []
+        self.gives_back = gives_back or {}
+        self.checksums: list[str] = []
+        self.entered, self.gate = threading.Semaphore(0), threading.Semaphore(0)
+
+    def publish(self, manifest: WeightManifest, packed: Any) -> list[int]:
+        self.entered.release()
+        assert self.gate.acquire(timeout=10)
+        self.taken.append(manifest.version)
+        self.checksums.append(manifest.checksum)
+        return self.gives_back.get(manifest.version, [])
+
+
+def test_the_newest_waiting_version_wins_and_the_displaced_are_counted() -> None:
+    sink = SlowSink()
+    publisher = Publisher(sink, StagingPool())
+    offer(publisher, 1)
+    assert sink.entered.acquire(timeout=10)
+    for version in (2, 3, 4):
+        offer(publisher, version)  # none of these waits for the sink
+    sink.gate.release(2)
+    publisher.close(10)
+    assert sink.taken == [1, 4]
+    assert (publisher.published, publisher.superseded) == (2, 2)
+    assert sink.checksums == [checksum(np.full(8, version)).hexdigest() for version in (1, 4)]
+
+
+def test_a_buffer_is_written_again_when_its_version_was_displaced_or_given_back_and_not_before() -> None:
+    sink, pool = SlowSink(gives_back={2: [1, 99]}), StagingPool()  # 99: a version of the group's life before a restart
+    publisher = Publisher(sink, pool)
+    one, displaced, two = staged(1), staged(7), staged(2)
+    offer(publisher, 1, one)
+    assert sink.entered.acquire(timeout=10)
+    offer(publisher, 7, displaced)
+    offer(publisher, 2, two)
+    assert pool.take(8) is displaced
+    assert pool.take(8) not in (one, two)
+    sink.gate.release(2)
+    publisher.close(10)
+    assert pool.take(8) is one
+    assert pool.take(8) is not two
+
+
+def test_a_buffer_of_another_length_is_not_used() -> None:
+    pool = StagingPool()
+    pool.put(staged(1))
+    assert pool.take(16).nbytes == 16
+
+
+def test_a_sink_that_hangs_is_noticed_at_the_deadline() -> None:
+    sink = SlowSink()
+    publisher = Publisher(sink, StagingPool())
+    offer(publisher, 1)
+    with pytest.raises(TimeoutError, match=r"0\.05 s"):
+        publisher.close(0.05)
+    sink.gate.release()
+
+
+def test_a_failing_sink_fails_the_learner() -> None:
+    class Broken:
+        def publish(self, manifest: WeightManifest, packed: Any) -> list[int]:
+            raise ConnectionError("replay is gone")
+
+    publisher = Publisher(Broken(), StagingPool())
+    offer(publisher, 1)
+    with pytest.raises(RuntimeError) as failed:
+        publisher.close(10)
+    assert isinstance(failed.value.__cause__, ConnectionError)
