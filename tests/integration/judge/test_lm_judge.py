@@ -15,7 +15,8 @@ import pytest_asyncio
 import ray
 
 from cluster.inputs.random_model import make_random_model
-from cluster.run.judge_engine import JudgeEngine, check_judge_context, engine_builder
+from cluster.inputs.judge_context import check_judge_context
+from cluster.run.judge_engine import JudgeEngine, engine_builder
 from judge.lm import LMJudge
 from judge.pool import JudgePool
 from judge.rubric import load_rubrics
