@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from cluster.cli import calibrate, random_model, replay, train
+from cluster.cli import calibrate, plan, random_model, replay, train
 from cluster.exits import USER_ERROR
 from protocol.errors import UserError
 
@@ -24,6 +24,7 @@ def _main() -> None:
 
 
 app.command()(train.train)
+app.command()(plan.plan)
 app.command()(calibrate.calibrate)
 app.command()(replay.replay)
 app.command("random-model")(random_model.random_model)

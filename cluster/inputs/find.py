@@ -26,15 +26,28 @@ from protocol.types import Seed
 class Inputs:
     """What a run reads: absolute model folders, seeds, and the seed lines that were left out.
 
-    `judge_model` is the folder of `judge.kind: lm`, else None; `probe` is empty without `judge.probe.file`.
+    Attributes:
+        models: folders, absolute.
+        dtypes: what each model folder's weights are pushed as by default: "float32" or "bfloat16".
+        judge_model: the folder of `judge.kind: lm`, else None.
+        rubrics: names with versions and digests, of a judge that reads them; else empty.
+        probe: empty without `judge.probe.file`.
+        quarantine: bad lines by file.
     """
 
     models: dict[Player, str]
+    dtypes: dict[Player, str]
     judge_model: str | None
+    rubrics: tuple[str, ...]
     train: list[Seed]
     heldout: list[Seed]
     probe: list[Label]
     quarantine: dict[str, list[BadLine]]
+
+    @property
+    def quarantined(self) -> int:
+        """Bad seed lines, over all files."""
+        return sum(len(lines) for lines in self.quarantine.values())
 
     def quarantine_jsonl(self) -> str:
         """One JSON object for each bad line: file, line number, reason. Never the text."""
@@ -43,6 +56,13 @@ class Inputs:
             for file, lines in self.quarantine.items()
             for bad in lines
         )
+
+
+def own_dtype(model_path: str) -> str:
+    """The dtype that a model folder names, where it is one that travels; else bfloat16."""
+    config = json.loads((Path(model_path) / "config.json").read_text())
+    named = config.get("dtype") or config.get("torch_dtype")
+    return named if named in ("float32", "bfloat16") else "bfloat16"
 
 
 def _check_length(folder: str, wanted: int, where: str, limits: str) -> None:
@@ -152,11 +172,14 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None], resumed: RunDir | No
         heldout, quarantine[heldout_file] = read_seeds(Path(heldout_file), "seeds.heldout")
     _check_world(recipe, train, heldout)
     probe = [] if recipe.judge.probe.file is None else load_labels(recipe.judge.probe.file, "judge.probe.file")
+    ledger = None if resumed is None else resumed.ledger
     return Inputs(
-        models,
-        find_judge(recipe, say, None if resumed is None else resumed.ledger, [*train, *heldout]),
-        train,
-        heldout,
-        probe,
-        quarantine,
+        models=models,
+        dtypes={player: own_dtype(folder) for player, folder in models.items()},
+        judge_model=find_judge(recipe, say, ledger, [*train, *heldout]),
+        rubrics=tuple(load_rubrics(recipe.judge.rubrics).names) if recipe.judge.kind in ("lm", "api") else (),
+        train=train,
+        heldout=heldout,
+        probe=probe,
+        quarantine=quarantine,
     )

@@ -10,6 +10,7 @@ Pure arithmetic over the recipe. How it is done is in `publisher` (host) and `na
 from typing import Literal
 
 from cluster.plan.demand import demand_of
+from cluster.plan.placement import place
 from protocol.errors import UserError
 from protocol.recipe import Recipe
 from protocol.roles import Player
@@ -50,7 +51,7 @@ def _hindrance(transport: str, recipe: Recipe, player: Player) -> str | None:
     if recipe.push.to == "spread":
         return "sends every version to all workers at once, push.to is spread"
     if transport == "ipc":
-        if (demand := demand_of(recipe).gpus) > 1:
+        if (demand := demand_of(recipe, place(recipe)).gpus) > 1:
             return f"needs everything on one GPU, the recipe asks for {demand:g}"
         if learner.ranks != 1:
             return f"needs one learner rank, learners.{player}.ranks is {learner.ranks}"

@@ -22,12 +22,13 @@ import ray
 import structlog
 
 from cluster.commit import Changed, GroupCommit
+from cluster.plan.replay import ReplayPlan
 from cluster.replay.rules.admission import Admission, AdmissionRule, AdmissionState
 from cluster.replay.rules.alarm import Alarm
 from cluster.replay.rules.backpressure import Backpressure, Look
 from cluster.replay.rules.dealer import Dealer
 from cluster.replay.rules.events import Event
-from cluster.replay.rules.facts import Loss, read_facts
+from cluster.replay.rules.facts import read_facts
 from cluster.replay.rules.selectors import Selection
 from cluster.replay.rules.table import Lease, Row, Table
 from cluster.replay.rules.tally import Tally, finish_event
@@ -37,7 +38,6 @@ from cluster.replay.store.journal import Journal
 from cluster.replay.store.recovery import Rows, recover_state
 from cluster.replay.store.segments import Place, Segments
 from protocol.files import sync_path
-from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
 from protocol.rows import to_batch
 from protocol.types import Deal, GameRecord, Seed
@@ -51,38 +51,33 @@ class ReplayBuffer:
 
     Args:
         run_dir: the run's directory; `replay/` in it is created, or recovered from.
-        recipe: the resolved recipe.
+        plan: what it is built from.
         seeds: the training seeds.
         put: leaves a table where every rank can read it, and gives a reference to it.
 
     Raises:
-        UserError: settings that would deadlock, no seeds, foreign or damaged files, or a run directory in use.
+        UserError: no seeds, foreign or damaged files, or a run directory in use.
     """
 
     def __init__(
-        self, run_dir: str, recipe: Recipe, seeds: list[Seed], put: Callable[[pa.Table], Any] = ray.put
+        self, run_dir: str, plan: ReplayPlan, seeds: list[Seed], put: Callable[[pa.Table], Any] = ray.put
     ) -> None:
         self._put = put
-        self._rule = AdmissionRule.from_recipe(recipe)
-        self._dealer = Dealer(recipe.run.seed, seeds)
-        self._roster = Roster.from_recipe(recipe)
-        self._losses: dict[Player, Loss] = {p: recipe.learners.of(p).loss for p in PLAYERS}
-        self._batch_games: dict[Player, int] = {p: recipe.learners.of(p).batch_games for p in PLAYERS}
-        # Two generations and three rounds of judging is the longest game; beyond that, its worker or a reply is lost.
-        judge = recipe.judge
-        waits_s = (judge.api.retries + 1) * judge.api.timeout_s if judge.kind == "api" else 0.0
-        judging_s = judge.attempts * (judge.deadline_s + waits_s)
-        self._game_limit_s = 2 * recipe.generation.deadline_s + 3 * judging_s
-        replay = recipe.replay
+        self._rule = AdmissionRule(plan.admission)
+        self._dealer = Dealer(plan.seed, seeds)
+        self._roster = Roster.from_plan(plan)
+        self._losses, self._batch_games = plan.losses, plan.admission.batch_games
+        self._game_limit_s = plan.game_limit_s
         self._tables: dict[Player, Table[Place]] = {
-            p: Table(replay.max_staleness, replay.capacity_rows, Selection.from_recipe(recipe, p)) for p in PLAYERS
+            p: Table(plan.admission.max_staleness, plan.table.capacity_rows, Selection.from_plan(plan, p))
+            for p in PLAYERS
         }
         self._tally = Tally()
         self._stopped = False
         self._changed = Changed()
         self._waits = WaitClock()
-        self._alarm = Alarm.from_recipe(recipe)
-        self._pressure = Backpressure.from_recipe(recipe)
+        self._alarm = Alarm(plan.alarm)
+        self._pressure = Backpressure.from_plan(plan)
         self._leased: dict[Player, tuple[Lease[Place], list[Any]]] = {}  # the latest lease, for the other ranks
         folder = Path(run_dir) / "replay"
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +86,7 @@ class ReplayBuffer:
         sync_path(folder.parent)  # its own
         self._segments = {p: Segments(folder, p) for p in PLAYERS}
         self._recover()
-        self._commits = GroupCommit(self._sync, replay.fsync_s)
+        self._commits = GroupCommit(self._sync, plan.table.fsync_s)
 
     # -- games ---------------------------------------------------------------------------------------------------------
 

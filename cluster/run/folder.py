@@ -2,68 +2,47 @@
 
 import contextlib
 import fcntl
-import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
-from cluster.inputs.recipe_file import dump_recipe
+from cluster.plan.drawing import plan_json
+from cluster.plan.plan import Plan
 from cluster.rundir import RunDir
 from protocol.errors import UserError
-from protocol.files import make_folder, write_file
-from protocol.recipe import Recipe
+from protocol.files import make_folder, write_file, write_json
 from protocol.roles import PLAYERS, Player
 
 
-def name_run(recipe: Recipe, recipe_file: Path, now: datetime | None = None) -> Recipe:
-    """The recipe with a run name: its own, or the recipe file's stem and the time (UTC)."""
-    if recipe.run.name is not None:
-        return recipe
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", recipe_file.stem).lstrip("._-") or "run"
-    name = f"{stem}-{(now or datetime.now(UTC)).strftime('%Y%m%d-%H%M%S')}"
-    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": name})})
-
-
-def run_path(recipe: Recipe) -> Path:
-    """Where the run lies, absolute."""
-    if recipe.run.name is None:
-        raise ValueError("name_run comes before run_path")
-    try:
-        return (Path(recipe.run.dir).expanduser() / recipe.run.name).resolve()
-    except (OSError, RuntimeError, ValueError) as e:
-        raise UserError(f"run.dir: {recipe.run.dir!r} is no path here ({e}); set run.dir to a folder") from None
-
-
-def check_free(recipe: Recipe) -> None:
+def check_free(run_dir: RunDir) -> None:
     """Raises `UserError` if the run's name is taken."""
-    path = run_path(recipe)
-    if path.exists():
+    if run_dir.path.exists():
         raise UserError(
-            f"run.name: {recipe.run.name} exists in {path.parent}; pick another name, or go on with it: train --resume {path}"
+            f"run.name: {run_dir.path.name} exists in {run_dir.path.parent}; pick another name, or go on with it: "
+            f"train --resume {run_dir.path}"
         )
 
 
-def make_run(recipe: Recipe, quarantine: str) -> RunDir:
-    """Makes the directory with the resolved recipe in it; all of it appears at once.
+def make_run(plan: Plan) -> None:
+    """Makes the directory with the resolved recipe and the plan in it; all of it appears at once.
 
     Raises:
         UserError: the name is taken, or the place cannot be written.
     """
-    path = run_path(recipe)
-    check_free(recipe)
+    path = plan.run_dir.path
+    check_free(plan.run_dir)
     try:
         with make_folder(path) as draft:
             new = RunDir(draft)
             new.logs.mkdir()
             new.replay.mkdir()
             (draft / "checkpoints").mkdir()
-            write_file(new.recipe, dump_recipe(recipe))
-            write_file(new.quarantine, quarantine)
+            write_file(new.recipe, plan.recipe_yaml)
+            write_json(new.plan, plan_json(plan))
+            write_file(new.quarantine, plan.inputs.quarantine_jsonl())
     except OSError as e:
         raise UserError(
             f"run.dir: {path.parent} cannot be written ({e.strerror}); set run.dir to a place that can"
         ) from None
-    return RunDir(path)
 
 
 def find_run(path: Path) -> RunDir:

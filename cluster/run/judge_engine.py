@@ -18,7 +18,7 @@ from actors.engine.engine import Engine
 from actors.errors import PromptTooLong, WorkerBroken
 from judge.errors import JudgeUnavailable
 from protocol.interfaces import Generator
-from protocol.recipe import EngineConfig, Recipe
+from protocol.recipe import EngineConfig, JudgeConfig
 from protocol.types import Ask, Completion
 
 EXIT_BROKEN = 70  # EX_SOFTWARE; any status but a clean exit makes Ray restart the actor
@@ -82,10 +82,10 @@ async def build_judge_engine(
     return JudgeEngine(await Engine.build(model_path, config, updatable=False), on_broken)
 
 
-def engine_builder(recipe: Recipe, model_path: str) -> Callable[[], Awaitable[Generator]]:
+def engine_builder(judge: JudgeConfig, model_path: str) -> Callable[[], Awaitable[Generator]]:
     """What a `JudgeWorker` builds its generator with. Picklable.
 
     Args:
         model_path: the judge's Hugging Face folder, the sandbox's already made.
     """
-    return functools.partial(build_judge_engine, model_path, recipe.judge.engine)
+    return functools.partial(build_judge_engine, model_path, judge.engine)

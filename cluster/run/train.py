@@ -1,4 +1,4 @@
-"""`train`: from a recipe file to an exit status. Everything is checked before anything is started or written."""
+"""`train`: from what the user names to an exit status. Everything is checked before anything is started or written."""
 
 import asyncio
 import contextlib
@@ -9,19 +9,16 @@ from typing import Any
 import structlog
 
 from cluster.exits import FAILED, INTERRUPTED
-from cluster.inputs.find import find_inputs
-from cluster.inputs.recipe_file import load_recipe, with_absolute_paths
 from cluster.observe.logs import configure_logs
 from cluster.observe.progress import Progress
-from cluster.plan.demand import check_room, demand_of
-from cluster.plan.transports import transports_of
-from cluster.replay.rules.admission import AdmissionRule
-from cluster.run.folder import check_free, find_run, lock_run, make_run, name_run
+from cluster.plan.plan import Plan
+from cluster.plan.shortfall import Free, check_room
+from cluster.run.folder import lock_run, make_run
+from cluster.run.prepare import plan_new, plan_resumed
 from cluster.run.session import Interrupted, Session, interrupts, ray_session
 from cluster.run.summary import heldout_table, run_table
 from cluster.rundir import RunDir
 from protocol.errors import UserError, trail
-from protocol.recipe import Recipe
 
 log = structlog.get_logger(__name__)
 
@@ -38,30 +35,44 @@ def train_run(recipe_file: Path | None, overrides: Sequence[str], resume: Path |
     Raises:
         UserError: before anything was written.
     """
-    if (recipe_file is None) == (resume is None):
-        raise UserError("train: give either a recipe file or --resume RUN")
     if resume is not None and overrides:
         raise UserError("--set: a resumed run keeps its recipe; start a new run to change it")
-    if resume is not None:
-        run_dir: RunDir | None = find_run(resume)
-        recipe = load_recipe(find_run(resume).recipe)
-    else:
-        assert recipe_file is not None
-        run_dir = None
-        recipe = name_run(load_recipe(recipe_file, overrides), recipe_file)
-        check_free(recipe)
-    AdmissionRule.from_recipe(recipe)  # refuses what would deadlock
-    transports_of(recipe)  # refuses a transport that cannot work
-    with interrupts():
+    with interrupts(), Progress() as progress:
         try:
-            return _run(recipe, run_dir, started_at)
+            if recipe_file is not None and resume is None:
+                plan = plan_new(recipe_file, overrides, progress.say)
+            elif resume is not None and recipe_file is None:
+                plan = plan_resumed(resume, progress.say)
+            else:
+                raise UserError("train: give either a recipe file or --resume RUN")
+            return _run(plan, progress, started_at, resumed=resume is not None)
         except Interrupted as e:
-            Progress().say(f"interrupted ({e})")
+            progress.say(f"interrupted ({e})")
             return INTERRUPTED
 
 
-def _free(session: Session) -> tuple[float, float, float]:
-    """CPUs, GPUs and memory (GiB) that Ray has to give."""
+def _run(plan: Plan, progress: Progress, started_at: float, resumed: bool) -> int:
+    """From here on Ray runs."""
+    run_dir, inputs = plan.run_dir, plan.inputs
+    kept = f"{len(inputs.train)} seeds to train on, {len(inputs.heldout)} held out"
+    progress.say(f"{kept}; {inputs.quarantined} bad seed lines quarantined" if inputs.quarantined else kept)
+    with contextlib.ExitStack() as stack, ray_session() as session, interrupts():
+        check_room(plan.demand, _free(session))
+        from cluster.run.driver import Run
+        from cluster.run.wiring import reserve  # these import every part: seconds that a mistake should not cost
+
+        group = asyncio.run(reserve(plan))
+        if not resumed:
+            make_run(plan)
+        stack.enter_context(lock_run(run_dir))
+        configure_logs(run_dir.path, "driver-0")
+        progress.say(f"everything lies in {run_dir.path}")
+        progress.say(f"dashboard {session.dashboard_url or 'off'}, metrics {session.metrics_url or 'off'}")
+        return _drive(Run(plan, group, progress, started_at, resumed), progress, run_dir)
+
+
+def _free(session: Session) -> Free:
+    """What Ray has to give."""
     import psutil
     import ray
 
@@ -69,34 +80,8 @@ def _free(session: Session) -> tuple[float, float, float]:
     memory = free.get("memory", 0.0)  # Ray knows of a container's limit, psutil of what others use
     if session.local:
         memory = min(memory, psutil.virtual_memory().available)
-    return free.get("CPU", 0.0), free.get("GPU", 0.0), memory / 2**30
-
-
-def _run(recipe: Recipe, run_dir: RunDir | None, started_at: float) -> int:
-    """From here on Ray runs."""
-    with contextlib.ExitStack() as stack, Progress() as progress:
-        progress.say(f"run {recipe.run.name}, seed {recipe.run.seed}: checking models and seeds")
-        inputs = find_inputs(recipe, progress.say, run_dir)
-        bad = sum(len(lines) for lines in inputs.quarantine.values())
-        kept = f"{len(inputs.train)} seeds to train on, {len(inputs.heldout)} held out"
-        progress.say(f"{kept}; {bad} bad seed lines quarantined" if bad else kept)
-        with ray_session() as session, interrupts():
-            where = "this machine" if session.local else "the cluster"
-            demand = demand_of(recipe)
-            check_room(demand, *_free(session), where)
-            from cluster.run.driver import Run
-            from cluster.run.wiring import reserve  # these import every part: seconds that a mistake should not cost
-
-            group = asyncio.run(reserve(demand))
-
-            resumed = run_dir is not None
-            run_dir = run_dir or make_run(with_absolute_paths(recipe), inputs.quarantine_jsonl())
-            stack.enter_context(lock_run(run_dir))
-            configure_logs(run_dir.path, "driver-0")
-            progress.say(f"everything lies in {run_dir.path}")
-            progress.say(f"dashboard {session.dashboard_url or 'off'}, metrics {session.metrics_url or 'off'}")
-            run = Run(recipe, inputs, run_dir, group, progress, started_at, resumed)
-            return _drive(run, progress, run_dir)
+    where = "this machine" if session.local else "the cluster"
+    return Free(free.get("CPU", 0.0), free.get("GPU", 0.0), memory / 2**30, where)
 
 
 def _drive(run: Any, progress: Progress, run_dir: RunDir) -> int:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import psutil
 
 from cluster.inputs.recipe_file import load_recipe, with_absolute_paths
-from cluster.run.folder import run_path
+from cluster.inputs.run_name import run_dir_of
 from cluster.rundir import RunDir
 from cluster.study.machine import commit, machine
 from protocol.errors import UserError
@@ -55,7 +55,7 @@ class Planned:
 
     @property
     def path(self) -> Path:
-        return run_path(self.recipe)
+        return run_dir_of(self.recipe).path
 
     @property
     def steps(self) -> dict[str, int]:

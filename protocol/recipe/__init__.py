@@ -2,7 +2,7 @@
 
 from protocol.recipe.engines import BackpressureConfig, EngineConfig, GenerationConfig, SamplingConfig
 from protocol.recipe.judging import AlarmConfig, ApiConfig, JudgeConfig, ProbeConfig
-from protocol.recipe.learning import LearnerConfig, LearnersConfig, LoraConfig, QuirksConfig, SftConfig
+from protocol.recipe.learning import LearnerConfig, LearnersConfig, LoraConfig, Loss, QuirksConfig, SftConfig
 from protocol.recipe.parse import parse_recipe
 from protocol.recipe.pushing import DeadlinesConfig, PushConfig
 from protocol.recipe.recipe import Recipe
@@ -24,6 +24,7 @@ __all__ = [
     "LearnerConfig",
     "LearnersConfig",
     "LoraConfig",
+    "Loss",
     "Order",
     "ProbeConfig",
     "PromotionConfig",

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from protocol.recipe.sections import Fraction, NonNegative, Positive, Rule, Seconds, Section
 from protocol.roles import Player
 
+Loss = Literal["dpo", "ipo", "grpo"]
+
 
 class QuirksConfig(Section):
     """Where the reference implementation does something that GAME.md corrects. `default` is the corrected rule."""
@@ -43,7 +45,7 @@ class LearnerConfig(Section):
     """
 
     train: bool = True  # false: frozen; it plays with its starting weights to the end
-    loss: Literal["dpo", "ipo", "grpo"] = "dpo"
+    loss: Loss = "dpo"
     beta: Annotated[float, Field(gt=0.0)] = 0.1  # DPO, IPO: see GAME.md 4; GRPO: weight of the KL term
     nll: NonNegative = 0.0  # weight of the chosen item's mean token NLL (DPO, IPO)
     entropy: NonNegative = 0.0  # weight of the policy's mean token entropy, which the loss raises

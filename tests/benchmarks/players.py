@@ -15,6 +15,7 @@ import ray
 
 from actors.clients import RemoteGenerator
 from actors.rollout import RolloutWorker
+from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
 from judge.pool import JudgePool
@@ -80,7 +81,7 @@ class StubRun:
             for role, spec in specs.items()
         }
         make = {"num_cpus": 0, "max_concurrency": MANY}
-        self.replay = ray.remote(Replay).options(**make).remote(str(folder), recipe, seeds())
+        self.replay = ray.remote(Replay).options(**make).remote(str(folder), plan_replay(recipe), seeds())
         self.rollout = ray.remote(Rollout).options(**make).remote(recipe, self.replay, handles)
         self._learners: list[threading.Thread] = []
         self._errors: list[BaseException] = []

@@ -75,13 +75,14 @@ def _table_of(lease: Any) -> Any:
 
 
 async def _ours(folder: Path, records: list[Any]) -> float:
+    from cluster.plan.replay import plan_replay
     from cluster.replay.actor import ReplayBuffer
 
     recipe = recipe_of(
         replay={"max_staleness": 2 * CALLERS, "fsync_s": 0.02},
         learners={p: {"batch_games": BATCH} for p in ("attacker", "defender")},
     )
-    buffer = ReplayBuffer(str(folder), recipe, seeds(len(records)), put=lambda table: table)
+    buffer = ReplayBuffer(str(folder), plan_replay(recipe), seeds(len(records)), put=lambda table: table)
     places: asyncio.Queue[int] = asyncio.Queue()
     for start in range(0, len(records), BATCH):
         places.put_nowait(start)

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pytest
 import ray
 
+from cluster.plan.replay import ReplayPlan, plan_replay
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import ReplayClient
 from cluster.replay.store import segments
@@ -77,7 +78,7 @@ class Disk:
 class Mortal(ReplayBuffer):
     """The real buffer, and where it dies."""
 
-    def __init__(self, run_dir: str, recipe: Recipe, seeds: Any) -> None:
+    def __init__(self, run_dir: str, plan: ReplayPlan, seeds: Any) -> None:
         self.point: str | None = None
         self.started = time.time()
         run = Path(run_dir)
@@ -94,7 +95,7 @@ class Mortal(ReplayBuffer):
             write(fd, data, offset)
 
         segments._write_all = writing
-        super().__init__(run_dir, recipe, seeds)
+        super().__init__(run_dir, plan, seeds)
         self.recovered = {g for g in range(self._dealer.started) if self._dealer.is_final(g)}
 
     async def found(self) -> tuple[float, set[int]]:
@@ -218,7 +219,7 @@ def on_disk(folder: Path, player: str) -> list[str]:
 @pytest.mark.timeout(900)
 async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Path) -> None:
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 100}
-    handle = ray.remote(Mortal).options(**options).remote(str(tmp_path), recipe(), SEEDS)
+    handle = ray.remote(Mortal).options(**options).remote(str(tmp_path), plan_replay(recipe()), SEEDS)
     told, done, looked = set[str](), asyncio.Event(), 0
     async with asyncio.TaskGroup() as group:
         for k in range(APPENDERS):
@@ -249,7 +250,7 @@ async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Pat
     noted_too_early = {game for e in events if e["e"] == "lost" for game in e["games"]}
     assert {game for game, notes in finished.items() if notes > 1} <= noted_too_early
     assert len(finished) == stats["games"]["finished"]
-    again = Buffer(str(tmp_path), recipe(), SEEDS)
+    again = Buffer(str(tmp_path), plan_replay(recipe()), SEEDS)
     recovered = await again.stats()
     for player in PLAYERS:
         rows = Counter(on_disk(tmp_path, player))

@@ -13,16 +13,16 @@ from typing import Literal
 import pyarrow as pa
 
 from cluster.inputs.recipe_file import load_recipe
+from cluster.plan.replay import plan_replay
 from cluster.replay.rules.alarm import Alarm
-from cluster.replay.rules.facts import Loss
 from cluster.replay.rules.table import Row, Table
 from cluster.replay.rules.tally import Tally
 from cluster.replay.rules.turns import Roster
 from cluster.replay.store.journal import read_events
 from cluster.replay.store.recovery import recover_state
 from cluster.replay.store.segments import Place, StoredBatch, read_segment, segment_files
+from cluster.rundir import RunDir
 from protocol.errors import UserError
-from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Category, Player
 
 Status = Literal["unfinished", "waiting", "leased", "learned", "evicted"]
@@ -85,7 +85,7 @@ class TracedTable(Table[Place]):
 class Stored:
     """What a replay folder holds."""
 
-    recipe: Recipe
+    max_staleness: int
     tables: dict[Player, TracedTable]
     batches: dict[Player, list[StoredBatch]]
     segments: dict[Player, int]
@@ -115,10 +115,10 @@ def read_run(run: Path) -> Stored:
         UserError: it is no run, or its journal or a segment cannot be read by this version.
     """
     run = run.expanduser()
-    if not (run / "recipe.yaml").is_file():
+    run_dir = RunDir(run)
+    if not run_dir.recipe.is_file():
         raise UserError(f"replay: {run} is no run (it has no recipe.yaml); give the path of a directory under runs/")
-    recipe = load_recipe(run / "recipe.yaml")
-    folder = run / "replay"
+    plan, folder = plan_replay(load_recipe(run_dir.recipe)), run_dir.replay
     try:
         journal = folder / "journal.jsonl"
         events = read_events(journal) if journal.is_file() else []
@@ -127,7 +127,6 @@ def read_run(run: Path) -> Stored:
         nbytes = {p: sum(path.stat().st_size for path in files[p]) for p in PLAYERS}
     except OSError as e:
         raise UserError(f"replay: {folder} cannot be read ({e.strerror}); check its permissions") from None
-    tables = {p: TracedTable(recipe.replay.max_staleness, recipe.replay.capacity_rows) for p in PLAYERS}
-    losses: dict[Player, Loss] = {p: recipe.learners.of(p).loss for p in PLAYERS}
-    recover_state(batches, events, tables, Tally(), Alarm.from_recipe(recipe), Roster.from_recipe(recipe), losses)
-    return Stored(recipe, tables, batches, {p: len(files[p]) for p in PLAYERS}, nbytes)
+    tables = {p: TracedTable(plan.admission.max_staleness, plan.table.capacity_rows) for p in PLAYERS}
+    recover_state(batches, events, tables, Tally(), Alarm(plan.alarm), Roster.from_plan(plan), plan.losses)
+    return Stored(plan.admission.max_staleness, tables, batches, {p: len(files[p]) for p in PLAYERS}, nbytes)

@@ -62,7 +62,7 @@ def show_replay(
 
 def players_table(name: str, stored: Stored, rows: Sequence[StoredRow]) -> Table:
     """How many rows each player has, and what became of them; segments, bytes and lost rows are the whole folder's."""
-    table = Table(title=f"Replay of {name}, staleness at most {stored.recipe.replay.max_staleness}")
+    table = Table(title=f"Replay of {name}, staleness at most {stored.max_staleness}")
     for column in (
         "player",
         "appended",

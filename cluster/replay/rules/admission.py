@@ -29,13 +29,11 @@ It does not own the rows (`table`), the games (`dealer`), or what the engines be
 more).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
 
+from cluster.plan.replay import AdmissionNumbers
 from cluster.replay.rules.turns import Turn
-from protocol.errors import UserError
-from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
 
 
@@ -67,60 +65,12 @@ class Admission:
 
 
 class AdmissionRule:
-    """The rate limiter of the replay buffer.
+    """The rate limiter of the replay buffer. `numbers` were checked when they were made: they cannot deadlock."""
 
-    Args:
-        max_staleness: versions between sampling and learning, at most. 0 is the synchronous mode.
-        batch_games: finished games of one learner step, for each player.
-        learns: the players that learn; the others bound nothing.
-        oldest_replica: versions that a generation worker may be behind the newest by design.
-
-    Raises:
-        UserError: nobody learns, or a bound is below what one batch needs: no step could ever be taken.
-    """
-
-    def __init__(
-        self,
-        max_staleness: int,
-        batch_games: Mapping[Player, int],
-        learns: Collection[Player] = PLAYERS,
-        oldest_replica: int = 0,
-    ) -> None:
-        if not learns:
-            raise UserError("learners: 0 players learn, at least 1 must; let the attacker or the defender learn")
-        if max_staleness < 0:
-            raise UserError(
-                f"replay.max_staleness: {max_staleness} is below 0, so no batch may ever wait; set it to at least 0"
-            )
-        if oldest_replica > max_staleness:
-            raise UserError(
-                f"replay.max_staleness: {max_staleness} is below the {oldest_replica} versions that a replica may be behind "
-                f"with push.to spread, so what it samples may never be learned; set it to at least {oldest_replica}"
-            )
-        self.max_staleness, self.oldest_replica = max_staleness, oldest_replica
-        self._learns = tuple(p for p in PLAYERS if p in learns)
-        for player in self._learns:
-            if batch_games[player] < 1:
-                raise UserError(
-                    f"learners.{player}.batch_games: {batch_games[player]} is below 1, so no game may ever start; "
-                    "set it to at least 1"
-                )
-        self._batch = {p: batch_games[p] for p in self._learns}
-
-    @classmethod
-    def from_recipe(cls, recipe: Recipe) -> Self:
-        """The rule of a run. Raises `UserError` for settings that would deadlock, so call it before anything starts."""
-        batch: dict[Player, int] = {p: recipe.learners.of(p).batch_games for p in PLAYERS}
-        rows_per_game: dict[Player, int] = {"attacker": 1, "defender": recipe.game.attacks}
-        learns = recipe.trained
-        for player in learns:
-            needed = batch[player] * rows_per_game[player]
-            if recipe.replay.capacity_rows < needed:
-                raise UserError(
-                    f"replay.capacity_rows: {recipe.replay.capacity_rows} is below the {needed} rows that a batch of "
-                    f"{batch[player]} games may give the {player}; set replay.capacity_rows to at least {needed}"
-                )
-        return cls(recipe.replay.max_staleness, batch, learns, recipe.oldest_replica)
+    def __init__(self, numbers: AdmissionNumbers) -> None:
+        self.max_staleness, self.oldest_replica = numbers.max_staleness, numbers.oldest_replica
+        self._trained = tuple(p for p in PLAYERS if p in numbers.trained)
+        self._batch = {p: numbers.batch_games[p] for p in self._trained}
 
     def bound(self, player: Player, steps_left: int | None = None) -> int:
         """Games of a learning player that may be in flight or wait. `steps_left`: that it can still learn; None: enough."""
@@ -130,7 +80,7 @@ class AdmissionRule:
     def admit(self, state: AdmissionState) -> Admission:
         """Games that may start now, on top of those open."""
         turn = state.turn
-        active = [turn.player] if turn else [p for p in self._learns if p not in state.finished]
+        active = [turn.player] if turn else [p for p in self._trained if p not in state.finished]
         if not active:
             return Admission(0, "admitting 0: every learner has taken its last step")
         steps = {turn.player: turn.steps_left} if turn else state.steps_left

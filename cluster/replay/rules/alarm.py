@@ -20,10 +20,9 @@ window of verdicts. `finished` and `gone` report what they changed, so that the 
 import math
 from collections import deque
 from collections.abc import Iterable
-from typing import Self
 
 from cluster.replay.rules.events import Event
-from protocol.recipe import AlarmConfig, Recipe
+from protocol.recipe import AlarmConfig
 
 
 class Alarm:
@@ -46,12 +45,6 @@ class Alarm:
         self._cause = ""
         self.raised = 0  # times
         self.paused_s = 0.0  # of alarms that are over
-
-    @classmethod
-    def from_recipe(cls, recipe: Recipe) -> Self:
-        """Never raised with `judge.kind: none`: its verdicts are meant to fail."""
-        alarm = recipe.judge.alarm
-        return cls(alarm if recipe.judge.kind != "none" else alarm.model_copy(update={"failure_rate": 1.0}))
 
     @property
     def can_rise(self) -> bool:

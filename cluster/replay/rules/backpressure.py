@@ -27,8 +27,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from cluster.plan.replay import ReplayPlan
 from cluster.replay.rules.admission import Admission
-from protocol.recipe import BackpressureConfig, Recipe
+from protocol.recipe import BackpressureConfig
 
 SILENT_LOOKS = (
     30  # of them missed: at the default of one a second, longer than a look at a restarting engine is held up
@@ -71,13 +72,9 @@ class Backpressure:
         self.cuts = self.preemptions = 0
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe) -> Self | None:
+    def from_plan(cls, plan: ReplayPlan) -> Self | None:
         """None where only staleness bounds the open games."""
-        generation, game = recipe.generation, recipe.game
-        if generation.backpressure is None:
-            return None
-        fits = generation.workers * generation.max_num_seqs // (game.attacks * game.responses)
-        return cls(generation.backpressure, min(fits, game.in_flight))
+        return None if plan.backpressure is None else cls(plan.backpressure, plan.first_limit)
 
     def limit(self, now_s: float) -> int | None:
         """Games that may be open at once; None while nobody looks."""

@@ -2,15 +2,14 @@
 arrives and when it is recovered from disk. Pure."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import pyarrow as pa
 
 from protocol.preferences import pick_pair
+from protocol.recipe import Loss
 from protocol.roles import Category
 from protocol.types import Preference
 
-Loss = Literal["dpo", "ipo", "grpo"]
 _UNREAD = (0.0, 0.0)  # `pick_pair` reads who won, not by how much; the scores stay on disk
 
 

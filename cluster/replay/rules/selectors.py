@@ -27,8 +27,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from cluster.plan.replay import ReplayPlan
 from protocol.randomness import derive_seed
-from protocol.recipe import Order, Recipe
+from protocol.recipe import Order
 from protocol.roles import Category, Player
 
 
@@ -55,9 +56,9 @@ class Selection:
     seed: int = 0
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe, player: Player) -> "Selection":
-        replay, seed = recipe.replay, derive_seed(recipe.run.seed, "replay", player)
-        return cls(replay.sampler, replay.remover, replay.balanced, seed)
+    def from_plan(cls, plan: ReplayPlan, player: Player) -> "Selection":
+        table, seed = plan.table, derive_seed(plan.seed, "replay", player)
+        return cls(table.sampler, table.remover, table.balanced, seed)
 
     def sample(self, units: Sequence[U], games: int, step: int, slack: Sequence[int | None]) -> list[U]:
         """The games of a step, in the order in which they were dealt.

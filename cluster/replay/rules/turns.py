@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from protocol.recipe import Recipe
+from cluster.plan.replay import ReplayPlan
 from protocol.roles import PLAYERS, Player
 
 
@@ -51,8 +51,8 @@ class Roster:
         self._steps, self._every = steps, every
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe) -> Self:
-        return cls(recipe.trained, recipe.run.steps, recipe.learners.alternate_every)
+    def from_plan(cls, plan: ReplayPlan) -> Self:
+        return cls(plan.admission.trained, plan.steps, plan.alternate_every)
 
     def standing(self, tables: Mapping[Player, Any]) -> Standing:
         """As the players' tables say (`cluster.replay.rules.table.Table`)."""

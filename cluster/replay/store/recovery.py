@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 from cluster.replay.rules.alarm import Alarm
 from cluster.replay.rules.events import Event
-from cluster.replay.rules.facts import Loss, read_facts
+from cluster.replay.rules.facts import read_facts
 from cluster.replay.rules.table import Row, Table
 from cluster.replay.rules.tally import Tally
 from cluster.replay.rules.turns import Roster
 from cluster.replay.store.segments import Place, StoredBatch, TornTail
+from protocol.recipe import Loss
 from protocol.roles import PLAYERS, Category, Player
 
 Rows = dict[Player, list[Row[Place]]]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from actors.generation import GenerationWorker
+from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
 from cluster.supervise.engine_load import look
 from protocol.recipe import parse_recipe
@@ -45,7 +46,7 @@ async def test_a_full_kv_cache_cuts_the_limit_and_every_game_still_ends(tmp_path
         }
     )
     worker = GenerationWorker("attacker", str(tmp_path / "model"), recipe.generation)
-    buffer = ReplayBuffer(str(tmp_path / "run"), recipe, SEEDS)
+    buffer = ReplayBuffer(str(tmp_path / "run"), plan_replay(recipe), SEEDS)
     engines, replay = {"generation-attacker-0": Handle(worker, "stats")}, Handle(buffer, "pressure")
     await worker.start()
     await look(engines, replay)

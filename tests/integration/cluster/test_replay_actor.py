@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import ray
 
+from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
 from protocol.recipe import Recipe, parse_recipe
@@ -49,7 +50,7 @@ def local_ray() -> Iterator[None]:
 
 def start(folder: Path, every: int | None = None) -> Any:
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 100}
-    return ray.remote(Killable).options(**options).remote(str(folder), recipe(every), SEEDS)
+    return ray.remote(Killable).options(**options).remote(str(folder), plan_replay(recipe(every)), SEEDS)
 
 
 async def play(client: ReplayClient, versions: dict[str, int], told: set[int], done: asyncio.Event) -> None:

@@ -11,7 +11,8 @@ import yaml
 
 from cluster.inputs.recipe_file import dump_recipe, load_recipe
 from cluster.plan.demand import demand_of
-from cluster.replay.rules.admission import AdmissionRule
+from cluster.plan.placement import place
+from cluster.plan.replay import plan_replay
 from judge.rubric import check_context, load_rubrics
 from protocol.recipe import QuirksConfig, Recipe
 from tests.paths import DATA, RECIPES
@@ -48,7 +49,7 @@ def test_nothing_is_kept_of_recipes_that_are_gone() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_recipe_would_deadlock(name: str) -> None:
-    AdmissionRule.from_recipe(load(name))
+    plan_replay(load(name))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if load(name).judge.rubrics == "standard"])
@@ -75,7 +76,7 @@ def test_the_longest_question_fits_into_the_judges_context(name: str) -> None:
     ],
 )
 def test_a_recipe_takes_the_gpus_that_it_is_named_for(name: str, gpus: int) -> None:
-    assert demand_of(load(name)).gpus == gpus
+    assert demand_of(load(name), place(load(name))).gpus == gpus
 
 
 @pytest.mark.parametrize("name", HEADLINE)

@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cluster.plan.plan import settle_every
+from cluster.plan.replay import plan_replay
 from cluster.publish.delivery import Delivery, Push
 from cluster.replay.rules.admission import AdmissionRule, AdmissionState
 from cluster.replay.rules.backpressure import Backpressure, Look
@@ -16,7 +18,6 @@ from cluster.replay.rules.dealer import Dealer
 from cluster.replay.rules.selectors import Selection
 from cluster.replay.rules.table import Row, Table
 from cluster.replay.rules.turns import Roster, Turn
-from cluster.run.wiring import settle_every
 from protocol.roles import PLAYERS, Player
 from protocol.types import Seed
 from tests.unit.cluster.replay.schedule_settings import Setting
@@ -51,17 +52,18 @@ class World:
 
     def __init__(self, s: Setting, rng: random.Random) -> None:
         recipe = s.recipe()
+        plan = plan_replay(recipe)
         self.s, self.rng, self.recipe = s, rng, recipe
         self.learns = recipe.trained
-        self.rule = AdmissionRule.from_recipe(recipe)
+        self.rule = AdmissionRule(plan.admission)
         self.bound = {p: (s.staleness + 1 - recipe.oldest_replica) * getattr(s, p) for p in PLAYERS}
-        self.roster = Roster.from_recipe(recipe)
+        self.roster = Roster.from_plan(plan)
         categories = ["harmful"] if s.one_category else ["harmful", "benign"]
         self.dealer = Dealer(0, [Seed(c, c, c) for c in categories])  # type: ignore[arg-type]
         self.tables: dict[Player, Table[None]] = {
-            p: Table(s.staleness, recipe.replay.capacity_rows, Selection.from_recipe(recipe, p)) for p in PLAYERS
+            p: Table(s.staleness, recipe.replay.capacity_rows, Selection.from_plan(plan, p)) for p in PLAYERS
         }
-        self.pressure = Backpressure.from_recipe(recipe)
+        self.pressure = Backpressure.from_plan(plan)
         self.preempted = {f"{p}-{k}": 0 for p in PLAYERS for k in range(s.replicas)}  # as each replica's engine counts
         self.delivery = Delivery(PUSH_S, START_S)
         self.serves: dict[str, int] = {}  # by every replica that is up

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
@@ -56,7 +57,7 @@ class Buffers:
             import os
 
             os.close(self.opened[-1]._journal._fd)
-        self.opened.append(Buffer(str(self.folder), recipe(**settings), SEEDS))
+        self.opened.append(Buffer(str(self.folder), plan_replay(recipe(**settings)), SEEDS))
         return self.opened[-1]
 
 
@@ -229,9 +230,9 @@ async def test_a_step_of_the_wrong_size_is_refused(buffers: Buffers) -> None:
         await b.lease("attacker", 0, 0, 3, 0.1)
 
 
-def test_a_capacity_below_a_batch_is_refused(tmp_path: Path) -> None:
+def test_a_capacity_below_a_batch_is_refused() -> None:
     with pytest.raises(UserError, match=r"replay.capacity_rows: 3 is below the 4 rows"):
-        ReplayBuffer(str(tmp_path), recipe(capacity_rows=3), SEEDS)
+        plan_replay(recipe(capacity_rows=3))
 
 
 async def test_turns_pass_when_their_last_step_is_executed_and_outlive_a_restart(buffers: Buffers) -> None:

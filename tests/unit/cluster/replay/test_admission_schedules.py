@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cluster.plan.replay import AdmissionNumbers
 from cluster.replay.rules.admission import AdmissionRule, AdmissionState
 from cluster.replay.rules.table import Row, Table
 from protocol.roles import PLAYERS
@@ -140,7 +141,7 @@ def test_these_checks_notice_what_they_are_for(breaks: Callable[[World], None], 
 def test_the_bound_is_as_wide_as_freshness_allows(staleness: int, behind: int, more: int) -> None:
     """In order, with every game from the oldest replica and all the room used: nothing goes stale, and one batch more would."""
     batch = 4
-    rule = AdmissionRule(staleness + more, dict.fromkeys(PLAYERS, batch), ["defender"], behind)
+    rule = AdmissionRule(AdmissionNumbers(staleness + more, dict.fromkeys(PLAYERS, batch), ("defender",), behind))
     table: Table[None] = Table(staleness, 10**6)
     games = 0
     for step in range(20):  # at version `step`: each step is pushed

@@ -13,6 +13,7 @@ import pytest
 
 from cluster.cli.app import main
 from cluster.inputs.recipe_file import dump_recipe
+from cluster.plan.replay import plan_replay
 from cluster.replay.read.reader import read_run
 from cluster.replay.read.show import printable
 from protocol.roles import PLAYERS
@@ -37,7 +38,7 @@ def benign(game: GameRecord) -> GameRecord:
 
 async def live(folder: Path) -> Buffer:
     """A run that goes on: steps 0 and 1 of the attacker are learned, step 2 is leased, a tie and stale rows are evicted."""
-    b = Buffer(str(folder), recipe(**SETTINGS), SEEDS)
+    b = Buffer(str(folder), plan_replay(recipe(**SETTINGS)), SEEDS)
     for step in range(3):
         deals = await b.deal("w", 2, 0.0)
         games = [record(deals[0].game_id, step), benign(record(deals[1].game_id, step))]

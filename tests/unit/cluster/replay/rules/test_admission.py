@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from cluster.plan.replay import AdmissionNumbers, plan_admission
 from cluster.replay.rules.admission import AdmissionRule, AdmissionState
 from cluster.replay.rules.turns import Turn
 from protocol.errors import UserError
@@ -12,7 +13,7 @@ from protocol.roles import PLAYERS
 
 
 def rule(staleness: int = 2, batch: int = 32) -> AdmissionRule:
-    return AdmissionRule(staleness, {"attacker": batch, "defender": batch})
+    return AdmissionRule(AdmissionNumbers(staleness, {"attacker": batch, "defender": batch}))
 
 
 def test_games_are_admitted_up_to_the_bound_of_the_fuller_table() -> None:
@@ -48,10 +49,10 @@ def test_what_comes_after_the_last_step_is_not_played() -> None:
 
 
 def test_synchronous_admits_one_batch_and_past_policies_take_their_age_off_the_bound() -> None:
-    synchronous = AdmissionRule.from_recipe(parse_recipe({"synchronous": True}))
+    synchronous = AdmissionRule(plan_admission(parse_recipe({"synchronous": True})))
     assert synchronous.bound("attacker") == 64
     spread = {"push": {"to": "spread"}, "generation": {"workers": 3}, "replay": {"max_staleness": 6}}
-    oldest_three_behind = AdmissionRule.from_recipe(parse_recipe(spread))
+    oldest_three_behind = AdmissionRule(plan_admission(parse_recipe(spread)))
     assert oldest_three_behind.bound("attacker") == (6 + 1 - 3) * 64
     why = oldest_three_behind.admit(AdmissionState(256, dict.fromkeys(PLAYERS, 0))).why
     assert why.endswith("256 in flight of 256 allowed at staleness 6 with replicas up to 3 behind")
@@ -60,7 +61,7 @@ def test_synchronous_admits_one_batch_and_past_policies_take_their_age_off_the_b
 def test_a_learner_that_is_done_or_frozen_bounds_nothing() -> None:
     full = AdmissionState(0, {"attacker": 10**6, "defender": 0}, frozenset({"attacker"}))
     assert rule().admit(full).games == 96
-    alone = AdmissionRule(0, {"attacker": 8, "defender": 8}, learns=["defender"])
+    alone = AdmissionRule(AdmissionNumbers(0, {"attacker": 8, "defender": 8}, ("defender",)))
     assert alone.admit(AdmissionState(0, {"attacker": 10**6, "defender": 5})).games == 3
     done = rule().admit(AdmissionState(0, {"attacker": 0, "defender": 0}, frozenset(PLAYERS)))
     assert (done.games, done.why) == (0, "admitting 0: every learner has taken its last step")
@@ -71,13 +72,13 @@ def test_a_learner_that_is_done_or_frozen_bounds_nothing() -> None:
     [
         (lambda: rule(staleness=-1), "replay.max_staleness: -1 is below 0"),
         (
-            lambda: AdmissionRule(2, {"attacker": 1, "defender": 1}, oldest_replica=3),
+            lambda: AdmissionNumbers(2, {"attacker": 1, "defender": 1}, oldest_replica=3),
             "replay.max_staleness: 2 is below the 3 versions that a replica may be behind with push.to spread",
         ),
         (lambda: rule(batch=0), "learners.attacker.batch_games: 0 is below 1"),
-        (lambda: AdmissionRule(1, {"attacker": 1, "defender": 1}, learns=[]), "learners: 0 players learn"),
+        (lambda: AdmissionNumbers(1, {"attacker": 1, "defender": 1}, ()), "learners: 0 players learn"),
         (
-            lambda: AdmissionRule.from_recipe(parse_recipe({"replay": {"capacity_rows": 127}})),
+            lambda: AdmissionRule(plan_admission(parse_recipe({"replay": {"capacity_rows": 127}}))),
             "replay.capacity_rows: 127 is below the 128 rows that a batch of 64 games may give the defender; "
             "set replay.capacity_rows to at least 128",
         ),

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.plan.replay import plan_replay
 from cluster.replay.rules.alarm import Alarm
 from protocol.recipe import AlarmConfig, parse_recipe
 
@@ -97,7 +98,7 @@ def test_games_from_before_the_alarm_do_not_count_after_it() -> None:
 
 
 def test_a_run_whose_judge_is_none_is_never_paused() -> None:
-    a = Alarm.from_recipe(parse_recipe({"judge": {"kind": "none", "alarm": {"window": 2}}}))
+    a = Alarm(plan_replay(parse_recipe({"judge": {"kind": "none", "alarm": {"window": 2}}})).alarm)
     play(a, range(50), failed=10)
     assert not a.up
 

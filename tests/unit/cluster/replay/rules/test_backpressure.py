@@ -8,6 +8,7 @@ import pytest
 
 from cluster.observe.progress import line, picture
 from cluster.observe.view import view_of
+from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.rules.admission import Admission
 from cluster.replay.rules.backpressure import SILENT_LOOKS, Backpressure, Look
@@ -42,9 +43,8 @@ class Driven:
 
 def test_it_starts_at_the_games_that_fit_the_engines_places() -> None:
     def start(**generation: Any) -> int | None:
-        pressure = Backpressure.from_recipe(
-            parse_recipe({"game": {"attacks": 2, "responses": 4, "in_flight": 40}, "generation": generation})
-        )
+        game = {"attacks": 2, "responses": 4, "in_flight": 40}
+        pressure = Backpressure.from_plan(plan_replay(parse_recipe({"game": game, "generation": generation})))
         assert pressure is not None
         pressure.look([engine()], 0, 0.0)
         return pressure.limit(0.0)
@@ -52,7 +52,7 @@ def test_it_starts_at_the_games_that_fit_the_engines_places() -> None:
     assert start(workers=1, max_num_seqs=128) == 16  # 128 places, 2 x 4 responses a game at once
     assert start(workers=4, max_num_seqs=128) == 40  # 64 would fit; a rollout worker plays no more than 40
     assert start(workers=1, max_num_seqs=2) == 1
-    assert Backpressure.from_recipe(parse_recipe({"generation": {"backpressure": None}})) is None
+    assert Backpressure.from_plan(plan_replay(parse_recipe({"generation": {"backpressure": None}}))) is None
 
 
 def test_the_limit_bounds_the_open_games_and_never_more_than_staleness_does() -> None:
@@ -155,7 +155,7 @@ def test_it_settles_around_what_the_engines_bear() -> None:
 
 async def test_the_replay_buffer_deals_within_the_limit_and_wakes_who_waits_when_it_grows(tmp_path: Path) -> None:
     recipe = parse_recipe({"generation": {"max_num_seqs": 16, "backpressure": {"increase": 3}}})  # 4 games fit
-    buffer = ReplayBuffer(str(tmp_path), recipe, SEEDS)
+    buffer = ReplayBuffer(str(tmp_path), plan_replay(recipe), SEEDS)
     await buffer.pressure([engine()])
     assert len(await buffer.deal("w", 9, 0.0)) == 4
     assert (await buffer.stats())["admission"]["why"] == (

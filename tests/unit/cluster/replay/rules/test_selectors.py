@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.plan.replay import plan_replay
 from cluster.replay.rules.selectors import Selection
 from cluster.replay.rules.table import Row, Table
 from protocol.recipe import Order, parse_recipe
@@ -107,6 +108,6 @@ def test_what_fifo_learns_in_time_is_learned_in_time_with_balance(
 
 def test_a_recipe_says_the_orders_and_each_player_has_a_seed_of_its_own() -> None:
     recipe = parse_recipe({"replay": {"sampler": "uniform", "remover": "freshest", "balanced": False}})
-    attacker, defender = (Selection.from_recipe(recipe, p) for p in PLAYERS)
+    attacker, defender = (Selection.from_plan(plan_replay(recipe), p) for p in PLAYERS)
     assert (attacker.sampler, attacker.remover, attacker.balanced) == ("uniform", "freshest", False)
     assert attacker.seed != defender.seed

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster.plan.replay import plan_replay
 from cluster.replay.rules.table import Table
 from cluster.replay.rules.turns import Roster, Standing, Turn
 from protocol.recipe import parse_recipe
@@ -42,7 +43,7 @@ def test_a_game_counts_for_the_player_on_turn() -> None:
 
 
 def test_a_frozen_player_never_learns() -> None:
-    roster = Roster.from_recipe(parse_recipe({"learners": {"attacker": {"train": False}}}))
+    roster = Roster.from_plan(plan_replay(parse_recipe({"learners": {"attacker": {"train": False}}})))
     assert roster.learns == ("defender",)
     assert [roster.refusal(p, standing(0, 0)) for p in PLAYERS] == ["frozen", None]
 

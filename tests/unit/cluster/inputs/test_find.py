@@ -1,13 +1,11 @@
-"""What is refused of a judge before anything is started, and what the cluster hands to its workers."""
+"""What is refused of a judge, of demonstrations and of seeds before anything is started."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.inputs.find import _check_world, find_inputs, find_judge
-from cluster.run.wiring import judge_pool
 from cluster.sandbox.world import train_seeds
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
@@ -48,14 +46,6 @@ def test_demonstrations_are_checked_before_anything_is_built(tmp_path: Path) -> 
     missing = {"learners": {"defender": {"sft": {"path": str(tmp_path / "none.jsonl")}}}}
     with pytest.raises(UserError, match=r"learners\.defender\.sft\.path: .*none\.jsonl cannot be read"):
         find_inputs(parse_recipe(missing), pytest.fail)
-
-
-def test_a_pools_memory_is_its_judges_and_its_rubrics() -> None:
-    by_rules = judge_pool([None], judged(kind="rules"))
-    assert by_rules._key == "rules-1"
-    lm = judge_pool([None], judged(kind="lm", model="models/J"))
-    assert lm._key.startswith("lm:J standard/compliance.pairwise@") and len(lm._key.split()) == 9
-    assert pickle.loads(pickle.dumps(lm))._key == lm._key  # it travels to the rollout worker
 
 
 def test_a_judge_of_the_sandbox_refuses_seeds_from_elsewhere() -> None:

@@ -1,0 +1,148 @@
+"""The `Plan`: everything that can be decided before anything of a run starts. Pure; `make_plan` is the way from a recipe to it.
+
+    recipe file ──► Recipe ──► Plan ──► Run
+                  inputs      plan      run
+
+After it nobody reads the whole recipe again: each part of a run is built from its own share of the plan. `drawing` shows it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cluster.inputs.find import Inputs
+from cluster.inputs.recipe_file import dump_recipe, with_absolute_paths
+from cluster.plan.demand import Demand, demand_of
+from cluster.plan.placement import Placement, place
+from cluster.plan.replay import ReplayPlan, plan_replay
+from cluster.plan.transports import Transport, transports_of
+from cluster.rundir import RunDir
+from judge.identity import judge_id_of
+from learners.loop import LearnerSpec
+from protocol.recipe import GenerationConfig, HeldoutConfig, JudgeConfig, PromotionConfig, PushConfig, Recipe
+from protocol.roles import Player
+from protocol.rules import GameRules
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePlan:
+    """How the judge is asked.
+
+    Attributes:
+        judge_id: how it is named in verdicts.
+        key: judge and rubrics, for the memory of verdicts: another judge or an edited rubric is another key.
+        admits: calls that its workers pass on at once; None: any number.
+    """
+
+    config: JudgeConfig
+    judge_id: str
+    key: str
+    admits: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """See the module's docstring.
+
+    Attributes:
+        recipe_yaml: the resolved recipe, as the run directory keeps it.
+        steps: optimizer steps of each learner.
+        stall_s: seconds without movement that end the run.
+        transports: of the players that learn.
+        push_periods: of each player's generation workers in turn: which versions it takes.
+        learners: of the players that learn.
+        promotion: None: no gate.
+    """
+
+    name: str
+    seed: int
+    steps: int
+    trained: tuple[Player, ...]
+    stall_s: float
+    run_dir: RunDir
+    recipe_yaml: str
+    inputs: Inputs
+    placement: Placement
+    demand: Demand
+    transports: Mapping[Player, Transport]
+    rules: GameRules
+    replay: ReplayPlan
+    generation: GenerationConfig
+    judge: JudgePlan
+    push: PushConfig
+    push_periods: tuple[int, ...]
+    learners: Mapping[Player, LearnerSpec]
+    heldout: HeldoutConfig
+    promotion: PromotionConfig | None
+
+
+def make_plan(recipe: Recipe, run_dir: RunDir, find: Callable[[], Inputs]) -> Plan:
+    """Decides everything; what cannot work is refused before `find` is called, which may take minutes.
+
+    Args:
+        recipe: with a run name.
+        run_dir: where the run lies or will lie.
+        find: finds and checks the files that the recipe names.
+
+    Raises:
+        UserError: settings that would deadlock, a transport that cannot work, or what `find` raises.
+    """
+    replay, transports = plan_replay(recipe), transports_of(recipe)
+    placement = place(recipe)
+    inputs = find()
+    return Plan(
+        name=str(recipe.run.name),
+        seed=recipe.run.seed,
+        steps=recipe.run.steps,
+        trained=recipe.trained,
+        stall_s=recipe.run.stall_s,
+        run_dir=run_dir,
+        recipe_yaml=dump_recipe(with_absolute_paths(recipe)),
+        inputs=inputs,
+        placement=placement,
+        demand=demand_of(recipe, placement),
+        transports=transports,
+        rules=GameRules.of(recipe),
+        replay=replay,
+        generation=recipe.generation,
+        judge=plan_judge(recipe.judge, inputs),
+        push=recipe.push,
+        push_periods=recipe.push_periods,
+        learners={player: plan_learner(recipe, player, inputs, run_dir) for player in recipe.trained},
+        heldout=recipe.heldout,
+        promotion=recipe.promotion,
+    )
+
+
+def plan_judge(judge: JudgeConfig, inputs: Inputs) -> JudgePlan:
+    """How the run's judge is asked."""
+    judge_id = judge_id_of(judge)
+    admits = judge.api.concurrency if judge.kind == "api" else None
+    return JudgePlan(judge, judge_id, " ".join([judge_id, *inputs.rubrics]), admits)
+
+
+def plan_learner(recipe: Recipe, player: Player, inputs: Inputs, run_dir: RunDir) -> LearnerSpec:
+    """What one learner group is started with."""
+    wanted = recipe.generation.dtype if recipe.push.dtype == "auto" else recipe.push.dtype
+    return LearnerSpec(
+        player=player,
+        model_path=inputs.models[player],
+        config=recipe.learners.of(player),
+        steps=recipe.run.steps,
+        run_seed=recipe.run.seed,
+        run_dir=str(run_dir.path),
+        wire_dtype=inputs.dtypes[player] if wanted == "auto" else wanted,
+        push_every=recipe.push.every,
+        quirks=recipe.quirks,
+        settle_every=settle_every(recipe),
+        stage_mib=recipe.push.stage_mib,
+        stage_s=recipe.push.deadlines.stage_s,
+    )
+
+
+def settle_every(recipe: Recipe) -> int:
+    """Steps after which a learner waits until its version is served; 0: it never does.
+
+    At staleness 0 every step: games that start while the push is under way are stale before they end. With turns at the end of
+    each: the next player learns against the opponent as it stands now.
+    """
+    return 1 if recipe.replay.max_staleness == 0 else recipe.learners.alternate_every or 0
