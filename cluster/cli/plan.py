@@ -13,7 +13,8 @@ def plan(
     json_: Annotated[bool, typer.Option("--json", help="print it for programs, as in a run's plan.json")] = False,
 ) -> None:
     """Shows what a recipe would start, and where, after the same checks as `train`. Starts and writes nothing."""
+    from cluster.inputs.request import read_recipe
     from cluster.plan.drawing import show_plan
-    from cluster.run.prepare import plan_new
+    from cluster.plan.plan import make_plan
 
-    show_plan(plan_new(recipe, set_ or [], lambda text: typer.echo(text, err=True)), json_)
+    show_plan(make_plan(read_recipe(recipe, set_ or [], lambda text: typer.echo(text, err=True))), json_)

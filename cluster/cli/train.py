@@ -1,4 +1,4 @@
-"""`train RECIPE`, `train --resume RUN`."""
+"""`train RECIPE`, `train --resume RUN`: the way of a recipe in three calls, `inputs` reads, `plan` decides, `run` runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,8 @@ import psutil
 import typer
 
 from cluster.cli.options import Overrides
+from cluster.exits import INTERRUPTED
+from protocol.errors import UserError
 
 
 def train(
@@ -17,6 +19,26 @@ def train(
     ] = None,
 ) -> None:
     """Plays and learns to the recipe's last step; on RAY_ADDRESS if that is set, else on a Ray of its own."""
-    from cluster.run.train import train_run
+    if (recipe is None) == (resume is None):
+        raise UserError("train: give either a recipe file or --resume RUN")
+    if resume is not None and set_:
+        raise UserError("--set: a resumed run keeps its recipe; start a new run to change it")
 
-    raise typer.Exit(train_run(recipe, set_ or [], resume, psutil.Process().create_time()))
+    from cluster.inputs.request import read_recipe, read_run
+    from cluster.observe.progress import Progress
+    from cluster.plan.plan import make_plan
+    from cluster.run.session import Interrupted, interrupts
+    from cluster.run.train import run_plan
+
+    with interrupts(), Progress() as progress:
+        try:
+            if recipe is not None:
+                request = read_recipe(recipe, set_ or [], progress.say)
+            else:
+                assert resume is not None
+                request = read_run(resume, progress.say)
+            status = run_plan(make_plan(request), progress, psutil.Process().create_time())
+        except Interrupted as e:
+            progress.say(f"interrupted ({e})")
+            status = INTERRUPTED
+    raise typer.Exit(status)

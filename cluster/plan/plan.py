@@ -6,11 +6,12 @@
 After it nobody reads the whole recipe again: each part of a run is built from its own share of the plan. `drawing` shows it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.inputs.find import Inputs
 from cluster.inputs.recipe_file import dump_recipe, with_absolute_paths
+from cluster.inputs.request import Request
 from cluster.plan.demand import Demand, demand_of
 from cluster.plan.placement import Placement, place
 from cluster.plan.replay import ReplayPlan, plan_replay
@@ -44,6 +45,7 @@ class Plan:
     """See the module's docstring.
 
     Attributes:
+        resumed: the run is there and goes on.
         recipe_yaml: the resolved recipe, as the run directory keeps it.
         steps: optimizer steps of each learner.
         stall_s: seconds without movement that end the run.
@@ -59,6 +61,7 @@ class Plan:
     trained: tuple[Player, ...]
     stall_s: float
     run_dir: RunDir
+    resumed: bool
     recipe_yaml: str
     inputs: Inputs
     placement: Placement
@@ -75,20 +78,14 @@ class Plan:
     promotion: PromotionConfig | None
 
 
-def make_plan(recipe: Recipe, run_dir: RunDir, find: Callable[[], Inputs]) -> Plan:
-    """Decides everything; what cannot work is refused before `find` is called, which may take minutes.
-
-    Args:
-        recipe: with a run name.
-        run_dir: where the run lies or will lie.
-        find: finds and checks the files that the recipe names.
+def make_plan(request: Request) -> Plan:
+    """Decides everything.
 
     Raises:
-        UserError: settings that would deadlock, a transport that cannot work, or what `find` raises.
+        UserError: a transport that cannot work.
     """
-    replay, transports = plan_replay(recipe), transports_of(recipe)
+    recipe, inputs, run_dir = request.recipe, request.inputs, request.run_dir
     placement = place(recipe)
-    inputs = find()
     return Plan(
         name=str(recipe.run.name),
         seed=recipe.run.seed,
@@ -96,13 +93,14 @@ def make_plan(recipe: Recipe, run_dir: RunDir, find: Callable[[], Inputs]) -> Pl
         trained=recipe.trained,
         stall_s=recipe.run.stall_s,
         run_dir=run_dir,
+        resumed=request.resumed,
         recipe_yaml=dump_recipe(with_absolute_paths(recipe)),
         inputs=inputs,
         placement=placement,
         demand=demand_of(recipe, placement),
-        transports=transports,
+        transports=transports_of(recipe),
         rules=GameRules.of(recipe),
-        replay=replay,
+        replay=plan_replay(recipe),
         generation=recipe.generation,
         judge=plan_judge(recipe.judge, inputs),
         push=recipe.push,

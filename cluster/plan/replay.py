@@ -76,11 +76,7 @@ class ReplayPlan:
 
 
 def plan_replay(recipe: Recipe) -> ReplayPlan:
-    """Decides everything about the replay buffer.
-
-    Raises:
-        UserError: settings that would deadlock.
-    """
+    """Decides everything about the replay buffer."""
     judge, generation, game = recipe.judge, recipe.generation, recipe.game
     fits = generation.workers * generation.max_num_seqs // (game.attacks * game.responses)
     return ReplayPlan(
@@ -98,20 +94,8 @@ def plan_replay(recipe: Recipe) -> ReplayPlan:
 
 
 def plan_admission(recipe: Recipe) -> AdmissionNumbers:
-    """The admission rule's numbers.
-
-    Raises:
-        UserError: settings that would deadlock, the capacity of a table among them.
-    """
+    """The admission rule's numbers."""
     batch: dict[Player, int] = {p: recipe.learners.of(p).batch_games for p in PLAYERS}
-    rows_per_game: dict[Player, int] = {"attacker": 1, "defender": recipe.game.attacks}
-    for player in recipe.trained:
-        needed = batch[player] * rows_per_game[player]
-        if recipe.replay.capacity_rows < needed:
-            raise UserError(
-                f"replay.capacity_rows: {recipe.replay.capacity_rows} is below the {needed} rows that a batch of "
-                f"{batch[player]} games may give the {player}; set replay.capacity_rows to at least {needed}"
-            )
     return AdmissionNumbers(recipe.replay.max_staleness, batch, recipe.trained, recipe.oldest_replica)
 
 

@@ -1,25 +1,16 @@
-"""Making, finding and locking a run's directory. Its names are `cluster.rundir`'s."""
+"""Making and locking a run's directory. Its names are `cluster.rundir`'s; finding one is `inputs.run_dir`'s."""
 
 import contextlib
 import fcntl
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
+from cluster.inputs.run_dir import check_free
 from cluster.plan.drawing import plan_json
 from cluster.plan.plan import Plan
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.files import make_folder, write_file, write_json
 from protocol.roles import PLAYERS, Player
-
-
-def check_free(run_dir: RunDir) -> None:
-    """Raises `UserError` if the run's name is taken."""
-    if run_dir.path.exists():
-        raise UserError(
-            f"run.name: {run_dir.path.name} exists in {run_dir.path.parent}; pick another name, or go on with it: "
-            f"train --resume {run_dir.path}"
-        )
 
 
 def make_run(plan: Plan) -> None:
@@ -43,24 +34,6 @@ def make_run(plan: Plan) -> None:
         raise UserError(
             f"run.dir: {path.parent} cannot be written ({e.strerror}); set run.dir to a place that can"
         ) from None
-
-
-def find_run(path: Path) -> RunDir:
-    """The directory of a run to resume.
-
-    Raises:
-        UserError: it is no run, or a finished one.
-    """
-    run_dir = RunDir(path.expanduser().resolve())
-    if not run_dir.recipe.is_file():
-        raise UserError(
-            f"--resume: {run_dir.path} is no run (it has no recipe.yaml); give the path of a directory under runs/"
-        )
-    if run_dir.read_summary().get("status") == "finished":
-        raise UserError(
-            f"--resume: {run_dir.path} is finished; start a new run, or raise run.steps under another run.name"
-        )
-    return run_dir
 
 
 @contextlib.contextmanager

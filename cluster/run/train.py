@@ -1,9 +1,7 @@
-"""`train`: from what the user names to an exit status. Everything is checked before anything is started or written."""
+"""From a plan to an exit status: Ray is found or started, the run directory made, the run driven, and its end shown."""
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -14,45 +12,24 @@ from cluster.observe.progress import Progress
 from cluster.plan.plan import Plan
 from cluster.plan.shortfall import Free, check_room
 from cluster.run.folder import lock_run, make_run
-from cluster.run.prepare import plan_new, plan_resumed
 from cluster.run.session import Interrupted, Session, interrupts, ray_session
 from cluster.run.summary import heldout_table, run_table
 from cluster.rundir import RunDir
-from protocol.errors import UserError, trail
+from protocol.errors import trail
 
 log = structlog.get_logger(__name__)
 
 
-def train_run(recipe_file: Path | None, overrides: Sequence[str], resume: Path | None, started_at: float) -> int:
-    """Runs `train` and gives its exit status.
+def run_plan(plan: Plan, progress: Progress, started_at: float) -> int:
+    """Runs a plan to its end, however it ends, and gives the exit status. From here on Ray runs.
 
     Args:
-        recipe_file: the recipe; None with `resume`.
-        overrides: `key=value` texts.
-        resume: a run directory to go on with.
         started_at: when the process started, Unix seconds; `wall_s` counts from there.
 
     Raises:
-        UserError: before anything was written.
+        UserError: the machine or the cluster has no room, or the run directory cannot be made; nothing was written.
+        Interrupted: before there was a run to end.
     """
-    if resume is not None and overrides:
-        raise UserError("--set: a resumed run keeps its recipe; start a new run to change it")
-    with interrupts(), Progress() as progress:
-        try:
-            if recipe_file is not None and resume is None:
-                plan = plan_new(recipe_file, overrides, progress.say)
-            elif resume is not None and recipe_file is None:
-                plan = plan_resumed(resume, progress.say)
-            else:
-                raise UserError("train: give either a recipe file or --resume RUN")
-            return _run(plan, progress, started_at, resumed=resume is not None)
-        except Interrupted as e:
-            progress.say(f"interrupted ({e})")
-            return INTERRUPTED
-
-
-def _run(plan: Plan, progress: Progress, started_at: float, resumed: bool) -> int:
-    """From here on Ray runs."""
     run_dir, inputs = plan.run_dir, plan.inputs
     kept = f"{len(inputs.train)} seeds to train on, {len(inputs.heldout)} held out"
     progress.say(f"{kept}; {inputs.quarantined} bad seed lines quarantined" if inputs.quarantined else kept)
@@ -62,13 +39,13 @@ def _run(plan: Plan, progress: Progress, started_at: float, resumed: bool) -> in
         from cluster.run.wiring import reserve  # these import every part: seconds that a mistake should not cost
 
         group = asyncio.run(reserve(plan))
-        if not resumed:
+        if not plan.resumed:
             make_run(plan)
         stack.enter_context(lock_run(run_dir))
         configure_logs(run_dir.path, "driver-0")
         progress.say(f"everything lies in {run_dir.path}")
         progress.say(f"dashboard {session.dashboard_url or 'off'}, metrics {session.metrics_url or 'off'}")
-        return _drive(Run(plan, group, progress, started_at, resumed), progress, run_dir)
+        return _drive(Run(plan, group, progress, started_at), progress, run_dir)
 
 
 def _free(session: Session) -> Free:

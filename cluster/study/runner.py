@@ -22,7 +22,7 @@ from typing import Any, Literal
 import psutil
 
 from cluster.inputs.recipe_file import load_recipe, with_absolute_paths
-from cluster.inputs.run_name import run_dir_of
+from cluster.inputs.run_dir import run_dir_of
 from cluster.rundir import RunDir
 from cluster.study.machine import commit, machine
 from protocol.errors import UserError

@@ -83,6 +83,18 @@ def _staleness(r: RecipeFields) -> Iterator[str]:
         )
 
 
+def _capacity(r: RecipeFields) -> Iterator[str]:
+    rows_per_game = {"attacker": 1, "defender": r.game.attacks}
+    for player in r.trained:
+        games = r.learners.of(player).batch_games
+        needed = games * rows_per_game[player]
+        if r.replay.capacity_rows < needed:
+            yield (
+                f"replay.capacity_rows: {r.replay.capacity_rows} is below the {needed} rows that a batch of {games} games may "
+                f"give the {player}; set replay.capacity_rows to at least {needed}"
+            )
+
+
 def _gpus(r: RecipeFields) -> Iterator[str]:
     engines = [("generation", r.generation.gpus_per_worker, r.generation.tensor_parallel)]
     if r.judge.kind == "lm":
@@ -122,6 +134,7 @@ _CHECKS: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _who_learns,
     _losses,
     _staleness,
+    _capacity,
     _gpus,
     _judge,
     _promotion,

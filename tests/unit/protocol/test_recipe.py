@@ -19,6 +19,11 @@ REFUSED = [
     ({"learners": {"attacker": {"ema_decay": 1.5}}}, "learners.attacker.ema_decay: 1.5 is above 1"),
     ({"judge": {"kind": "oracle"}}, "judge.kind: 'oracle' is none of 'rules', 'lm', 'api' or 'none'; pick one of them"),
     ({"run": {"name": "a b"}}, "run.name: 'a b'"),
+    (
+        {"replay": {"capacity_rows": 127}},
+        "replay.capacity_rows: 127 is below the 128 rows that a batch of 64 games may give the defender; "
+        "set replay.capacity_rows to at least 128",
+    ),
     ({"sampling": {"max_new_tokens": 5000}}, "sampling.max_new_tokens: 5000 leaves no room"),
     ({"learners": {"attacker": {"train": False}, "defender": {"train": False}}}, "learners: train is false for both"),
     (

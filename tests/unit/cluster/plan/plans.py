@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.inputs.find import Inputs
+from cluster.inputs.request import Request
 from cluster.plan.plan import Plan, make_plan
 from cluster.rundir import RunDir
 from protocol.recipe import Recipe, parse_recipe
@@ -31,7 +32,7 @@ def inputs_of(recipe: Recipe, **given: Any) -> Inputs:
 def plan_of(recipe: Recipe, path: Path = Path("/runs/a"), **inputs: Any) -> Plan:
     """A recipe's plan, its run at `path`."""
     named = recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": path.name})})
-    return make_plan(named, RunDir(path), lambda: inputs_of(named, **inputs))
+    return make_plan(Request(named, RunDir(path), inputs_of(named, **inputs)))
 
 
 def parse_plan(values: dict[str, Any], path: Path = Path("/runs/a"), **inputs: Any) -> Plan:

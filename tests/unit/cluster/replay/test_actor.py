@@ -11,7 +11,6 @@ import pytest
 
 from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
-from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
 from tests.unit.cluster.replay.rules.test_facts import SEEDS, record
 
@@ -228,11 +227,6 @@ async def test_a_step_of_the_wrong_size_is_refused(buffers: Buffers) -> None:
     b = buffers.open()
     with pytest.raises(ValueError, match=r"a lease of 3 games exceeds learners.attacker.batch_games"):
         await b.lease("attacker", 0, 0, 3, 0.1)
-
-
-def test_a_capacity_below_a_batch_is_refused() -> None:
-    with pytest.raises(UserError, match=r"replay.capacity_rows: 3 is below the 4 rows"):
-        plan_replay(recipe(capacity_rows=3))
 
 
 async def test_turns_pass_when_their_last_step_is_executed_and_outlive_a_restart(buffers: Buffers) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cluster.inputs.recipe_file import load_recipe
-from cluster.inputs.run_name import name_run, run_dir_of
-from cluster.run.folder import check_free, find_run, lock_run, make_run, resumes_above_zero
+from cluster.inputs.run_dir import check_free, find_run, name_run, run_dir_of
+from cluster.run.folder import lock_run, make_run, resumes_above_zero
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe

@@ -77,11 +77,6 @@ def test_a_learner_that_is_done_or_frozen_bounds_nothing() -> None:
         ),
         (lambda: rule(batch=0), "learners.attacker.batch_games: 0 is below 1"),
         (lambda: AdmissionNumbers(1, {"attacker": 1, "defender": 1}, ()), "learners: 0 players learn"),
-        (
-            lambda: AdmissionRule(plan_admission(parse_recipe({"replay": {"capacity_rows": 127}}))),
-            "replay.capacity_rows: 127 is below the 128 rows that a batch of 64 games may give the defender; "
-            "set replay.capacity_rows to at least 128",
-        ),
     ],
 )
 def test_settings_that_would_deadlock_are_refused(build: Callable[[], object], says: str) -> None:

@@ -1,4 +1,4 @@
-"""A run's name and the directory that follows from it. Nothing is made here: `cluster.run.folder` does that."""
+"""A run's name and its directory: free for a new run, or that of a run to go on with. `run.folder` makes it."""
 
 import re
 from datetime import UTC, datetime
@@ -31,3 +31,30 @@ def run_dir_of(recipe: Recipe) -> RunDir:
         return RunDir((Path(recipe.run.dir).expanduser() / recipe.run.name).resolve())
     except (OSError, RuntimeError, ValueError) as e:
         raise UserError(f"run.dir: {recipe.run.dir!r} is no path here ({e}); set run.dir to a folder") from None
+
+
+def check_free(run_dir: RunDir) -> None:
+    """Raises `UserError` if the run's name is taken."""
+    if run_dir.path.exists():
+        raise UserError(
+            f"run.name: {run_dir.path.name} exists in {run_dir.path.parent}; pick another name, or go on with it: "
+            f"train --resume {run_dir.path}"
+        )
+
+
+def find_run(path: Path) -> RunDir:
+    """The directory of a run to resume.
+
+    Raises:
+        UserError: it is no run, or a finished one.
+    """
+    run_dir = RunDir(path.expanduser().resolve())
+    if not run_dir.recipe.is_file():
+        raise UserError(
+            f"--resume: {run_dir.path} is no run (it has no recipe.yaml); give the path of a directory under runs/"
+        )
+    if run_dir.read_summary().get("status") == "finished":
+        raise UserError(
+            f"--resume: {run_dir.path} is finished; start a new run, or raise run.steps under another run.name"
+        )
+    return run_dir

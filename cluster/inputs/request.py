@@ -1,0 +1,58 @@
+"""What the user asks for, read and checked: a recipe file, or a run to go on with. Nothing is started or written.
+
+The first of the three steps from a recipe to a run: `inputs` reads, `plan` decides, `run` runs.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.inputs.find import Inputs, find_inputs
+from cluster.inputs.recipe_file import load_recipe
+from cluster.inputs.run_dir import check_free, find_run, name_run, run_dir_of
+from cluster.rundir import RunDir
+from protocol.recipe import Recipe
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A checked recipe with a run name, where its run lies or will lie, and the files that it names.
+
+    `resumed`: the run is there and goes on.
+    """
+
+    recipe: Recipe
+    run_dir: RunDir
+    inputs: Inputs
+    resumed: bool = False
+
+
+def read_recipe(recipe_file: Path, overrides: Sequence[str], say: Say) -> Request:
+    """A new run.
+
+    Args:
+        overrides: `key=value` texts.
+        say: told before something takes long.
+
+    Raises:
+        UserError: a mistake in the recipe or in what it names, or a run name that is taken.
+    """
+    recipe = name_run(load_recipe(recipe_file, overrides), recipe_file)
+    run_dir = run_dir_of(recipe)
+    check_free(run_dir)
+    _announce(recipe, say)
+    return Request(recipe, run_dir, find_inputs(recipe, say))
+
+
+def read_run(run: Path, say: Say) -> Request:
+    """A run to go on with, by the recipe in its directory. Arguments and errors as `read_recipe`."""
+    run_dir = find_run(run)
+    recipe = load_recipe(run_dir.recipe)
+    _announce(recipe, say)
+    return Request(recipe, run_dir, find_inputs(recipe, say, run_dir), resumed=True)
+
+
+def _announce(recipe: Recipe, say: Say) -> None:
+    say(f"run {recipe.run.name}, seed {recipe.run.seed}: checking models and seeds")
