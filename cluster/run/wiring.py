@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors import rollout
 from actors.clients import RemoteGenerator
 from actors.generation import GenerationWorker
-from cluster.calls import Named
+from cluster.calls import NamedActor
 from cluster.inputs.find import Inputs
 from cluster.observe.logs import log_rank, logged
 from cluster.plan.demand import Demand
@@ -123,8 +123,8 @@ class _Builder:
     def __init__(self, recipe: Recipe, run_dir: RunDir, group: PlacementGroup) -> None:
         self._run, self._run_dir, self._group, self._next = recipe.run.name, run_dir, group, 0
 
-    def named(self, role: str) -> Named:
-        return Named(f"{self._run}/{role}")
+    def named(self, role: str) -> NamedActor:
+        return NamedActor(f"{self._run}/{role}")
 
     def actor(self, cls: type, role: str, *args: Any, restarts: int = -1, retries: int = -1) -> Any:
         bundle = self._group.bundle_specs[self._next]
