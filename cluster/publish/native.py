@@ -24,6 +24,7 @@ import structlog
 
 from cluster.plan.transports import Transport
 from cluster.publish.client import PublisherSink
+from protocol.packed import tensor_at
 from protocol.recipe import PushConfig
 from protocol.roles import Player
 from protocol.shared import SharedBuffer
@@ -162,8 +163,7 @@ class _Staged:
 
         whole = torch.frombuffer(self._packed.view, dtype=torch.uint8)
         for t in self._manifest.tensors:
-            flat = whole[t.offset : t.offset + t.nbytes].view(getattr(torch, t.dtype)).view(t.shape)
-            yield t.name, flat.cuda(non_blocking=True)
+            yield t.name, tensor_at(whole, t, getattr(torch, t.dtype)).cuda(non_blocking=True)
 
 
 def vllm_engine(transport: Transport, processes: int, client: Any, source: Any) -> Any:

@@ -37,7 +37,7 @@ from judge.pool import JudgePool
 from judge.rubric import load_rubrics
 from judge.worker import JudgeWorker
 from learners.fit import fit_group
-from learners.loop import LearnerSpec
+from learners.spec import LearnerSpec
 from protocol.errors import UserError
 from protocol.interfaces import GameSource, Generator
 from protocol.recipe import Recipe
@@ -89,7 +89,7 @@ def judge_pool(workers: Sequence[Any], recipe: Recipe) -> JudgePool:
     return JudgePool(workers, judge.deadline_s, judge.attempts, VerdictCache(judge.cache_entries), key, admits)
 
 
-def wire_dtype(dtype: str, model_path: str) -> str:
+def push_dtype(dtype: str, model_path: str) -> str:
     """What is pushed and exported: the recipe's dtype, which with `auto` is the model folder's own."""
     if dtype != "auto":
         return dtype
@@ -223,7 +223,7 @@ def _learn(
         steps=recipe.run.steps,
         run_seed=recipe.run.seed,
         run_dir=str(run_dir.path),
-        wire_dtype=wire_dtype(
+        push_dtype=push_dtype(
             recipe.generation.dtype if recipe.push.dtype == "auto" else recipe.push.dtype, inputs.models[player]
         ),
         push_every=recipe.push.every,
