@@ -22,7 +22,7 @@ import structlog
 
 from actors.engine.engine import Engine
 from actors.errors import GenerationDeadline, WeightsRefused, WorkerBroken
-from actors.weights.packed import Mappings
+from actors.weights.receive import Mappings
 from actors.weights.update import Held, LoadReport, Phases, digest_of, update
 from protocol.channel import Address
 from protocol.link import Reachable

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from learners.batch.demonstrations import load_mix
-from learners.loop import LearnerSink, LearnerSpec, learn
+from learners.loop import learn
+from learners.spec import LearnerSink, LearnerSpec
 from learners.storage import checkpoints
 from learners.storage.models import check_model_folder
 from protocol.errors import UserError

@@ -17,80 +17,25 @@ It does not know Ray: source and sink are adapters that `cluster` hands in, and 
 
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from learners.batch.demonstrations import SftMix, load_mix
+from learners.spec import LearnerSink, LearnerSpec
 from learners.storage import checkpoints
-from learners.weights.background import Publisher
 from learners.weights.buffers import StagingPool, array_of
-from protocol import packed as wire
-from protocol.interfaces import BatchSource, WeightSink
-from protocol.recipe import LearnerConfig, QuirksConfig
-from protocol.roles import Player
+from learners.weights.handover import Handover
+from protocol.interfaces import BatchSource
+from protocol.packed import RunningChecksum
 from protocol.shared import SharedBuffer
 
 log = structlog.get_logger(__name__)
 
 _LEASE_S = 10.0  # one wait for rows; short, so that a source that fails is noticed
 _STILL_WAITING_S = 60.0
-
-
-class LearnerSink(WeightSink, Protocol):
-    """Where rank 0 leaves versions and metrics."""
-
-    def report(self, player: Player, step: int, version: int, metrics: dict[str, float]) -> None:
-        """Takes the metrics of the step that made `step` steps done, under the version staged after it."""
-        ...
-
-    def newest(self, player: Player) -> int:
-        """The newest version that was ever left here; 0 before the first."""
-        ...
-
-    def wait_delivered(self, player: Player, version: int, timeout_s: float) -> bool:
-        """True once every generation worker of the player serves `version` or a newer one; False at the deadline."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LearnerSpec:
-    """One player's learner group.
-
-    `steps` is the whole run's horizon, `wire_dtype` ("float32" or "bfloat16") what is pushed and exported, `push_every` in steps.
-    `stage_mib` and `stage_s`: how much a gather holds at once, and how long a version's gathers may take.
-    `settle_every`: after so many steps, and the last, the group waits until its version is on every generation worker; 0: never.
-    """
-
-    player: Player
-    model_path: str
-    config: LearnerConfig
-    steps: int
-    run_seed: int
-    run_dir: str
-    wire_dtype: str
-    push_every: int = 1
-    quirks: QuirksConfig = field(default_factory=QuirksConfig)
-    settle_every: int = 0
-    stage_mib: int = 256
-    stage_s: float = 60.0
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of this player's `step-N` folders."""
-        return Path(self.run_dir) / "checkpoints" / self.player
-
-    @property
-    def export(self) -> Path:
-        """This player's Hugging Face folder."""
-        return Path(self.run_dir) / "export" / self.player
-
-    @property
-    def section(self) -> str:
-        """The recipe key of `config`."""
-        return f"learners.{self.player}"
 
 
 def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str, Any]:
@@ -165,10 +110,10 @@ class _Run:
         self.mix = mix
         self.rank0 = engine.rank == 0
         self.pool = StagingPool(lock_pages=spec.config.gpus_per_rank > 0)
-        self.publisher = Publisher(sink, self.pool) if self.rank0 else None
+        self.handover = Handover(sink, self.pool) if self.rank0 else None
 
     def step(self, step: int) -> None:
-        from learners.batch.batching import make_batch
+        from learners.batch.build import make_batch
 
         spec, done = self.spec, step + 1
         waited = time.perf_counter()
@@ -204,20 +149,21 @@ class _Run:
 
     def push(self, done: int) -> None:
         """Stages the sampler's weights as the next version and leaves it to the publisher."""
+        from learners.zero3.staging import Destination
+
         spec = self.spec
         self.version += 1
         taken: list[SharedBuffer] = []
 
-        def room(nbytes: int) -> Any:
+        def allocate(nbytes: int) -> Any:
             taken.append(self.pool.take(nbytes))
             return array_of(taken[0])
 
-        checksum = wire.Checksum()
-        manifest, _ = self.engine.stage(
-            spec.wire_dtype, spec.player, self.version, done, room, spec.stage_mib << 20, spec.stage_s, checksum
-        )
-        if self.publisher is not None:
-            self.publisher.offer(replace(manifest, last=done == spec.steps), taken[0], checksum)
+        checksum = RunningChecksum()
+        destination = Destination(allocate, spec.stage_mib << 20, spec.stage_s, checksum)
+        manifest, _ = self.engine.stage(spec.push_dtype, spec.player, self.version, done, destination)
+        if self.handover is not None:
+            self.handover.offer(replace(manifest, last=done == spec.steps), taken[0], checksum)
 
     def settle(self) -> None:
         """Waits until every generation worker serves the newest version.
@@ -247,17 +193,17 @@ class _Run:
 
     def finish(self) -> dict[str, Any]:
         spec = self.spec
-        self.engine.export(spec.export, spec.wire_dtype)
+        self.engine.export(spec.export, spec.push_dtype)
         result = {"player": spec.player, "steps": spec.steps, "version": self.version, "export": str(spec.export)}
-        if self.publisher is None:
+        if self.handover is None:
             return result
         deadline_s = spec.config.collective_deadline_s
         self.source.acknowledge(spec.player, spec.steps)
         self.source.finished(spec.player)
-        self.publisher.close(deadline_s)
+        self.handover.close(deadline_s)
         delivered = self.version == 0 or self.sink.wait_delivered(spec.player, self.version, deadline_s)
         return result | {
-            "pushes": self.publisher.published,
-            "superseded": self.publisher.superseded,
+            "pushes": self.handover.published,
+            "superseded": self.handover.superseded,
             "delivered": delivered,
         }

@@ -1,11 +1,14 @@
-"""How weights lie in a packed buffer, and its checksum. No torch, no process group.
+"""How the weights of a version lie in one buffer, and their checksum: the one definition for the learner, which packs them, and the
+generation workers, which check and read them. No torch, no process group, no file.
 
 The tensors follow each other without gaps in the model's own order, all of one dtype, so every offset is a multiple of the
-element size. The receiving end reads the same `TensorSpec`s.
+element size.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -13,23 +16,44 @@ from numpy.typing import NDArray
 
 from protocol.types import TensorSpec
 
-ELEMENT_BYTES = {"float32": 4, "bfloat16": 2}
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # what weights can be, by torch's name without the prefix
 
 
 def layout(shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: str) -> tuple[TensorSpec, ...]:
     """Places tensors one behind the other.
 
     Raises:
-        ValueError: `dtype` is not one that travels.
+        ValueError: `dtype` is none of `ITEM_BYTES`.
     """
-    if dtype not in ELEMENT_BYTES:
-        raise ValueError(f"wire dtype {dtype!r} is none of {', '.join(ELEMENT_BYTES)}")
     specs, offset = [], 0
     for name, shape in shapes:
-        nbytes = int(np.prod(shape, dtype=np.int64)) * ELEMENT_BYTES[dtype]
+        nbytes = _nbytes(name, dtype, shape)
         specs.append(TensorSpec(name, dtype, tuple(shape), offset, nbytes))
         offset += nbytes
     return tuple(specs)
+
+
+def _nbytes(name: str, dtype: str, shape: Sequence[int]) -> int:
+    if dtype not in ITEM_BYTES:
+        raise ValueError(f"{name} is {dtype}; weights are one of {', '.join(ITEM_BYTES)}")
+    return math.prod(shape) * ITEM_BYTES[dtype]
+
+
+def check_layout(specs: Sequence[TensorSpec], nbytes: int) -> None:
+    """Checks a layout that came from elsewhere, for a buffer of `nbytes`.
+
+    Raises:
+        ValueError: there is no tensor, or one does not lie inside the buffer with the bytes that its shape needs.
+    """
+    if not specs:
+        raise ValueError("the manifest names no tensor; push a whole model")
+    for spec in specs:
+        need = _nbytes(spec.name, spec.dtype, spec.shape)
+        if need != spec.nbytes or spec.offset < 0 or spec.end > nbytes:
+            raise ValueError(
+                f"{spec.name} at {spec.offset} with {spec.nbytes} bytes does not fit shape {tuple(spec.shape)} of {spec.dtype} "
+                f"in a buffer of {nbytes}"
+            )
 
 
 def total_bytes(specs: Sequence[TensorSpec]) -> int:
@@ -37,38 +61,54 @@ def total_bytes(specs: Sequence[TensorSpec]) -> int:
     return sum(spec.nbytes for spec in specs)
 
 
-def in_groups(specs: Sequence[TensorSpec], limit_bytes: int) -> list[list[int]]:
-    """Indices of consecutive tensors, in groups of at most `limit_bytes`; a larger tensor is alone in its group."""
-    groups: list[list[int]] = []
+def in_groups(specs: Sequence[TensorSpec], limit_bytes: int) -> list[tuple[TensorSpec, ...]]:
+    """Consecutive tensors, in groups of at most `limit_bytes`; a larger tensor is alone in its group."""
+    groups: list[list[TensorSpec]] = []
     filled = 0
-    for index, spec in enumerate(specs):
+    for spec in specs:
         if not groups or filled + spec.nbytes > limit_bytes:
             groups.append([])
             filled = 0
-        groups[-1].append(index)
+        groups[-1].append(spec)
         filled += spec.nbytes
-    return groups
+    return [tuple(group) for group in groups]
 
 
-class Checksum:
-    """xxh3 of packed bytes, 128 bits, taken piece by piece in a thread of its own, while the next piece is staged.
+def tensor_at(whole: Any, spec: TensorSpec, dtype: Any) -> Any:
+    """The tensor of that place, without a copy.
+
+    Args:
+        whole: the packed bytes as a flat torch tensor of uint8.
+        spec: the place.
+        dtype: torch's dtype of the name `spec.dtype`; given, because nothing here imports torch.
+    """
+    return whole[spec.offset : spec.end].view(dtype).view(spec.shape)
+
+
+def checksum(packed: Any) -> str:
+    """The checksum of `WeightManifest` over whole bytes (bytes-like): xxh3, 128 bits, hex.
 
     It has to find torn, mixed up and damaged bytes, not an attacker, who could as well write the weights; at the speed of memory
     (12 GB/s a core here, blake2b 0.3), because it is taken of every byte of every push, once by each side.
     """
+    return xxhash.xxh3_128_hexdigest(packed)
+
+
+class RunningChecksum:
+    """`checksum`, taken piece by piece in a thread of its own, while the next piece is staged."""
 
     def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checksum")
-        self._taken: list[Future[None]] = []
+        self._pieces: list[Future[None]] = []
 
     def add(self, piece: NDArray[np.uint8]) -> None:
         """The next bytes. They must not change before `hexdigest` has returned."""
-        self._taken.append(self._thread.submit(self._hash.update, piece.data))
+        self._pieces.append(self._thread.submit(self._hash.update, piece.data))
 
     def hexdigest(self) -> str:
         """Of all pieces. Waits for the thread and ends it; nothing may be added after."""
         self._thread.shutdown()
-        for taken in self._taken:
-            taken.result()  # raises what went wrong there
+        for piece in self._pieces:
+            piece.result()  # raises what went wrong there
         return self._hash.hexdigest()

@@ -186,6 +186,11 @@ class TensorSpec:
     offset: int
     nbytes: int
 
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.offset + self.nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class WeightManifest:

@@ -22,13 +22,12 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import xxhash
 from vllm.config import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
@@ -43,8 +42,10 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.engine.arguments import BACKEND, CPU_LOAD_FORMAT
-from actors.weights import packed
+from actors.weights.receive import Mappings, check_layout, read_tensors, split_evenly
+from protocol.packed import checksum
 from protocol.shared import SharedBuffer, SharedFile
+from protocol.types import TensorSpec
 
 LOAD_THREADS = 4  # more do not make a copy faster
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -69,6 +70,11 @@ class HostUpdateInfo(WeightTransferUpdateInfo):
     tensors: list[dict[str, Any]]
     used_again: bool
 
+    @property
+    def specs(self) -> list[TensorSpec]:
+        """`tensors` as what they were before vLLM carried them."""
+        return [TensorSpec(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in self.tensors]
+
 
 @dataclass
 class NativeUpdateInfo(WeightTransferUpdateInfo):
@@ -86,7 +92,7 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
     def __init__(self, config: Any, vllm_config: Any, device: torch.device, model: torch.nn.Module) -> None:
         super().__init__(config, vllm_config, device, model)
         self._vllm_config = vllm_config
-        self._mappings = packed.Mappings()
+        self._mappings = Mappings()
         self._native: Any = None  # vLLM's own engine, once a learner asked for it
         self._loading_natively = False
 
@@ -116,15 +122,15 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
             self._native.start_weight_update()
             self._native.update_weights(pickle.loads(update_info.native))
             return
-        file = SharedFile(**update_info.file)
-        packed.check_layout(update_info.tensors, file.nbytes)
+        file, specs = SharedFile(**update_info.file), update_info.specs
+        check_layout(specs, file.nbytes)
         buffer = self._mappings.open(file) if update_info.used_again else SharedBuffer.open(file)
         wanted = {name for name, _ in self.model.named_parameters()}  # a tied lm_head is not among them
         if self.device.type != "cpu":
             initialize_layerwise_reload(self.model)
-            loaded = self.model.load_weights(packed.iterate(buffer, update_info.tensors))
+            loaded = self.model.load_weights(read_tensors(buffer, specs))
         else:
-            loaded = _load_side_by_side(self.model, buffer, update_info.tensors)
+            loaded = _load_in_threads(self.model, buffer, specs)
         missing = wanted - loaded if loaded is not None else set()
         if missing:
             raise RuntimeError(f"the push left {len(missing)} parameters as they were, {min(missing)} among them")
@@ -141,7 +147,7 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
             native.shutdown()
 
 
-def _load_side_by_side(model: Any, buffer: SharedBuffer, tensors: list[dict[str, Any]]) -> set[str] | None:
+def _load_in_threads(model: Any, buffer: SharedBuffer, tensors: Sequence[TensorSpec]) -> set[str] | None:
     """`model.load_weights` of several parts of the tensors at once, each in a thread of its own.
 
     While generation stands still its cores are free, but vLLM has bound this process to one of them, and one core alone moves half
@@ -151,11 +157,11 @@ def _load_side_by_side(model: Any, buffer: SharedBuffer, tensors: list[dict[str,
         The names of the parameters that were loaded; None if the model does not say.
     """
     cores = os.sched_getaffinity(os.getppid())
-    parts = packed.in_parts(tensors, min(LOAD_THREADS, len(cores)))
+    parts = split_evenly(tensors, min(LOAD_THREADS, len(cores)))
 
-    def load(part: Sequence[Mapping[str, Any]]) -> set[str] | None:
+    def load(part: Sequence[TensorSpec]) -> set[str] | None:
         os.sched_setaffinity(0, cores)  # of this thread alone
-        loaded: set[str] | None = model.load_weights(packed.iterate(buffer, part))
+        loaded: set[str] | None = model.load_weights(read_tensors(buffer, part))
         return loaded
 
     with ThreadPoolExecutor(len(parts), thread_name_prefix="load") as threads:
@@ -217,14 +223,12 @@ _hashing = ThreadPoolExecutor(1, thread_name_prefix="parameter-digests")
 def _digests_of(model: torch.nn.Module, prefix: str) -> dict[str, str]:
     """vLLM's own are sha256: seconds for each GB, where these take a tenth of one."""
     return {
-        prefix + name: xxhash.xxh3_128_hexdigest(
-            parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
-        )
+        prefix + name: checksum(parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
         for name, parameter in model.named_parameters()
     }
 
 
-def _leave_with_parent() -> None:
+def _die_with_parent() -> None:
     """Lets the kernel kill this process with the one that started it: a SIGKILLed actor cannot shut its engine down.
 
     By the kernel, because a thread that watches its parent does not run in a process that was stopped, or hangs.
@@ -239,4 +243,4 @@ def _leave_with_parent() -> None:
 
 WeightTransferEngineFactory.register_engine(BACKEND, HostWeightTransferEngine)
 register_model_loader(CPU_LOAD_FORMAT)(PlainLoader)
-_leave_with_parent()
+_die_with_parent()

@@ -20,12 +20,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from actors.errors import PushLate, WeightsRefused, WorkerBroken
-from actors.weights import packed
+from actors.weights.receive import REFUSED, Mappings, receive
 from protocol.recipe import DeadlinesConfig
-from protocol.shared import SharedBuffer, SharedFile
+from protocol.shared import SharedFile
 from protocol.types import NativeUpdate, WeightManifest
-
-REFUSED = "weights refused:"  # vLLM hands an error over as text, so this marks the harmless kind
 
 
 class Updatable(Protocol):
@@ -114,34 +112,18 @@ class Phases:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
 
 
-def arrived(manifest: WeightManifest, source: Any, mappings: packed.Mappings) -> SharedBuffer:
-    """The bytes of a push, on this node, verified. Blocks for as long as it takes to read them, or to copy and read them.
-
-    Args:
-        source: a `SharedFile` of this node, which its owner leaves alone until we answer, or anything bytes-like.
-
-    Raises:
-        WeightsRefused: they are not what the manifest says.
-        FileNotFoundError: the file is gone.
-    """
-    packed.check_layout([dataclasses.asdict(spec) for spec in manifest.tensors], manifest.nbytes)
-    buffer = mappings.open(source) if isinstance(source, SharedFile) else packed.copied(source, manifest.nbytes)
-    packed.verify(buffer, manifest.nbytes, manifest.checksum)
-    return buffer
-
-
 async def update(
     engine: Updatable,
     manifest: WeightManifest,
     source: Any,
     before: Held,
     phases: Phases,
-    mappings: packed.Mappings,
+    mappings: Mappings,
 ) -> LoadReport:
     """Brings `manifest.version` into a serving engine.
 
     Args:
-        source: see `arrived`; or a `NativeUpdate`, whose bytes come to the GPU while they are loaded.
+        source: see `receive`; or a `NativeUpdate`, whose bytes come to the GPU while they are loaded.
         before: what the engine holds now.
 
     Raises:
@@ -152,7 +134,7 @@ async def update(
         info: dict[str, Any] = {"native": source.payload}
     else:
         async with phases("send"):
-            buffer = await asyncio.to_thread(arrived, manifest, source, mappings)
+            buffer = await asyncio.to_thread(receive, manifest, source, mappings)
         info = {
             "file": dataclasses.asdict(source if isinstance(source, SharedFile) else buffer.file()),
             "used_again": isinstance(source, SharedFile),

@@ -18,7 +18,7 @@ from cluster.plan.replay import ReplayPlan, plan_replay
 from cluster.plan.transports import Transport, transports_of
 from cluster.rundir import RunDir
 from judge.identity import judge_id_of
-from learners.loop import LearnerSpec
+from learners.spec import LearnerSpec
 from protocol.recipe import GenerationConfig, HeldoutConfig, JudgeConfig, PromotionConfig, PushConfig, Recipe
 from protocol.roles import Player
 from protocol.rules import GameRules

@@ -22,6 +22,7 @@ import ray
 import structlog
 from ray.exceptions import RayActorError, RayError
 
+from cluster.calls import Unavailable, ask
 from cluster.commit import Changed
 from cluster.publish.delivery import Delivery, Push
 from cluster.publish.pushes import PushTimes, Round, Version, fetched, put, reason_of
@@ -119,7 +120,7 @@ class WeightPublisher:
         """Lets each named worker meet the learner that calls. Raises what the first of them does, or `TimeoutError`."""
         joining = [self._handles[name].join.remote(transport, info) for name, info in init_infos.items()]
         async with asyncio.timeout(self._push.deadline_s):
-            await asyncio.gather(*(_awaited(answer) for answer in joining))
+            await asyncio.gather(*joining)
 
     async def send(self, player: Player, version: int, payload: bytes) -> bool:
         """Tells those who wait how to receive. Returns when each has answered or was given up; True if all serve the version."""
@@ -236,7 +237,7 @@ class WeightPublisher:
             load = self._handles[push.worker].load.options(max_task_retries=0)
             source = version.buffer.file(self._node) if round_ is None else await self._from_learner(round_, version)
             limit_s = WORKER_SHARE * (push.deadline_s - time.monotonic())
-            answer = _awaited(load.remote(version.manifest, source, limit_s, self._push.deadlines))
+            answer = load.remote(version.manifest, source, limit_s, self._push.deadlines)
             report = await asyncio.wait_for(answer, push.deadline_s - began)
         except Exception as error:  # whatever it was, the worker must not stay "delivering" for ever
             if not isinstance(error, RayError | TimeoutError):
@@ -270,19 +271,15 @@ class WeightPublisher:
         await self._start(worker, again)
 
     async def _start(self, worker: str, ticket: int) -> None:
-        deadline = time.monotonic() + self._start_deadline_s
-        while True:
-            try:
-                answer = _awaited(self._handles[worker].start.remote())
-                version = await asyncio.wait_for(answer, deadline - time.monotonic())
-                break
-            except (RayError, TimeoutError) as error:
-                away = isinstance(error, RayActorError)
-                if not away or time.monotonic() + AGAIN_S > deadline:
-                    await asyncio.sleep(AGAIN_S)
-                    self._spawn(self._replace(worker, ticket, f"start_{reason_of(error)}", kill=not away))
-                    return
-                await asyncio.sleep(AGAIN_S)
+        limit_s = self._start_deadline_s
+        try:
+            version = await ask(self._handles[worker], "start", part=worker, limit_s=limit_s, pause_s=AGAIN_S)
+        except (RayError, TimeoutError) as error:
+            cause = error.__cause__ or error if isinstance(error, Unavailable) else error
+            await asyncio.sleep(AGAIN_S)
+            kill = not isinstance(cause, RayActorError)  # a process that is gone cannot be killed
+            self._spawn(self._replace(worker, ticket, f"start_{reason_of(cause)}", kill))
+            return
         if self._delivery.started(worker, ticket, version):
             self._after_change()
 
@@ -300,7 +297,3 @@ class WeightPublisher:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery_failed", exc_info=error)
-
-
-async def _awaited(ref: Any) -> Any:
-    return await ref

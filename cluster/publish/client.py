@@ -4,24 +4,20 @@ Every wait has a deadline; a publisher that is away is asked again until then.
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 
+from cluster.calls import ask, ask_blocking
 from protocol.roles import Player
 from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import WeightManifest
 
 ANSWER_S = 120.0  # to copy a version of some ten GB within shared memory, or across the network, and more
-_PAUSE_S = 0.5  # between two asks of a publisher that is not there
-
-
-class PublisherUnavailableError(TimeoutError):
-    """The publisher did not answer in time."""
+PART = "publisher-0"
 
 
 class PublisherSink:
@@ -42,37 +38,29 @@ class PublisherSink:
         """
         if isinstance(packed, SharedBuffer):
             if self._near is None:
-                self._near = self._ask("node", 0.0) == ray.get_runtime_context().get_node_id()
+                self._near = self.ask("node") == ray.get_runtime_context().get_node_id()
             if self._near:
-                given_back: Sequence[int] = self._ask("publish", 0.0, manifest, packed.file())
+                given_back: Sequence[int] = self.ask("publish", manifest, packed.file())
                 return given_back
             packed = np.frombuffer(packed.view, np.uint8)
-        self._ask("publish", 0.0, manifest, [ray.put(packed)])
+        self.ask("publish", manifest, [ray.put(packed)])
         return [manifest.version]
 
     def report(self, player: Player, step: int, version: int, metrics: dict[str, float]) -> None:
         """Metrics of the step that made `step` steps done."""
-        self._ask("report", 0.0, player, step, version, metrics)
+        self.ask("report", player, step, version, metrics)
 
     def newest(self, player: Player) -> int:
         """The newest version that was published; 0 before the first."""
-        return int(self._ask("newest_version", 0.0, player))
+        return int(self.ask("newest_version", player))
 
     def wait_delivered(self, player: Player, version: int, timeout_s: float) -> bool:
         """True once every worker of the player serves what is for it of `version` or newer; False at the deadline."""
-        return bool(self._ask("wait_delivered", timeout_s, player, version, timeout_s))
+        return bool(self.ask("wait_delivered", player, version, timeout_s, wait_s=timeout_s))
 
-    def _ask(self, method: str, wait_s: float, *args: Any) -> Any:
-        deadline = time.monotonic() + wait_s + self._answer_s
-        while True:
-            try:
-                return ray.get(getattr(self._handle, method).remote(*args), timeout=deadline - time.monotonic())
-            except GetTimeoutError as error:
-                raise PublisherUnavailableError(_text(method, wait_s + self._answer_s)) from error
-            except RayActorError as error:
-                if time.monotonic() + _PAUSE_S > deadline:
-                    raise PublisherUnavailableError(_text(method, wait_s + self._answer_s)) from error
-                time.sleep(_PAUSE_S)
+    def ask(self, method: str, *args: Any, wait_s: float = 0.0) -> Any:
+        """What the publisher's method gives. `wait_s`: how long the method itself may wait, beside the time for its answer."""
+        return ask_blocking(self._handle, method, *args, part=PART, limit_s=wait_s + self._answer_s)
 
 
 class VersionClient:
@@ -107,25 +95,7 @@ class VersionClient:
         if file.node == ray.get_runtime_context().get_node_id():
             return file
         (ref,) = await self._ask("carried", manifest.player, manifest.version)
-        return await asyncio.wait_for(_awaited(ref), self._answer_s)
+        return await asyncio.wait_for(ref, self._answer_s)
 
     async def _ask(self, method: str, *args: Any) -> Any:
-        deadline = time.monotonic() + self._answer_s
-        while True:
-            try:
-                answer = _awaited(getattr(self._handle, method).remote(*args))
-                return await asyncio.wait_for(answer, deadline - time.monotonic())
-            except TimeoutError as error:
-                raise PublisherUnavailableError(_text(method, self._answer_s)) from error
-            except RayActorError as error:
-                if time.monotonic() + _PAUSE_S > deadline:
-                    raise PublisherUnavailableError(_text(method, self._answer_s)) from error
-                await asyncio.sleep(_PAUSE_S)
-
-
-async def _awaited(ref: Any) -> Any:
-    return await ref
-
-
-def _text(method: str, waited_s: float) -> str:
-    return f"publisher: no answer to {method} within {waited_s:.0f} s; see logs/publisher-0.log"
+        return await ask(self._handle, method, *args, part=PART, limit_s=self._answer_s)

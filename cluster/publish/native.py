@@ -24,6 +24,7 @@ import structlog
 
 from cluster.plan.transports import Transport
 from cluster.publish.client import PublisherSink
+from protocol.packed import tensor_at
 from protocol.recipe import PushConfig
 from protocol.roles import Player
 from protocol.shared import SharedBuffer
@@ -53,7 +54,7 @@ class NativeSink(PublisherSink):
         make_engine: MakeEngine | None = None,
     ) -> None:
         super().__init__(handle)
-        self._transport, self._push, self._parallel = transport, push, tensor_parallel
+        self._transport, self.push, self._parallel = transport, push, tensor_parallel
         self._make_engine = make_engine or vllm_engine
         self._members: tuple[str, ...] = ()
         self._engine: Any = None
@@ -62,10 +63,10 @@ class NativeSink(PublisherSink):
     def publish(self, manifest: WeightManifest, packed: Any) -> Sequence[int]:
         """As `PublisherSink.publish`; returns when the version was sent, or could not be."""
         given_back = super().publish(manifest, packed)
-        members: tuple[str, ...] = tuple(self._ask("expecting", 0.0, manifest.player, manifest.version))
+        members: tuple[str, ...] = tuple(self.ask("expecting", manifest.player, manifest.version))
         if members and not self._in_time(lambda: self._send(manifest, packed, members)):
             self._forget()
-            self._ask("not_sent", 0.0, manifest.player, manifest.version)
+            self.ask("not_sent", manifest.player, manifest.version)
         return given_back
 
     def _in_time(self, work: Callable[[], None]) -> bool:
@@ -80,7 +81,7 @@ class NativeSink(PublisherSink):
 
         thread = threading.Thread(target=run, name="native-push", daemon=True)
         thread.start()
-        thread.join(self._push.deadline_s)
+        thread.join(self.push.deadline_s)
         late = thread.is_alive()
         if late or failed:
             why = "deadline" if late else type(failed[0]).__name__
@@ -126,16 +127,15 @@ class _Client:
         for k, member in enumerate(self._members):
             place = {"rank_offset": 1 + k * self._parallel} if "rank_offset" in init_info else {}
             for_each[member] = pickle.dumps(init_info | place)
-        self._sink._ask("join", 0.0, self._transport, for_each)
+        self._sink.ask("join", self._transport, for_each)
 
     def start_weight_update(self) -> None:
         pass
 
     def update_weights(self, update_info: Any) -> None:
         """Returns when every worker has answered or was given up. Raises `RuntimeError` if one was."""
-        if not self._sink._ask(
-            "send", self._sink._push.deadline_s, self._player, self.version, pickle.dumps(update_info)
-        ):
+        payload = pickle.dumps(update_info)
+        if not self._sink.ask("send", self._player, self.version, payload, wait_s=self._sink.push.deadline_s):
             raise RuntimeError("a worker did not take the version")
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
@@ -163,8 +163,7 @@ class _Staged:
 
         whole = torch.frombuffer(self._packed.view, dtype=torch.uint8)
         for t in self._manifest.tensors:
-            flat = whole[t.offset : t.offset + t.nbytes].view(getattr(torch, t.dtype)).view(t.shape)
-            yield t.name, flat.cuda(non_blocking=True)
+            yield t.name, tensor_at(whole, t, getattr(torch, t.dtype)).cuda(non_blocking=True)
 
 
 def vllm_engine(transport: Transport, processes: int, client: Any, source: Any) -> Any:

@@ -7,26 +7,21 @@ leaves games open under a worker that does not know of them; the actor deals the
 A batch is read where it lies, in the node's object store: its Arrow buffers are that shared memory, the same for every rank there.
 """
 
-import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 import ray
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
+from ray.exceptions import ObjectLostError
 
+from cluster.calls import AWAY, ask, ask_blocking
 from protocol.roles import Player
 from protocol.types import Deal, GameRecord
 
 # A restarted actor is back in a few seconds, a large run's segments take some tens to read; a minute more than that.
 RESTART_S = 120.0
-_PAUSE_S = 0.5  # between two asks of an actor that is not there
-
-
-class ReplayUnavailableError(TimeoutError):
-    """The replay actor did not answer in time: it is overloaded, or does not come back."""
+PART = "replay-0"
 
 
 class ReplayClient:
@@ -50,29 +45,19 @@ class ReplayClient:
 
     async def deal(self, worker: str, limit: int, wait_s: float) -> list[Deal]:
         """Up to `limit` games; [] if none may start within `wait_s`, or the run stops."""
-        deals: list[Deal] = await self._ask("deal", wait_s, self._me(worker), limit, wait_s)
+        deals: list[Deal] = await self._ask("deal", self._me(worker), limit, wait_s, wait_s=wait_s)
         return deals
 
     async def finish(self, worker: str, records: Sequence[GameRecord]) -> None:
         """Stores finished games; durable when it returns."""
-        await self._ask("finish", 0.0, self._me(worker), list(records))
+        await self._ask("finish", self._me(worker), list(records))
 
     async def abandon(self, worker: str, game_id: int, reason: str) -> None:
         """Gives a game up for good."""
-        await self._ask("abandon", 0.0, self._me(worker), game_id, reason)
+        await self._ask("abandon", self._me(worker), game_id, reason)
 
-    async def _ask(self, method: str, wait_s: float, *args: Any) -> Any:
-        deadline = time.monotonic() + wait_s + self._restart_s
-        while True:
-            try:
-                ref = getattr(self._handle, method).remote(*args)
-                return await asyncio.wait_for(_awaited(ref), deadline - time.monotonic())
-            except TimeoutError as error:
-                raise _unavailable(method, wait_s + self._restart_s) from error
-            except RayActorError as error:
-                if time.monotonic() + _PAUSE_S > deadline:
-                    raise _unavailable(method, wait_s + self._restart_s) from error
-                await asyncio.sleep(_PAUSE_S)
+    async def _ask(self, method: str, *args: Any, wait_s: float = 0.0) -> Any:
+        return await ask(self._handle, method, *args, part=PART, limit_s=wait_s + self._restart_s)
 
 
 class BatchClient:
@@ -83,47 +68,37 @@ class BatchClient:
 
     def lease(self, player: Player, step: int, version: int, games: int, timeout_s: float) -> pa.Table | None:
         """The usable rows of a step's games (perhaps none), the same for every rank; None at the deadline. Read-only."""
-        return self._ask("lease", timeout_s, player, step, version, games, timeout_s, fetch=_table)
+        return ask_blocking(
+            self._handle,
+            "lease",
+            player,
+            step,
+            version,
+            games,
+            timeout_s,
+            part=PART,
+            limit_s=timeout_s + self._restart_s,
+            # ObjectLostError: the actor died between its answer and the fetch of what lay in its name (OwnerDiedError), or the
+            # node did; restarted, it puts the same rows there again.
+            away=(*AWAY, ObjectLostError),
+            fetch=_get_table,
+        )
 
     def finished(self, player: Player) -> None:
         """This learner has taken its last step."""
-        self._ask("finished", 0.0, player)
+        self._ask("finished", player)
 
     def acknowledge(self, player: Player, step: int) -> None:
         """A checkpoint now contains every step below `step`."""
-        self._ask("acknowledge", 0.0, player, step)
+        self._ask("acknowledge", player, step)
 
     def rewind(self, player: Player, step: int) -> int:
         """Returns the leases of `step` and later; gives the highest policy version seen."""
-        return int(self._ask("rewind", 0.0, player, step))
+        return int(self._ask("rewind", player, step))
 
-    def _ask(
-        self, method: str, wait_s: float, *args: Any, fetch: Callable[[Any, float], Any] = lambda answer, _: answer
-    ) -> Any:
-        deadline = time.monotonic() + wait_s + self._restart_s
-        while True:
-            try:
-                answer = ray.get(getattr(self._handle, method).remote(*args), timeout=deadline - time.monotonic())
-                return fetch(answer, deadline)
-            except GetTimeoutError as error:
-                raise _unavailable(method, wait_s + self._restart_s) from error
-            # ObjectLostError: the actor died between its answer and the fetch of what lay in its name (OwnerDiedError), or the
-            # node did; restarted, it puts the same rows there again.
-            except (RayActorError, ObjectLostError) as error:
-                if time.monotonic() + _PAUSE_S > deadline:
-                    raise _unavailable(method, wait_s + self._restart_s) from error
-                time.sleep(_PAUSE_S)
+    def _ask(self, method: str, *args: Any) -> Any:
+        return ask_blocking(self._handle, method, *args, part=PART, limit_s=self._restart_s)
 
 
-def _table(answer: list[Any] | None, deadline: float) -> pa.Table | None:
-    return None if answer is None else ray.get(answer[0], timeout=max(0.0, deadline - time.monotonic()))
-
-
-async def _awaited(ref: Any) -> Any:
-    return await ref
-
-
-def _unavailable(method: str, waited_s: float) -> ReplayUnavailableError:
-    return ReplayUnavailableError(
-        f"replay buffer: no answer to {method} within {waited_s:.0f} s; see logs/replay-0.log"
-    )
+def _get_table(answer: list[Any] | None, left_s: float) -> pa.Table | None:
+    return None if answer is None else ray.get(answer[0], timeout=left_s)

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors import rollout
 from actors.clients import RemoteGenerator
 from actors.generation import GenerationWorker
-from cluster.calls import Named
+from cluster.calls import NamedActor
 from cluster.observe.logs import log_rank, logged
 from cluster.plan.placement import PUBLISHER, REPLAY, ROLLOUT, generation_role, judge_role
 from cluster.plan.plan import JudgePlan, Plan
@@ -105,9 +105,9 @@ class _Builder:
     def __init__(self, plan: Plan, group: PlacementGroup) -> None:
         self._plan, self._group = plan, group
 
-    def handle(self, role: str) -> Named:
+    def handle(self, role: str) -> NamedActor:
         """The actor of that role, by name: what parts hold of each other."""
-        return Named(f"{self._plan.name}/{role}")
+        return NamedActor(f"{self._plan.name}/{role}")
 
     def start(self, cls: type, role: str, *args: Any, restarts: int = -1, retries: int = -1) -> Any:
         """Starts the actor of a role; returns at once."""

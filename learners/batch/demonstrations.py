@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from learners.batch.packing import Ids, Sequences, collate, dummy, pack
+from learners.batch.micro_batches import Ids, Sequences, assign_micro_batches, collate, make_dummy
 from protocol.errors import UserError
 from protocol.randomness import derive_seed
 from protocol.recipe import LearnerConfig
@@ -83,7 +83,7 @@ def _stop_ids(tokenizer: Any, folder: Path) -> set[int]:
     return (stops | set(named if isinstance(named, list) else [named])) - {None}
 
 
-class Tokenizing:
+class ChatTokenizer:
     """Prompts and answers as a model folder's chat template writes them."""
 
     def __init__(self, model_path: str) -> None:
@@ -129,7 +129,7 @@ class SftMix:
         self._rows, self._seed = rows, seed
         self._batch, self._max_tokens = config.sft.batch, config.max_tokens
 
-    def drawn(self, step: int) -> list[int]:
+    def draw(self, step: int) -> list[int]:
         """Which examples a step sees: the next `batch` places of an endless row of shuffles."""
         n = len(self._rows)
         places = range(step * self._batch, (step + 1) * self._batch)
@@ -141,10 +141,10 @@ class SftMix:
 
     def batch(self, step: int, rank: int, ranks: int) -> SftBatch:
         """This rank's share of a step's examples."""
-        rows = [self._rows[k] for k in self.drawn(step)]
+        rows = [self._rows[k] for k in self.draw(step)]
         widths = [len(prompt) + len(answer) for prompt, answer in rows]
-        mine = pack(widths, 1, self._max_tokens, ranks)[rank]
-        micro = tuple(collate([rows[k] for k in indices]) if indices else dummy(1) for indices in mine)
+        mine = assign_micro_batches(widths, 1, self._max_tokens, ranks)[rank]
+        micro = tuple(collate([rows[k] for k in indices]) if indices else make_dummy(1) for indices in mine)
         return SftBatch(micro, sum(len(answer) for _, answer in rows))
 
 
@@ -152,12 +152,12 @@ def load_mix(model_path: str, config: LearnerConfig, seed: int, where: str) -> S
     """The demonstrations that `config.sft` names, or None if it names none.
 
     Raises:
-        UserError: see `read_examples` and `Tokenizing`; or an example is longer than `config.max_tokens`.
+        UserError: see `read_examples` and `ChatTokenizer`; or an example is longer than `config.max_tokens`.
     """
     if config.sft.path is None:
         return None
     path_key = f"{where}.sft.path"
-    tokenize = Tokenizing(model_path)
+    tokenize = ChatTokenizer(model_path)
     rows = []
     for example in read_examples(config.sft.path, path_key):
         prompt, answer = tokenize(example.prompt, example.response)

@@ -11,8 +11,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from learners.batch.packing import Floats, Ids, ItemMicro, StepBatch, collate, dummy, pack, padding, spread
-from learners.batch.sampled import sampled_logprobs
+from learners.batch.micro_batches import (
+    Floats,
+    Ids,
+    ItemMicro,
+    StepBatch,
+    assign_micro_batches,
+    collate,
+    make_dummy,
+    padding_share,
+    place_at_predictions,
+)
+from learners.batch.sampler_logprobs import read_sampler_logprobs
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.states import PENALTY
 
@@ -30,7 +40,7 @@ class RewardedItem:
 
 
 @dataclass(frozen=True, slots=True)
-class _Learned:
+class _LearnedItem:
     """An item that gets a gradient: its advantage, and its share of its group's mean."""
 
     item: RewardedItem
@@ -54,7 +64,7 @@ def read_groups(table: pa.Table) -> list[list[RewardedItem]]:
             RewardedItem(
                 prompt,
                 np.asarray(answers[k].values, np.int64),
-                sampled_logprobs(group, k, names[row].as_py(), "loss grpo"),
+                read_sampler_logprobs(group, k, names[row].as_py(), "loss grpo"),
                 reward,
             )
             for k, reward in enumerate(group.field("reward").to_pylist())
@@ -65,7 +75,7 @@ def read_groups(table: pa.Table) -> list[list[RewardedItem]]:
     return groups
 
 
-def deal(loads: Sequence[int], ranks: int) -> list[list[int]]:
+def assign_by_load(loads: Sequence[int], ranks: int) -> list[list[int]]:
     """For each rank the indices into `loads` that are its share: largest first, each to the least loaded."""
     carried = [0] * ranks
     dealt: list[list[int]] = [[] for _ in range(ranks)]
@@ -76,7 +86,7 @@ def deal(loads: Sequence[int], ranks: int) -> list[list[int]]:
     return dealt
 
 
-def advantages(
+def compute_advantages(
     rewards: Sequence[Rewards], shares: Sequence[Sequence[int]], config: LearnerConfig, quirks: QuirksConfig
 ) -> list[Rewards]:
     """Reward less baseline for each item of each group; no standard deviation.
@@ -98,17 +108,19 @@ def advantages(
     return [own - baselines[k] for k, own in enumerate(rewards)]
 
 
-def _item_micro(learned: Sequence[_Learned]) -> ItemMicro:
+def _item_micro(learned: Sequence[_LearnedItem]) -> ItemMicro:
     """Pads items into one micro-batch; no items make a dummy."""
     if not learned:
-        sequences = dummy(1)
+        sequences = make_dummy(1)
         zero = np.zeros(1, np.float32)
-        return ItemMicro(sequences, zero, zero, spread([], sequences))
+        return ItemMicro(sequences, zero, zero, place_at_predictions([], sequences))
     sequences = collate([(one.item.prompt, one.item.answer) for one in learned])
     weight, advantage = (
         np.array([getattr(one, name) for one in learned], np.float32) for name in ("weight", "advantage")
     )
-    return ItemMicro(sequences, weight, advantage, spread([one.item.sampler for one in learned], sequences))
+    return ItemMicro(
+        sequences, weight, advantage, place_at_predictions([one.item.sampler for one in learned], sequences)
+    )
 
 
 def group_batch(table: pa.Table, config: LearnerConfig, quirks: QuirksConfig, rank: int, ranks: int) -> StepBatch:
@@ -124,15 +136,15 @@ def group_batch(table: pa.Table, config: LearnerConfig, quirks: QuirksConfig, ra
         for group, flags in zip(groups, kept, strict=True)
     ]
     rewards = [np.array([item.reward for item in group]) for group in groups]
-    relative = advantages(rewards, deal(loads, ranks), config, quirks)
+    relative = compute_advantages(rewards, assign_by_load(loads, ranks), config, quirks)
     learned = [
-        _Learned(item, float(advantage), 1.0 / len(group))
+        _LearnedItem(item, float(advantage), 1.0 / len(group))
         for k, group in enumerate(groups)
         for item, advantage, learns in zip(group, relative[k], kept[k], strict=True)
         if learns
     ]
     widths = [one.width for one in learned]
-    packed = pack(widths, 1, config.max_tokens, ranks)
+    packed = assign_micro_batches(widths, 1, config.max_tokens, ranks)
     answer_tokens, tokens = sum(len(one.item.answer) for one in learned), sum(widths)
     return StepBatch(
         micro=tuple(_item_micro([learned[k] for k in indices]) for indices in packed[rank]),
@@ -144,6 +156,6 @@ def group_batch(table: pa.Table, config: LearnerConfig, quirks: QuirksConfig, ra
         facts={
             "reward_mean": float(np.concatenate(rewards).mean()) if groups else 0.0,
             "advantage_std": float(np.concatenate(relative).std()) if groups else 0.0,
-            "padding": padding(packed, widths, 1, tokens),
+            "padding": padding_share(packed, widths, 1, tokens),
         },
     )

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from learners.batch.packing import ItemMicro, PairMicro
+from learners.batch.micro_batches import ItemMicro, PairMicro
 from learners.loss.logprobs import over_tokens
 from learners.loss.losses import dpo, grpo, ipo, k3, truncated_ratio
 from protocol.recipe import LearnerConfig, QuirksConfig
@@ -22,7 +22,7 @@ Per = Literal["units", "items", "answer_tokens"]  # the field of `StepBatch` tha
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class AnswerScores:
     """What a model says of a micro-batch's answers: log-probabilities, where they count, and entropies if asked for."""
 
     logp_BK: torch.Tensor
@@ -37,7 +37,7 @@ class Objective(Protocol):
     statistics: dict[str, Per]
 
     def __call__(
-        self, micro: PairMicro | ItemMicro, policy: Scored, reference_BK: torch.Tensor
+        self, micro: PairMicro | ItemMicro, policy: AnswerScores, reference_BK: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The scalar loss, summed over the micro-batch's units, and the sums of the statistics, in their order."""
         ...
@@ -63,16 +63,16 @@ class PairObjective:
 
     def __init__(self, config: LearnerConfig) -> None:
         self._config = config
-        self._drawn = config.reference == "sampler"
-        self._kl_sign = -1.0 if self._drawn or config.reference == config.sampler == "ema" else 1.0
+        self._sampler_is_reference = config.reference == "sampler"
+        self._kl_sign = -1.0 if self._sampler_is_reference or config.reference == config.sampler == "ema" else 1.0
         names = ["loss", "accuracy", "margin", "delta_chosen", "delta_rejected", "kl"]
         names += [name for name in ("nll", "entropy") if getattr(config, name) > 0]
         self.statistics: dict[str, Per] = dict.fromkeys(names, "units")
-        if self._drawn:
+        if self._sampler_is_reference:
             self.statistics["sampler_gap"] = "answer_tokens"
 
     def __call__(
-        self, micro: PairMicro | ItemMicro, policy: Scored, reference_BK: torch.Tensor
+        self, micro: PairMicro | ItemMicro, policy: AnswerScores, reference_BK: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert isinstance(micro, PairMicro)
         cfg = self._config
@@ -92,7 +92,7 @@ class PairObjective:
             entropy_P = torch.stack(over_tokens(policy.entropy_BK, policy.mask_BK, "mean").chunk(2)).mean(0)
             total_P = total_P - cfg.entropy * entropy_P
             columns.append(entropy_P)
-        if self._drawn:
+        if self._sampler_is_reference:
             gap_B = over_tokens((policy.logp_BK - reference_BK).abs(), policy.mask_BK, "sum")
             columns.append(torch.stack(gap_B.chunk(2)).sum(0))
         sums = (weight_P[:, None] * torch.stack(columns, dim=-1).detach()).sum(0)
@@ -123,7 +123,7 @@ class GroupObjective:
             self.statistics["entropy"] = "items"
 
     def __call__(
-        self, micro: PairMicro | ItemMicro, policy: Scored, reference_BK: torch.Tensor
+        self, micro: PairMicro | ItemMicro, policy: AnswerScores, reference_BK: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert isinstance(micro, ItemMicro)
         cfg, mask_BK = self._config, policy.mask_BK

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from protocol.files import make_folder
+from protocol.packed import tensor_at
 from protocol.types import TensorSpec
 
 # Everything that describes the model and its tokenizer, but no weights: those come from the packed buffer.
-_COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
+_COPIED_SUFFIXES = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
 
 
-def _copied(path: Path) -> bool:
-    named = path.suffix in _COPIED and not path.name.endswith(".index.json")
+def _is_copied(path: Path) -> bool:
+    named = path.suffix in _COPIED_SUFFIXES and not path.name.endswith(".index.json")
     return path.is_file() and path.name != "config.json" and (named or path.name.upper().startswith("LICENSE"))
 
 
@@ -39,16 +40,13 @@ def _write(source: Path, draft: Path, tensors: Sequence[TensorSpec], packed: Any
     from safetensors.torch import save_file
 
     for path in source.iterdir():
-        if _copied(path):
+        if _is_copied(path):
             shutil.copyfile(path, draft / path.name)
     dtype = tensors[0].dtype
     config = json.loads((source / "config.json").read_text())
     for key in {"dtype", "torch_dtype"} & config.keys() or {"dtype"}:
         config[key] = dtype
     (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    buffer = torch.from_numpy(packed)
-    named = {
-        spec.name: buffer[spec.offset : spec.offset + spec.nbytes].view(getattr(torch, dtype)).view(spec.shape)
-        for spec in tensors
-    }
+    whole = torch.from_numpy(packed)
+    named = {spec.name: tensor_at(whole, spec, getattr(torch, dtype)) for spec in tensors}
     save_file(named, draft / "model.safetensors", metadata={"format": "pt"})

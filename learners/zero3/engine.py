@@ -22,16 +22,16 @@ import torch
 from numpy.typing import NDArray
 
 from learners.batch.demonstrations import SftBatch
-from learners.batch.packing import ItemMicro, PairMicro, Sequences, StepBatch
-from learners.loss.logprobs import over_tokens, token_entropy, token_logp
-from learners.loss.objective import Scored, make_objective
+from learners.batch.micro_batches import StepBatch
+from learners.loss.objective import make_objective
 from learners.storage import checkpoints
 from learners.zero3 import setup as zero
+from learners.zero3.gradients import Gradients
 from learners.zero3.lora import Adapters
 from learners.zero3.schedule import lr_at
 from learners.zero3.shards import Average, Mirror, Shards, master_shards, rounded_shards
-from learners.zero3.staging import GROUP_BYTES, STAGE_S, Room, pack, plain_room
-from protocol import packed as wire
+from learners.zero3.staging import ORDINARY_MEMORY, Destination, gather_packed
+from protocol.packed import total_bytes
 from protocol.randomness import derive_seed
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.roles import Player
@@ -72,6 +72,7 @@ class ZeroEngine:
         if config.reference != "sampler" and self._adapters is None:
             self._reference = zero.serve(zero.load(model_path, config).eval(), config)
         self._average = self._make_average() if "ema" in (config.reference, config.sampler) else None
+        self._gradients = Gradients(self._policy, self._reference, self._adapters, self._objective, config)
 
     def _make_average(self) -> Average:
         mirror = None
@@ -114,7 +115,7 @@ class ZeroEngine:
         sums = torch.zeros(len(names) + 1, device=self._policy.device)  # the last: the demonstrations' summed NLL
         grad_norm, skipped = 0.0, 0.0
         if batches.items:
-            self._accumulate(batches, demonstrations, sums)
+            self._gradients.accumulate(batches, demonstrations, sums)
             self._policy.step()
             grad_norm = float(self._policy.get_global_grad_norm())
             skipped = float(not self._policy.was_step_applied())
@@ -143,66 +144,10 @@ class ZeroEngine:
             }
         )
 
-    def _accumulate(self, batches: StepBatch, demonstrations: SftBatch | None, sums: torch.Tensor) -> None:
-        """The gradient of everything that this rank has of a step; adds its statistics to `sums`."""
-        cfg = self.config
-        shown = () if demonstrations is None else demonstrations.micro
-        left = len(batches.micro) + len(shown)
-        for micro in batches.micro:
-            left -= 1
-            reference_BK = self._reference_logp(micro)
-            policy = self._scored(self._policy, micro.sequences, entropy=cfg.entropy > 0)
-            loss, part = self._objective(micro, policy, reference_BK)
-            # DeepSpeed averages gradients over ranks, so a rank's sum is scaled up by their number.
-            self._backward(loss * (self.world / batches.units), last=left == 0)
-            sums[:-1] += part
-        for sequences in shown:
-            assert demonstrations is not None
-            left -= 1
-            scored = self._scored(self._policy, sequences)
-            nll = -over_tokens(scored.logp_BK, scored.mask_BK, "sum").sum()
-            self._backward(nll * (cfg.sft.weight * self.world / demonstrations.answer_tokens), last=left == 0)
-            sums[-1] += nll.detach()
-
-    def _reference_logp(self, micro: PairMicro | ItemMicro) -> torch.Tensor:
-        if self.config.reference == "sampler":
-            assert micro.sampler_BK is not None
-            return torch.from_numpy(micro.sampler_BK).to(self._policy.device)
-        with torch.no_grad():
-            if self._adapters is None:
-                return self._scored(self._reference, micro.sequences).logp_BK
-            self._policy.eval()  # no dropout, and nothing set up to compute activations again
-            with self._adapters.as_reference():
-                logp_BK = self._scored(self._policy, micro.sequences).logp_BK
-            self._policy.train()
-            return logp_BK
-
-    def _backward(self, loss: torch.Tensor, last: bool) -> None:
-        self._policy.set_gradient_accumulation_boundary(last)
-        self._policy.backward(loss, scale_wrt_gas=False)
-
-    def _scored(self, engine: Any, sequences: Sequences, entropy: bool = False) -> Scored:
-        tokens_BT, attention_BT, targets_BK, mask_BK = (
-            torch.from_numpy(array).to(engine.device)
-            for array in (sequences.tokens_BT, sequences.attention_BT, sequences.targets_BK, sequences.mask_BK)
-        )
-        logits_BKV = engine(
-            input_ids=tokens_BT, attention_mask=attention_BT, logits_to_keep=targets_BK.shape[1], use_cache=False
-        ).logits
-        return Scored(token_logp(logits_BKV, targets_BK), mask_BK, token_entropy(logits_BKV) if entropy else None)
-
     # -- what leaves the group
 
     def stage(
-        self,
-        dtype: str,
-        player: Player,
-        version: int,
-        step: int,
-        room: Room = plain_room,
-        group_bytes: int = GROUP_BYTES,
-        deadline_s: float = STAGE_S,
-        checksum: wire.Checksum | None = None,
+        self, dtype: str, player: Player, version: int, step: int, destination: Destination = ORDINARY_MEMORY
     ) -> tuple[WeightManifest, NDArray[np.uint8] | None]:
         """Packs the sampler's weights on rank 0, under their Hugging Face names; a tied lm_head and buffers are left out.
 
@@ -211,7 +156,7 @@ class ZeroEngine:
             player: whose weights these are.
             version: the policy version that they become.
             step: optimizer steps that they contain.
-            room, group_bytes, deadline_s, checksum: see `staging.pack`.
+            destination: where they are packed.
 
         Returns:
             The manifest, without the checksum, which may not be done yet, and, on rank 0, the packed bytes.
@@ -219,28 +164,28 @@ class ZeroEngine:
         Raises:
             TimeoutError: a rank did not join in time.
         """
-        specs, packed = self._pack(dtype, room, group_bytes, deadline_s, checksum)
+        specs, packed = self._gather_packed(dtype, destination)
         self.version = version
-        return WeightManifest(player, version, specs, wire.total_bytes(specs), "", step), packed
+        return WeightManifest(player, version, specs, total_bytes(specs), "", step), packed
 
     def export(self, dir: Path, dtype: str) -> None:
         """Writes the sampler's weights as a Hugging Face folder that `AutoModelForCausalLM.from_pretrained` loads."""
         from learners.storage.export import write_folder
 
-        specs, packed = self._pack(dtype, plain_room, GROUP_BYTES, self.config.collective_deadline_s)
+        specs, packed = self._gather_packed(dtype, Destination(deadline_s=self.config.collective_deadline_s))
         if packed is not None:
             write_folder(self.model_path, Path(dir), specs, packed)
         torch.distributed.barrier()
 
-    def _pack(
-        self, dtype: str, room: Room, group_bytes: int, deadline_s: float, checksum: wire.Checksum | None = None
+    def _gather_packed(
+        self, dtype: str, destination: Destination
     ) -> tuple[tuple[TensorSpec, ...], NDArray[np.uint8] | None]:
         shards = self._sampler_shards(dtype)
         if self._adapters is not None:
-            shapes, shards = self._adapters.shapes(), self._adapters.merged(shards, self._policy.device)
+            shapes, shards = self._adapters.shapes(), self._adapters.merge(shards, self._policy.device)
         else:
             shapes = [(name, tuple(param.ds_shape)) for name, param in self._policy.module.named_parameters()]
-        return pack(shapes, shards, dtype, room, group_bytes, deadline_s, checksum)
+        return gather_packed(shapes, shards, dtype, destination)
 
     def _sampler_shards(self, dtype: str) -> Shards:
         """What is staged; already rounded where the model that computes with it holds that: half the bytes are read then."""
@@ -250,11 +195,8 @@ class ZeroEngine:
             return rounded_shards(self._policy.module, device) if rounded else master_shards(self._policy)
         if rounded and cfg.reference == "ema":
             return rounded_shards(self._reference.module, device)
-        return self._averaged().on(device)
-
-    def _averaged(self) -> Average:
         assert self._average is not None
-        return self._average
+        return self._average.read_on(device)
 
     # -- checkpoints
 

@@ -48,7 +48,7 @@ class Adapter(nn.Module):
         return out_BTO
 
 
-class Adapted(nn.Module):
+class AdaptedLinear(nn.Module):
     """A frozen linear layer with the policy's adapter and, where it has one, the reference's."""
 
     def __init__(self, base: nn.Linear, policy: Adapter, reference: Adapter | None, scale: float) -> None:
@@ -78,7 +78,7 @@ class Adapters:
     def __init__(self, model: nn.Module, config: LoraConfig, averaged: bool, seed: int) -> None:
         self._model = model
         model.requires_grad_(False)
-        self.layers: dict[str, Adapted] = {}
+        self.layers: dict[str, AdaptedLinear] = {}
         for path, linear in _targets(model, config.targets).items():
             # Both start alike: the average of one value is that value.
             mine, reference = (
@@ -90,7 +90,7 @@ class Adapters:
             assert mine is not None
             if reference is not None:
                 reference.requires_grad_(False)
-            layer = Adapted(linear, mine, reference, config.alpha / config.rank)
+            layer = AdaptedLinear(linear, mine, reference, config.alpha / config.rank)
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, layer)
             self.layers[path] = layer
@@ -119,7 +119,7 @@ class Adapters:
         """Hugging Face names and whole shapes of the model without adapters, in its own order."""
         return [(name, tuple(param.ds_shape)) for name, (param, _) in self._plain().items()]
 
-    def merged(self, adapters: Shards, device: torch.device) -> Shards:
+    def merge(self, adapters: Shards, device: torch.device) -> Shards:
         """This rank's fp32 shard of each of `shapes`, with its adapter in it, on `device`.
 
         Reading an adapted layer's is collective: its two factors are gathered whole, and each rank multiplies the rows it has.
@@ -148,7 +148,9 @@ class Adapters:
             return shard
         layer = self.layers[path]
         a_RI, b_OR = (
-            _whole(adapters[f"{path}.policy.{factor}.weight"].to(device), getattr(layer.policy, factor).weight.ds_shape)
+            _gather_whole(
+                adapters[f"{path}.policy.{factor}.weight"].to(device), getattr(layer.policy, factor).weight.ds_shape
+            )
             for factor in ("a", "b")
         )
         inputs = a_RI.shape[1]
@@ -160,7 +162,7 @@ class Adapters:
         return shard
 
 
-def _whole(shard: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+def _gather_whole(shard: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """Collective: a tensor from every rank's shard of it, on all of them."""
     pieces = [torch.empty_like(shard) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(pieces, shard.contiguous())

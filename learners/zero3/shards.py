@@ -91,7 +91,7 @@ class Average:
                 shard.copy_(shards[name])
         self._copy_down()
 
-    def on(self, device: torch.device) -> Shards:
+    def read_on(self, device: torch.device) -> Shards:
         """The shards as read from `device`."""
         return NamedShards(self.shards, lambda name: self.shards[name].to(device))
 

@@ -6,6 +6,7 @@ that rank 0 receives is written once more, to its place. Where that is, `buffers
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -14,39 +15,45 @@ import torch
 from numpy.typing import NDArray
 
 from learners.zero3.shards import Shards
-from protocol import packed as wire
+from protocol.packed import RunningChecksum, in_groups, layout, total_bytes
 from protocol.types import TensorSpec
 
-GROUP_BYTES = 256 << 20  # `push.stage_mib`'s default
-STAGE_S = 60.0  # `push.deadlines.stage_s`'s default
 
-Room = Callable[[int], NDArray[np.uint8]]
-
-
-def plain_room(nbytes: int) -> NDArray[np.uint8]:
+def allocate_array(nbytes: int) -> NDArray[np.uint8]:
     """Ordinary memory, for an export."""
     return np.empty(nbytes, np.uint8)
 
 
-def pack(
-    shapes: list[tuple[str, tuple[int, ...]]],
-    shards: Shards,
-    dtype: str,
-    room: Room = plain_room,
-    group_bytes: int = GROUP_BYTES,
-    deadline_s: float = STAGE_S,
-    checksum: wire.Checksum | None = None,
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a version is packed, and how it gets there.
+
+    Attributes:
+        allocate: gives rank 0 the memory for so many bytes.
+        group_bytes: of whole tensors gathered at once; `push.stage_mib`.
+        deadline_s: for all of it; `push.deadlines.stage_s`.
+        checksum: on rank 0 gets the bytes in their order, each group when it is in its place; None: nobody wants one.
+    """
+
+    allocate: Callable[[int], NDArray[np.uint8]] = allocate_array
+    group_bytes: int = 256 << 20
+    deadline_s: float = 60.0
+    checksum: RunningChecksum | None = None
+
+
+ORDINARY_MEMORY = Destination()
+
+
+def gather_packed(
+    shapes: list[tuple[str, tuple[int, ...]]], shards: Shards, dtype: str, destination: Destination = ORDINARY_MEMORY
 ) -> tuple[tuple[TensorSpec, ...], NDArray[np.uint8] | None]:
-    """Collective: whole tensors, packed as `wire` lays them out, on rank 0.
+    """Collective: whole tensors, as `protocol.packed` lays them out, on rank 0.
 
     Args:
         shapes: names and whole shapes, in the model's order.
         shards: this rank's part of each, flat and of equal length on every rank. Each is cast before it travels.
         dtype: "float32" or "bfloat16", of the packed tensors.
-        room: gives rank 0 the memory for so many bytes.
-        group_bytes: of whole tensors gathered at once.
-        deadline_s: for all of it.
-        checksum: on rank 0 gets the bytes in their order, each group when it is in its place; None: nobody wants one.
+        destination: see `Destination`.
 
     Returns:
         The layout and, on rank 0, the bytes.
@@ -54,28 +61,28 @@ def pack(
     Raises:
         TimeoutError: a rank did not join in time.
     """
-    deadline = time.monotonic() + deadline_s
+    deadline = time.monotonic() + destination.deadline_s
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    specs = wire.layout(shapes, dtype)
-    packed = room(wire.total_bytes(specs)) if rank == 0 else None
-    wire_dtype = getattr(torch, dtype)
-    gather = _Gather(wire_dtype, rank, world) if world > 1 else None
-    for group in wire.in_groups(specs, group_bytes):
-        parts = [shards[specs[k].name].detach() for k in group]  # read now: some are copied as they are read
+    specs = layout(shapes, dtype)
+    packed = destination.allocate(total_bytes(specs)) if rank == 0 else None
+    packed_dtype = getattr(torch, dtype)
+    gather = _Gather(packed_dtype, rank, world) if world > 1 else None
+    for group in in_groups(specs, destination.group_bytes):
+        parts = [shards[spec.name].detach() for spec in group]  # read now: some are copied as they are read
         pieces = [parts] if gather is None else gather(parts, deadline)
         if packed is None:
             continue
-        for place, k in enumerate(group):
-            room_of = packed[specs[k].offset : specs[k].offset + specs[k].nbytes]
-            _place([piece[place] for piece in pieces], torch.from_numpy(room_of).view(wire_dtype))
+        for k, spec in enumerate(group):
+            whole = torch.from_numpy(packed[spec.offset : spec.end]).view(packed_dtype)
+            _join([piece[k] for piece in pieces], whole)
         if parts[0].is_cuda:
             torch.cuda.synchronize()  # the next group is gathered into the same memory
-        if checksum is not None:
-            checksum.add(packed[specs[group[0]].offset : specs[group[-1]].offset + specs[group[-1]].nbytes])
+        if destination.checksum is not None:
+            destination.checksum.add(packed[group[0].offset : group[-1].end])
     return specs, packed
 
 
-def _place(parts: Sequence[torch.Tensor], whole: torch.Tensor) -> None:
+def _join(parts: Sequence[torch.Tensor], whole: torch.Tensor) -> None:
     """Writes the ranks' parts of a tensor one behind the other; what the last ones have beyond its end is padding."""
     at = 0
     for part in parts:
@@ -90,7 +97,7 @@ class _Gather:
     def __init__(self, dtype: torch.dtype, rank: int, world: int) -> None:
         self._dtype, self._pieces = dtype, world if rank == 0 else 0
         self._send = torch.empty(0, dtype=dtype)
-        self._whole: list[torch.Tensor] = []
+        self._received: list[torch.Tensor] = []
 
     def __call__(self, parts: Sequence[torch.Tensor], deadline: float) -> list[Any]:
         """For each rank its parts; empty on the other ranks."""
@@ -98,15 +105,15 @@ class _Gather:
         length = sum(lengths)
         if len(self._send) < length:
             self._send = torch.empty(length, dtype=self._dtype, device=parts[0].device)
-            self._whole = [torch.empty_like(self._send) for _ in range(self._pieces)]
-        for room, part in zip(torch.split(self._send[:length], lengths), parts, strict=True):
-            room.copy_(part)
-        whole = [piece[:length] for piece in self._whole]
-        work = torch.distributed.gather(self._send[:length], whole or None, dst=0, async_op=True)
+            self._received = [torch.empty_like(self._send) for _ in range(self._pieces)]
+        for target, part in zip(torch.split(self._send[:length], lengths), parts, strict=True):
+            target.copy_(part)
+        received = [piece[:length] for piece in self._received]
+        work = torch.distributed.gather(self._send[:length], received or None, dst=0, async_op=True)
         try:
             work.wait(timedelta(seconds=max(0.001, deadline - time.monotonic())))
         except RuntimeError as error:
             if time.monotonic() < deadline:
                 raise
             raise TimeoutError("a rank did not join the gather within push.deadlines.stage_s") from error
-        return [torch.split(piece, lengths) for piece in whole]
+        return [torch.split(piece, lengths) for piece in received]

@@ -73,7 +73,7 @@ def rows_of(model: str) -> pa.Table:
 
 
 def ours(model: str) -> Step:
-    from learners.batch.batching import make_batch
+    from learners.batch.build import make_batch
     from learners.zero3.engine import ZeroEngine
 
     rows, quirks = rows_of(model), QuirksConfig()
@@ -91,7 +91,7 @@ def bare(model: str) -> Step:
     import torch
     from torch.nn.functional import logsigmoid
 
-    from learners.batch.batching import make_batch
+    from learners.batch.build import make_batch
     from learners.zero3 import setup as zero
 
     zero.prepare(CONFIG)
@@ -129,7 +129,7 @@ def trl(model: str, told: Connection) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from learners.batch.batching import read_pairs
+    from learners.batch.pairs import read_pairs
 
     class Pretokenized(DPOTrainer):  # type: ignore[misc]
         """The same tokens as ours: its own preparation starts from text."""

@@ -36,8 +36,8 @@ class Learner:
         import torch
         from safetensors.torch import load_file
 
-        from learners.weights.background import Publisher
         from learners.weights.buffers import StagingPool
+        from learners.weights.handover import Handover
 
         torch.set_num_threads(
             1
@@ -48,7 +48,7 @@ class Learner:
         self._shapes = [(name, tuple(tensor.shape)) for name, tensor in self._tensors.items()]
         self._pool = StagingPool()
         self._sink = sink
-        self._publisher = Publisher(self._sink, self._pool)
+        self._publisher = Handover(self._sink, self._pool)
         self._version = 0
 
     def nbytes(self) -> int:
@@ -58,23 +58,23 @@ class Learner:
     def push(self) -> tuple[float, float]:
         """Seconds from staging the next version until the worker has said that it serves it; and those of the staging alone."""
         from learners.weights.buffers import array_of
-        from learners.zero3.staging import pack
-        from protocol import packed as wire
+        from learners.zero3.staging import Destination, gather_packed
+        from protocol.packed import RunningChecksum, total_bytes
         from protocol.types import WeightManifest
 
         self._version += 1
         shards = {name: tensor.mul_(1.01).view(-1) for name, tensor in self._tensors.items()}
         taken = []
 
-        def room(nbytes: int) -> Any:
+        def allocate(nbytes: int) -> Any:
             taken.append(self._pool.take(nbytes))
             return array_of(taken[0])
 
         began = time.perf_counter()
-        checksum = wire.Checksum()
-        specs, _ = pack(self._shapes, shards, "bfloat16", room, checksum=checksum)
+        checksum = RunningChecksum()
+        specs, _ = gather_packed(self._shapes, shards, "bfloat16", Destination(allocate, checksum=checksum))
         staged_s = time.perf_counter() - began
-        manifest = WeightManifest("attacker", self._version, specs, wire.total_bytes(specs), "", self._version)
+        manifest = WeightManifest("attacker", self._version, specs, total_bytes(specs), "", self._version)
         self._publisher.offer(manifest, taken[0], checksum)
         if not self._sink.wait_delivered("attacker", self._version, 120.0):
             raise RuntimeError(f"version {self._version} was not delivered")

@@ -145,7 +145,7 @@ def learner(
     size: str, pairs: int = PAIRS, prompt: int = PROMPT, answer: int = ANSWER, steps: int = STEPS
 ) -> list[Figure]:
     """A DPO step on one rank, every parameter or adapters, as `trains_in_full` says."""
-    from learners.batch.batching import make_batch
+    from learners.batch.build import make_batch
     from learners.zero3.engine import ZeroEngine
 
     shape = SHAPES[size]

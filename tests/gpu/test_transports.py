@@ -17,7 +17,7 @@ from cluster.publish.client import PublisherSink, VersionClient
 from cluster.publish.native import NativeSink
 from protocol.recipe import GenerationConfig, PushConfig
 from protocol.shared import SharedBuffer
-from tests.integration.tiny_qwen import pack, save_tiny, tiny_model
+from tests.integration.tiny_qwen import pack_model, save_tiny, tiny_model
 
 CARDS = torch.cuda.device_count()
 pytestmark = [
@@ -41,7 +41,7 @@ class Learner:
         self.sink = sink
 
     def publish(self, version: int, seed: int) -> bool:
-        manifest, array = pack(tiny_model(seed).to(torch.bfloat16), version)
+        manifest, array = pack_model(tiny_model(seed).to(torch.bfloat16), version)
         packed = SharedBuffer.create(manifest.nbytes)
         np.frombuffer(packed.view, np.uint8)[:] = array
         self.sink.publish(manifest, packed)

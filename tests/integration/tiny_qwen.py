@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import xxhash
 from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
+from protocol.packed import checksum, layout, total_bytes
 from protocol.roles import Player
-from protocol.types import TensorSpec, WeightManifest
+from protocol.types import WeightManifest
 
 END, START, PAD = "<|im_end|>", "<|im_start|>", "<|pad|>"
 TAGS = ["<think>", "</think>", "<prompt>", "</prompt>"]
@@ -67,15 +67,13 @@ def save_tiny(folder: Path, seed: int, *, tied: bool = True) -> Qwen2ForCausalLM
     return model
 
 
-def pack(model: Qwen2ForCausalLM, version: int, player: Player = "attacker") -> tuple[WeightManifest, np.ndarray]:
-    """What a push of `model` carries: Hugging Face names in order, one after the other, tied tensors once."""
-    specs, chunks, offset = [], [], 0
-    for name, parameter in model.named_parameters():
-        raw = parameter.detach().contiguous().view(torch.uint8).reshape(-1).numpy()
-        dtype = str(parameter.dtype).removeprefix("torch.")
-        specs.append(TensorSpec(name, dtype, tuple(parameter.shape), offset, raw.nbytes))
-        chunks.append(raw)
-        offset += raw.nbytes
-    packed = np.concatenate(chunks)
-    checksum = xxhash.xxh3_128_hexdigest(packed.data)
-    return WeightManifest(player, version, tuple(specs), offset, checksum), packed
+def pack_model(model: Qwen2ForCausalLM, version: int, player: Player = "attacker") -> tuple[WeightManifest, np.ndarray]:
+    """What a push of `model` carries: Hugging Face names in order, tied tensors once, all of one dtype."""
+    named = dict(model.named_parameters())
+    (dtype,) = {str(parameter.dtype).removeprefix("torch.") for parameter in named.values()}
+    specs = layout([(name, tuple(parameter.shape)) for name, parameter in named.items()], dtype)
+    packed = np.empty(total_bytes(specs), np.uint8)
+    for spec in specs:
+        raw = named[spec.name].detach().contiguous().view(torch.uint8).reshape(-1).numpy()
+        packed[spec.offset : spec.end] = raw
+    return WeightManifest(player, version, specs, packed.nbytes, checksum(packed)), packed

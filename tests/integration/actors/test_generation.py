@@ -24,7 +24,7 @@ from actors.engine.engine import PromptTooLong
 from actors.generation import GenerationWorker, WeightsRefused, WorkerBroken
 from protocol.recipe import GenerationConfig
 from protocol.types import Ask, Completion, Sampling
-from tests.integration.tiny_qwen import EOS_ID, pack, save_tiny, tiny_model
+from tests.integration.tiny_qwen import EOS_ID, pack_model, save_tiny, tiny_model
 from tests.paths import ROOT
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(150)]
@@ -112,7 +112,7 @@ async def test_a_push_in_flight_changes_the_weights_under_a_running_completion(s
     running = [asyncio.create_task(worker.generate(ask(seed, sampling=long))) for seed in range(100, 116)]
     await asyncio.sleep(0.3)
     pushed = tiny_model(1)
-    report = await worker.load(*pack(pushed, 1), deadline_s=30.0)
+    report = await worker.load(*pack_model(pushed, 1), deadline_s=30.0)
     assert (report.version, report.moved, report.ignored) == (1, True, False)
     assert await worker.version() == 1
 
@@ -132,7 +132,7 @@ async def test_a_push_in_flight_changes_the_weights_under_a_running_completion(s
 async def test_a_damaged_push_is_refused_and_costs_nothing(served: Served) -> None:
     worker = served.worker
     held = await worker.checksums()
-    manifest, packed = pack(tiny_model(2), 2)
+    manifest, packed = pack_model(tiny_model(2), 2)
     damaged = packed.copy()
     damaged[len(damaged) // 2] ^= 1
     with pytest.raises(WeightsRefused, match="checksum"):
@@ -148,7 +148,7 @@ async def test_a_damaged_push_is_refused_and_costs_nothing(served: Served) -> No
 
 async def test_an_older_or_equal_version_is_ignored(served: Served) -> None:
     held = await served.worker.checksums()
-    report = await served.worker.load(*pack(tiny_model(3), 1), deadline_s=30.0)
+    report = await served.worker.load(*pack_model(tiny_model(3), 1), deadline_s=30.0)
     assert report.ignored and not report.moved and report.version == 1
     assert await served.worker.checksums() == held
 
@@ -160,7 +160,7 @@ class Published:
         self.version, self.seed = version, seed
 
     async def newest(self, player: str) -> Any:
-        return pack(tiny_model(self.seed), self.version)
+        return pack_model(tiny_model(self.seed), self.version)
 
 
 async def test_a_push_that_fails_half_way_is_never_served_and_the_worker_comes_back_on_the_newest(
@@ -171,7 +171,7 @@ async def test_a_push_that_fails_half_way_is_never_served_and_the_worker_comes_b
     assert await worker.start() == 3  # never 0: it would be older than what is published
     try:
         assert await worker.checksums() == await served.worker.checksums()
-        manifest, packed = pack(tiny_model(2), 4)
+        manifest, packed = pack_model(tiny_model(2), 4)
         holey = dataclasses.replace(manifest, tensors=manifest.tensors[:-1])
         with pytest.raises(WorkerBroken, match="version 4"):
             await worker.load(holey, packed, deadline_s=30.0)

@@ -16,7 +16,7 @@ from actors.generation import GenerationWorker
 from actors.rollout import RolloutWorker
 from protocol.recipe import GameConfig, GenerationConfig, Recipe, SamplingConfig
 from protocol.types import Deal, GameRecord, JudgeRequest, Seed, Verdict
-from tests.integration.tiny_qwen import pack, save_tiny, tiny_model
+from tests.integration.tiny_qwen import pack_model, save_tiny, tiny_model
 
 pytestmark = pytest.mark.timeout(170)
 GAMES = 24
@@ -31,7 +31,7 @@ class Published:
     """Version 5 is out, so that a worker that comes back must come back with it."""
 
     async def newest(self, player: str) -> Any:
-        return pack(tiny_model(1), 5)
+        return pack_model(tiny_model(1), 5)
 
 
 class Source:

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from learners.fit import fit_group
-from learners.loop import LearnerSpec
+from learners.spec import LearnerSpec
 from protocol.errors import UserError
 from protocol.recipe import LearnerConfig
 

@@ -93,7 +93,7 @@ def _gathered(engine: Any) -> dict[str, torch.Tensor]:
 
 def _train(engine: Any, first: int, last: int, plain: dict[str, torch.Tensor] | None = None) -> list[dict[str, float]]:
     """Steps `first` to `last`; `plain` follows the gathered policy as the EMA should."""
-    from learners.batch.batching import make_batch
+    from learners.batch.build import make_batch
 
     log = []
     for k in range(first, last):

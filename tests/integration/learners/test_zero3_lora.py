@@ -56,7 +56,7 @@ def _staged(engine: Any) -> dict[str, torch.Tensor] | None:
 def _lora_run(rank: int, ranks: int, model: str, out: Path) -> None:
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
 
-    from learners.batch.batching import make_batch
+    from learners.batch.build import make_batch
     from learners.zero3.engine import ZeroEngine
 
     for name, config in MODES.items():

@@ -51,7 +51,7 @@ def _groups_of(out: Path, step: int) -> pa.Table:
 
 
 def _stepped(engine: Any, tables: list[pa.Table], quirks: QuirksConfig, first: int = 0, mix: Any = None) -> list[Any]:
-    from learners.batch.batching import make_batch
+    from learners.batch.build import make_batch
 
     log = []
     for step, rows in enumerate(tables, first):

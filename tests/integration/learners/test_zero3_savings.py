@@ -57,7 +57,7 @@ def _counted(engine: Any) -> list[str]:
 
 def _stepped(model: str, config: LearnerConfig, tables: list[pa.Table], folder: Path) -> dict[str, Any]:
     """The steps, and the last again from a checkpoint before it."""
-    from learners.batch.batching import make_batch
+    from learners.batch.build import make_batch
     from learners.zero3.engine import ZeroEngine
 
     engine = ZeroEngine(model, config, STEPS, 0, QUIRKS)

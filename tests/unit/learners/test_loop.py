@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import learners.zero3.engine
-from learners.loop import LearnerSpec, learn
+from learners.loop import learn
+from learners.spec import LearnerSpec
 from learners.storage import checkpoints
+from learners.zero3.staging import Destination
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.rows import SCHEMA
 from protocol.types import WeightManifest
@@ -27,9 +29,9 @@ class CountingEngine:
         self.steps_done = step_index + 1
         return {"loss": 0.5}
 
-    def stage(self, dtype: str, player: Any, version: int, step: int, room: Any, *_: Any) -> tuple[WeightManifest, Any]:
+    def stage(self, dtype: str, player: Any, version: int, step: int, destination: Destination) -> Any:
         self.version = version
-        packed = room(8)
+        packed = destination.allocate(8)
         packed[:] = version
         return WeightManifest(player, version, (), 8, "", step=step), packed
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from actors.errors import PushLate, WeightsRefused, WorkerBroken
-from actors.weights.packed import Mappings, checksum, copied
+from actors.weights.receive import Mappings, copy_to_shared
 from actors.weights.update import Held, LoadReport, Phases, check_moved, digest_of, update
+from protocol.packed import checksum
 from protocol.recipe import DeadlinesConfig
 from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import TensorSpec, WeightManifest
@@ -69,7 +70,7 @@ class FakeEngine:
         return {"w": self.loads}
 
 
-@pytest.mark.parametrize("source", [PACKED, copied(PACKED, 16)], ids=["bytes", "file"])
+@pytest.mark.parametrize("source", [PACKED, copy_to_shared(PACKED, 16)], ids=["bytes", "file"])
 async def test_a_good_push_goes_through_every_phase_in_order(source: Any) -> None:
     engine = FakeEngine()
     report = await run(engine, source.file() if isinstance(source, SharedBuffer) else source)

@@ -10,7 +10,7 @@ import pytest
 
 from learners import fit as group
 from learners.batch.demonstrations import Example, SftMix, load_mix, read_examples
-from learners.loop import LearnerSpec
+from learners.spec import LearnerSpec
 from protocol.errors import UserError
 from protocol.recipe import LearnerConfig, SftConfig
 from tests.integration.tiny_qwen import EOS_ID, save_tokenizer
@@ -134,12 +134,12 @@ def numbered(n: int, batch: int, seed: int = 0, max_tokens: int = 100) -> SftMix
 
 def test_a_step_s_examples_follow_from_seed_and_step_and_all_come_equally_often() -> None:
     mix, again, other = numbered(10, 4), numbered(10, 4), numbered(10, 4, seed=1)
-    drawn = [mix.drawn(step) for step in range(10)]
-    assert [again.drawn(step) for step in reversed(range(10))] == drawn[::-1]
-    assert [other.drawn(step) for step in range(10)] != drawn
+    drawn = [mix.draw(step) for step in range(10)]
+    assert [again.draw(step) for step in reversed(range(10))] == drawn[::-1]
+    assert [other.draw(step) for step in range(10)] != drawn
     assert set(Counter(k for one in drawn for k in one).values()) == {4}, "40 places over 10 examples"
     assert sorted([*drawn[0], *drawn[1], *drawn[2][:2]]) == list(range(10)), "none twice before all once"
-    assert len(numbered(3, 8).drawn(5)) == 8, "a file smaller than a batch is gone through more than once"
+    assert len(numbered(3, 8).draw(5)) == 8, "a file smaller than a batch is gone through more than once"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 6])
@@ -153,7 +153,7 @@ def test_ranks_share_a_step_s_examples_and_run_as_many_forwards(ranks: int) -> N
         for sequences in share.micro
         for target in sequences.targets_BK[sequences.mask_BK]
     )
-    assert seen == {10 + k: k % 4 + 1 for k in mix.drawn(3)}
+    assert seen == {10 + k: k % 4 + 1 for k in mix.draw(3)}
     assert {share.answer_tokens for share in shares} == {sum(seen.values())}
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from learners.batch.batching import make_batch
-from learners.batch.grpo import advantages
-from learners.batch.packing import ItemMicro, StepBatch, dummy
+from learners.batch.build import make_batch
+from learners.batch.grpo import compute_advantages
+from learners.batch.micro_batches import ItemMicro, StepBatch, make_dummy
 from learners.loss.logprobs import token_entropy, token_logp
-from learners.loss.objective import GroupObjective, Scored
+from learners.loss.objective import AnswerScores, GroupObjective
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.rows import SCHEMA
-from tests.unit.learners.batch.test_batching import group, table
+from tests.unit.learners.batch.test_pairs import group, table
 
 ITEMS, POSITIONS, VOCABULARY = 4, 5, 7
 LENGTHS = [3, 5, 1, 4]
@@ -68,8 +68,8 @@ def ours(
     logits, targets = torch.from_numpy(n["policy"]).requires_grad_(), torch.from_numpy(n["targets"])
     objective = GroupObjective(config, quirks)
     entropy = token_entropy(logits) if config.entropy > 0 else None
-    scored = Scored(token_logp(logits, targets), torch.from_numpy(n["mask"]), entropy)
-    micro = ItemMicro(dummy(ITEMS), n["weight"], n["advantage"], n["sampler"])
+    scored = AnswerScores(token_logp(logits, targets), torch.from_numpy(n["mask"]), entropy)
+    micro = ItemMicro(make_dummy(ITEMS), n["weight"], n["advantage"], n["sampler"])
     loss, sums = objective(micro, scored, token_logp(torch.from_numpy(n["reference"]), targets))
     loss.backward()
     assert logits.grad is not None and logits.grad.dtype is torch.float64
@@ -217,7 +217,7 @@ def test_rows_without_rewards_are_an_empty_batch() -> None:
 def test_the_baseline_is_the_mean_of_whom_the_recipe_says(baseline: Any, rule: Any, wanted: list[list[float]]) -> None:
     rewards = [np.array([5.0, 3.0]), np.array([9.0]), np.array([6.0, 2.0])]
     config = CONFIG.model_copy(update={"baseline": baseline})
-    found = advantages(rewards, [[0], [1, 2]], config, QuirksConfig(grpo_baseline=rule))
+    found = compute_advantages(rewards, [[0], [1, 2]], config, QuirksConfig(grpo_baseline=rule))
     assert [one.tolist() for one in found] == [pytest.approx(one) for one in wanted]
 
 

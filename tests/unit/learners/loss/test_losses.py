@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from learners.batch.packing import PairMicro, dummy
+from learners.batch.micro_batches import PairMicro, make_dummy
 from learners.loss import logprobs
 from learners.loss.logprobs import over_tokens, token_entropy, token_logp
 from learners.loss.losses import dpo, ipo
-from learners.loss.objective import PairObjective, Scored, make_objective
+from learners.loss.objective import AnswerScores, PairObjective, make_objective
 from protocol.recipe import LearnerConfig, QuirksConfig
 
 PAIRS, POSITIONS, VOCABULARY = 3, 6, 9
@@ -108,8 +108,8 @@ def ours(
     marks, ids = torch.from_numpy(mask), torch.from_numpy(targets)
     entropy = token_entropy(logits) if config.entropy > 0 else None
     objective = make_objective(config, QuirksConfig())
-    micro = PairMicro(dummy(2 * PAIRS), np.ones(PAIRS, np.float32))
-    scored = Scored(token_logp(logits, ids), marks, entropy)
+    micro = PairMicro(make_dummy(2 * PAIRS), np.ones(PAIRS, np.float32))
+    scored = AnswerScores(token_logp(logits, ids), marks, entropy)
     loss, sums = objective(micro, scored, token_logp(torch.from_numpy(reference), ids))
     (loss / PAIRS).backward()
     assert logits.grad is not None and loss.dtype is sums.dtype is logits.grad.dtype is torch.float64
@@ -224,12 +224,12 @@ def test_the_loss_of_one_pair_by_hand() -> None:
     assert float(dpo(torch.tensor([-2e5]), 0.1)) == pytest.approx(2e4), "a hopeless margin stays finite"
 
 
-def scored(*logp: float) -> Scored:
-    return Scored(torch.tensor(logp)[:, None].requires_grad_(), torch.ones(len(logp), 1, dtype=torch.bool), None)
+def scored(*logp: float) -> AnswerScores:
+    return AnswerScores(torch.tensor(logp)[:, None].requires_grad_(), torch.ones(len(logp), 1, dtype=torch.bool), None)
 
 
 def test_the_statistics_of_one_pair_by_hand() -> None:
-    micro = PairMicro(dummy(2), np.ones(1, np.float32))
+    micro = PairMicro(make_dummy(2), np.ones(1, np.float32))
     reference = torch.tensor([[-4.0], [-5.0]])
     expected = {"accuracy": 1, "margin": 0.3, "delta_chosen": 1, "delta_rejected": -2, "kl": 0.5}
     for config, kl in [
@@ -251,8 +251,8 @@ def test_a_dummy_changes_nothing() -> None:
     objective = PairObjective(LearnerConfig())
     both = scored(-3.0, -100.0, -7.0, -1.0)
     reference = torch.tensor([[-4.0], [-2.0], [-5.0], [-90.0]])
-    loss, sums = objective(PairMicro(dummy(4), np.array([1, 0], np.float32)), both, reference)
-    alone = PairMicro(dummy(2), np.ones(1, np.float32))
+    loss, sums = objective(PairMicro(make_dummy(4), np.array([1, 0], np.float32)), both, reference)
+    alone = PairMicro(make_dummy(2), np.ones(1, np.float32))
     wanted, wanted_sums = objective(alone, scored(-3.0, -7.0), reference[::2])
     assert (float(loss.detach()), sums.tolist()) == (float(wanted.detach()), wanted_sums.tolist())
     loss.backward()

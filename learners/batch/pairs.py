@@ -1,6 +1,6 @@
-"""From replay rows to one rank's share of a step's batch. Pure: numpy and pyarrow, no torch.
+"""From replay rows to the batch of DPO and IPO: each row's chosen and rejected completion. Pure: numpy and pyarrow, no torch.
 
-Pairs are read here, for DPO and IPO; whole groups, for GRPO, in `groups`. How a share is dealt and padded is in `packing`.
+GRPO's batch of whole groups is in `grpo`. How a share is assigned to ranks and padded is in `micro_batches`.
 """
 
 from collections.abc import Sequence
@@ -9,11 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from learners.batch.grpo import group_batch
-from learners.batch.packing import Floats, Ids, PairMicro, StepBatch, collate, dummy, pack, padding, spread
-from learners.batch.sampled import sampled_logprobs
+from learners.batch.micro_batches import (
+    Floats,
+    Ids,
+    PairMicro,
+    StepBatch,
+    assign_micro_batches,
+    collate,
+    make_dummy,
+    padding_share,
+    place_at_predictions,
+)
+from learners.batch.sampler_logprobs import read_sampler_logprobs
 from protocol.preferences import pick_pair
-from protocol.recipe import LearnerConfig, QuirksConfig
+from protocol.recipe import LearnerConfig
 from protocol.types import Preference
 
 
@@ -77,7 +86,7 @@ def read_pairs(table: pa.Table, sampled: bool = False) -> list[Pair]:
         drawn = None
         if sampled:
             name = names[row].as_py()
-            best, worst = (sampled_logprobs(group, k, name, "reference sampler") for k in picked)
+            best, worst = (read_sampler_logprobs(group, k, name, "reference sampler") for k in picked)
             drawn = best, worst[: len(rejected)]
         pairs.append(Pair(np.asarray(prompts[row].values, dtype=np.int64), chosen, rejected, drawn))
     return pairs
@@ -86,18 +95,21 @@ def read_pairs(table: pa.Table, sampled: bool = False) -> list[Pair]:
 def pair_micro(pairs: Sequence[Pair]) -> PairMicro:
     """Pads pairs into one micro-batch; no pairs make a dummy."""
     if not pairs:
-        sequences = dummy(2)
-        return PairMicro(sequences, np.zeros(1, np.float32), spread([], sequences))
+        sequences = make_dummy(2)
+        return PairMicro(sequences, np.zeros(1, np.float32), place_at_predictions([], sequences))
     sequences = collate([(p.prompt, p.chosen) for p in pairs] + [(p.prompt, p.rejected) for p in pairs])
     drawn = [p.sampled for p in pairs if p.sampled is not None]
-    values = spread([best for best, _ in drawn] + [worst for _, worst in drawn], sequences) if drawn else None
+    values = (
+        place_at_predictions([best for best, _ in drawn] + [worst for _, worst in drawn], sequences) if drawn else None
+    )
     return PairMicro(sequences, np.ones(len(pairs), np.float32), values)
 
 
-def _pair_batch(table: pa.Table, config: LearnerConfig, rank: int, ranks: int) -> StepBatch:
+def pair_batch(table: pa.Table, config: LearnerConfig, rank: int, ranks: int) -> StepBatch:
+    """This rank's share of a leased table, and the counts of the whole. Its fact is the share of padding."""
     pairs = read_pairs(table, config.reference == "sampler")
     widths = [p.width for p in pairs]
-    packed = pack(widths, 2, config.max_tokens, ranks)
+    packed = assign_micro_batches(widths, 2, config.max_tokens, ranks)
     answer_tokens = sum(p.answer_tokens for p in pairs)
     tokens = answer_tokens + sum(2 * len(p.prompt) for p in pairs)
     return StepBatch(
@@ -107,12 +119,5 @@ def _pair_batch(table: pa.Table, config: LearnerConfig, rank: int, ranks: int) -
         items=2 * len(pairs),
         answer_tokens=answer_tokens,
         tokens=tokens,
-        facts={"padding": padding(packed, widths, 2, tokens)},
+        facts={"padding": padding_share(packed, widths, 2, tokens)},
     )
-
-
-def make_batch(table: pa.Table, config: LearnerConfig, quirks: QuirksConfig, rank: int, ranks: int) -> StepBatch:
-    """This rank's share of a leased table of `protocol.rows.SCHEMA`, and the counts of the whole."""
-    if config.loss == "grpo":
-        return group_batch(table, config, quirks, rank, ranks)
-    return _pair_batch(table, config, rank, ranks)

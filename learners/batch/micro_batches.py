@@ -9,7 +9,7 @@ for torch's own attention, which costs more than the padding that it saves; only
 the blocks, and neither runs everywhere that this does. For the same reason a pair's common prompt is computed twice: once would
 need a mask by which the rejected answer does not see the chosen one. How much padding that leaves is a metric of every step.
 
-What the rows of a table mean for a loss is read in `batching` (pairs) and `groups`, and demonstrations in `sft`.
+What the rows of a table mean for a loss is read in `pairs` and `grpo`, and demonstrations in `demonstrations`.
 """
 
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ class StepBatch:
     facts: dict[str, float] = field(default_factory=dict)
 
 
-def pack(widths: Sequence[int], rows: int, max_tokens: int, ranks: int) -> list[list[list[int]]]:
+def assign_micro_batches(widths: Sequence[int], rows: int, max_tokens: int, ranks: int) -> list[list[list[int]]]:
     """Deals entries to ranks and micro-batches so that a step takes the least time.
 
     The k-th forwards of all ranks wait for each other. So they share one stretch of the entries sorted by width, dealt out in turn:
@@ -118,8 +118,8 @@ def pack(widths: Sequence[int], rows: int, max_tokens: int, ranks: int) -> list[
     return [[order[begin + r : end : ranks] for begin, end in reversed(stretches)] or [[]] for r in range(ranks)]
 
 
-def padding(packed: Sequence[Sequence[Sequence[int]]], widths: Sequence[int], rows: int, tokens: int) -> float:
-    """The share of all ranks' tokens that is padding; dummies left out. `tokens` are the real ones, the rest is as for `pack`."""
+def padding_share(packed: Sequence[Sequence[Sequence[int]]], widths: Sequence[int], rows: int, tokens: int) -> float:
+    """The share of all ranks' tokens that is padding; dummies left out. `tokens` are the real ones."""
     padded = sum(rows * len(micro) * widths[micro[0]] for mine in packed for micro in mine if micro)
     return 1.0 - tokens / padded if padded else 0.0
 
@@ -141,7 +141,7 @@ def collate(rows: Sequence[tuple[Ids, Ids]]) -> Sequences:
     return Sequences(tokens, attention, targets, mask)
 
 
-def dummy(rows: int) -> Sequences:
+def make_dummy(rows: int) -> Sequences:
     """One-token sequences without an answer, for a rank that only joins the collectives."""
     shape = (rows, 2)
     return Sequences(
@@ -149,7 +149,7 @@ def dummy(rows: int) -> Sequences:
     )
 
 
-def spread(values: Sequence[Floats], sequences: Sequences) -> Floats:
+def place_at_predictions(values: Sequence[Floats], sequences: Sequences) -> Floats:
     """One value for each answer token of each sequence, in their order, to where the token is predicted (B, K); 0 elsewhere."""
     placed = np.zeros(sequences.mask_BK.shape, np.float32)
     placed[sequences.mask_BK] = np.concatenate([np.zeros(0, np.float32), *values])

@@ -13,18 +13,18 @@ import time
 
 from learners.weights.buffers import StagingPool
 from protocol.interfaces import WeightSink
-from protocol.packed import Checksum
+from protocol.packed import RunningChecksum
 from protocol.shared import SharedBuffer
 from protocol.types import WeightManifest
 
 
-class Publisher:
+class Handover:
     """One background thread in front of a `WeightSink`. `pool`: where the versions' buffers come from and return to."""
 
     def __init__(self, sink: WeightSink, pool: StagingPool) -> None:
         self._sink, self._pool = sink, pool
         self._changed = threading.Condition()
-        self._waiting: tuple[WeightManifest, SharedBuffer, Checksum] | None = None
+        self._waiting: tuple[WeightManifest, SharedBuffer, RunningChecksum] | None = None
         self._lent: dict[int, SharedBuffer] = {}  # by version: the sink has them
         self._busy = False
         self._closed = False
@@ -34,7 +34,7 @@ class Publisher:
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
         self._thread.start()
 
-    def offer(self, manifest: WeightManifest, packed: SharedBuffer, checksum: Checksum) -> None:
+    def offer(self, manifest: WeightManifest, packed: SharedBuffer, checksum: RunningChecksum) -> None:
         """Leaves a version to be handed over, with the checksum to which all of its bytes were added, and returns at once."""
         with self._changed:
             self._raise_error()

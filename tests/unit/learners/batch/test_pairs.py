@@ -1,16 +1,14 @@
-"""Rows to micro-batches: the same split for everyone, every pair once, the same number of forwards on every rank."""
+"""From replay rows to a batch of pairs: which two of a group, what is cut, and what a micro-batch says of them."""
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from learners.batch.batching import make_batch, pair_micro, read_pairs
-from learners.batch.packing import PairMicro, collate, pack
+from learners.batch.build import make_batch
+from learners.batch.micro_batches import PairMicro
+from learners.batch.pairs import pair_micro, read_pairs
 from protocol.errors import UserError
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.rows import SCHEMA, to_batch
@@ -63,63 +61,6 @@ def test_a_slice_of_a_larger_table_reads_its_own_rows() -> None:
     assert [(p.prompt.tolist(), p.rejected.tolist()) for p in pairs] == [([3], [3, 3]), ([4], [4, 4])]
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.lists(st.integers(2, 400), max_size=40), st.integers(1, 5), st.integers(10, 2000), st.integers(1, 2))
-def test_everything_is_in_one_micro_batch_and_all_ranks_run_as_many(
-    widths: list[int], ranks: int, max_tokens: int, rows: int
-) -> None:
-    packed = pack(widths, rows, max_tokens, ranks)
-    assert len(packed) == ranks
-    assert len({len(micro) for micro in packed}) == 1 and packed[0]
-    assert sorted(k for rank in packed for micro in rank for k in micro) == list(range(len(widths)))
-    for micro in (micro for rank in packed for micro in rank if micro):
-        assert len(micro) == 1 or rows * len(micro) * max(widths[k] for k in micro) <= max_tokens
-    for together in zip(*packed, strict=True):  # forwards that wait for each other
-        assert max(map(len, together)) - min(map(len, together)) <= 1
-        ends = sorted(widths[k] for micro in together for k in micro)
-        others = [w for k, w in enumerate(widths) if k not in {k for micro in together for k in micro}]
-        assert not any(ends[0] < w < ends[-1] for w in others), "a stretch of the sorted lengths"
-    assert packed == pack(list(widths), rows, max_tokens, ranks)
-
-
-def longest_ranks_tokens(packed: list[list[list[int]]], widths: Sequence[int], rows: int) -> int:
-    """Padded tokens of a step as the slowest rank of each forward has them."""
-    return sum(
-        max(rows * len(micro) * max((widths[k] for k in micro), default=0) for micro in together)
-        for together in zip(*packed, strict=True)
-    )
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=7), st.integers(1, 3), st.integers(20, 200))
-def test_no_other_cut_of_the_sorted_lengths_costs_less(widths: list[int], ranks: int, max_tokens: int) -> None:
-    order = sorted(widths, reverse=True)
-
-    def cost(cuts: tuple[int, ...]) -> float:
-        tokens = 0.0
-        for begin, end in itertools.pairwise((0, *cuts, len(order))):
-            deep = -(-(end - begin) // ranks)
-            if deep > 1 and deep * order[begin] > max_tokens:
-                return float("inf")
-            tokens += deep * order[begin] + max_tokens / 16
-        return tokens
-
-    inner = range(1, len(order))
-    cheapest = min(cost(cuts) for n in range(len(order)) for cuts in itertools.combinations(inner, n))
-    packed = pack(widths, 1, max_tokens, ranks)
-    found = longest_ranks_tokens(packed, widths, 1) + len(packed[0]) * max_tokens / 16
-    assert found == pytest.approx(cheapest)
-
-
-def test_a_long_tail_leaves_less_padding_than_the_fewest_forwards_would() -> None:
-    draw = np.random.default_rng(0)
-    widths = [int(w) for w in np.minimum(2300, 40 + 60 * draw.pareto(1.2, 64))]
-    packed = pack(widths, 2, 16_384, 8)
-    # Eight pairs on each rank, the fewest forwards: some ranks pad everything to the one long pair that they have.
-    assert longest_ranks_tokens(packed, widths, 2) * 8 < 2.5 * 2 * sum(widths)
-    assert len(packed[0]) <= 4
-
-
 def test_the_share_of_padding_is_reported() -> None:
     pairs = table(
         group([1, 2, 3], [([4], "ok", 5.0), ([5, 6], "ok", 1.0)]),
@@ -134,7 +75,7 @@ def test_the_share_of_padding_is_reported() -> None:
 # -- the sampler's log-probabilities
 
 
-def drawn(*logprobs: Sequence[float]) -> pa.Table:
+def table_drawn_with(*logprobs: Sequence[float]) -> pa.Table:
     """A row of a chosen and a rejected item, the second too long, with these log-probabilities."""
     items = []
     for ids, state, reward, values in (
@@ -146,7 +87,7 @@ def drawn(*logprobs: Sequence[float]) -> pa.Table:
 
 
 def test_pairs_carry_what_they_were_drawn_with_cut_as_they_are() -> None:
-    rows = drawn([-0.5, -1.5], [-2.0, -3.0, -4.0])
+    rows = table_drawn_with([-0.5, -1.5], [-2.0, -3.0, -4.0])
     (pair,) = read_pairs(rows, sampled=True)
     assert pair.sampled is not None
     assert [part.tolist() for part in pair.sampled] == [[-0.5, -1.5], [-2, -3]]
@@ -161,7 +102,7 @@ def test_pairs_carry_what_they_were_drawn_with_cut_as_they_are() -> None:
 
 @pytest.mark.parametrize("values", [[], [-2.0, -3.0], [-2.0, float("nan"), -3.0]])
 def test_rows_without_log_probabilities_are_refused_by_who_needs_them(values: list[float]) -> None:
-    rows = drawn([-0.5, -1.5], values)
+    rows = table_drawn_with([-0.5, -1.5], values)
     found = sum(value == value for value in values)
     for config, reader in (
         (LearnerConfig(reference="sampler"), "reference sampler"),
@@ -190,19 +131,6 @@ def test_a_micro_batch_has_chosen_before_rejected_and_says_what_is_predicted_whe
     assert micro.sequences.targets_BK.tolist() == [[0, 0, 4, 0, 0], [8, 7, 0, 0, 0], [0, 0, 5, 6, 0], [6, 0, 0, 0, 0]]
     assert micro.sequences.mask_BK.tolist() == (micro.sequences.targets_BK > 0).tolist()
     assert micro.weight_P.tolist() == [1, 1]
-
-
-@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=5))
-def test_every_answer_token_is_predicted_by_the_position_before_it(lengths: list[tuple[int, int]]) -> None:
-    rows = [(np.arange(1, p + 1), np.arange(101, 101 + a)) for p, a in lengths]
-    sequences = collate(rows)
-    width, kept = sequences.tokens_BT.shape[1], sequences.targets_BK.shape[1]
-    assert kept == width - min(p for p, _ in lengths) + 1
-    for row, (prompt, answer) in enumerate(lengths):
-        at = np.flatnonzero(sequences.mask_BK[row])
-        positions = at + width - kept + 1
-        assert positions.tolist() == list(range(prompt, prompt + answer))
-        assert sequences.targets_BK[row, at].tolist() == sequences.tokens_BT[row, positions].tolist()
 
 
 def test_a_rank_without_rows_joins_with_a_row_of_weight_zero() -> None:

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from learners.batch.packing import Floats
+from learners.batch.micro_batches import Floats
 from protocol.errors import UserError
 
 
-def sampled_logprobs(items: Any, index: int, row_id: str, reader: str) -> Floats:
+def read_sampler_logprobs(items: Any, index: int, row_id: str, reader: str) -> Floats:
     """One for each token of an item of `protocol.rows.SCHEMA`.
 
     Args:

@@ -1,0 +1,66 @@
+"""What a learner group is told: its settings, and where it leaves versions and metrics.
+
+Light and picklable: it travels to every rank.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from protocol.interfaces import WeightSink
+from protocol.recipe import LearnerConfig, QuirksConfig
+from protocol.roles import Player
+
+
+class LearnerSink(WeightSink, Protocol):
+    """Where rank 0 leaves versions and metrics."""
+
+    def report(self, player: Player, step: int, version: int, metrics: dict[str, float]) -> None:
+        """Takes the metrics of the step that made `step` steps done, under the version staged after it."""
+        ...
+
+    def newest(self, player: Player) -> int:
+        """The newest version that was ever left here; 0 before the first."""
+        ...
+
+    def wait_delivered(self, player: Player, version: int, timeout_s: float) -> bool:
+        """True once every generation worker of the player serves `version` or a newer one; False at the deadline."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerSpec:
+    """One player's learner group.
+
+    `steps` is the whole run's horizon, `push_dtype` ("float32" or "bfloat16") what is pushed and exported, `push_every` in steps.
+    `stage_mib` and `stage_s`: how much a gather holds at once, and how long a version's gathers may take.
+    `settle_every`: after so many steps, and the last, the group waits until its version is on every generation worker; 0: never.
+    """
+
+    player: Player
+    model_path: str
+    config: LearnerConfig
+    steps: int
+    run_seed: int
+    run_dir: str
+    push_dtype: str
+    push_every: int = 1
+    quirks: QuirksConfig = field(default_factory=QuirksConfig)
+    settle_every: int = 0
+    stage_mib: int = 256
+    stage_s: float = 60.0
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of this player's `step-N` folders."""
+        return Path(self.run_dir) / "checkpoints" / self.player
+
+    @property
+    def export(self) -> Path:
+        """This player's Hugging Face folder."""
+        return Path(self.run_dir) / "export" / self.player
+
+    @property
+    def section(self) -> str:
+        """The recipe key of `config`."""
+        return f"learners.{self.player}"
