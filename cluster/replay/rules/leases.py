@@ -59,6 +59,15 @@ class Lease(Generic[P]):
         return [max(0, self.version - row.version) for row in self.rows]
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseOutcome(Generic[P]):
+    """`lease` is None while too few games wait. `stale` are the games evicted on the way. `new`: the step had no lease before."""
+
+    lease: Lease[P] | None
+    stale: tuple[int, ...] = ()
+    new: bool = False
+
+
 class Leases(Generic[P]):
     """See the module's docstring.
 

@@ -24,25 +24,15 @@ Decisions (`lease`, `trim`, `finish`) report what they did, so that the caller c
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from cluster.replay.rules.leases import Lease, Leases, Row, Unit
+from cluster.replay.rules.leases import LeaseOutcome, Leases, Row, Unit
 from cluster.replay.rules.selectors import Selection
 from protocol.roles import Category
 
 P = TypeVar("P")
 _deal_order = attrgetter("game_id")  # ids are dealt in ascending order
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseOutcome(Generic[P]):
-    """`lease` is None while too few games wait. `stale` are the games evicted on the way. `new`: the step had no lease before."""
-
-    lease: Lease[P] | None
-    stale: tuple[int, ...] = ()
-    new: bool = False
 
 
 class Table(Generic[P]):
