@@ -1,10 +1,10 @@
-"""The judge's probe: the same labelled questions, judged again and again during a run, so that a judge which changes shows.
+"""The judge's probe: a run has the same labelled questions judged again and again, to see whether the judge changes.
 
 Every judgement is kept in `probe.jsonl` of the run directory, with its scores, so that a resumed run goes on comparing with the
-same first one. A question that failed the first time is compared with its first verdict that could be read. The questions are
-asked with the same sampling seeds each time: what moves is the judge.
+same first one. A question that failed the first time is compared with its first verdict that could be read. The sampling seeds are
+the same each time, so a change is the judge's.
 
-It does not know when to ask (the run does) or what is too much drift.
+It does not know when to ask (the run does) or how much drift is too much.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ IN_FLIGHT = 8  # labels asked about at once: enough to fill a batch, and the gam
 
 
 class FreshJudge(Protocol):
-    """A judge with a memory that can be told not to use it."""
+    """A judge with a cache that a call can bypass."""
 
     async def judge(self, requests: Sequence[JudgeRequest], fresh: bool = False) -> list[Verdict]:
-        """One verdict for each request, in that order; with `fresh` none of them remembered."""
+        """One verdict for each request, in that order; with `fresh` none of them from the cache."""
         ...
 
 
@@ -80,8 +80,8 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def firsts(judgements: Sequence[Sequence[Answer]]) -> list[Answer]:
-    """Each label's first answer that is none of a failure, over the judgements in their order."""
+def first_answers(judgements: Sequence[Sequence[Answer]]) -> list[Answer]:
+    """Each label's first answer, over the judgements in their order; a failure where it never got one."""
     return [
         next((a for a in of_label if a.said is not None), of_label[0]) for of_label in zip(*judgements, strict=True)
     ]
@@ -106,10 +106,10 @@ class ProbeSet:
     @property
     def last_step(self) -> int | None:
         """The step of the newest judgement of this very set; None before the first."""
-        return max((r["step"] for r in self._mine()), default=None)
+        return max((r["step"] for r in self._records_of_set()), default=None)
 
     async def judge_once(self, step: int) -> ProbeResult:
-        """Judges the set and keeps what came out. A judge that is down fails labels; it raises nothing.
+        """Judges the set and keeps the result. A judge that is down fails labels; it raises nothing.
 
         Args:
             step: of the run, for the record.
@@ -120,8 +120,8 @@ class ProbeSet:
 
         outcomes = await judge_labels(ask, self._labels, self._seed, IN_FLIGHT)
         now = [Answer(o.said, o.scores) for o in outcomes]
-        earlier = [[_answer(kept) for kept in r["answers"]] for r in self._mine()]
-        drift, changed = compare(firsts([*earlier, now]), now)
+        earlier = [[_read_answer(kept) for kept in r["answers"]] for r in self._records_of_set()]
+        drift, changed = compare(first_answers([*earlier, now]), now)
         right = accuracy(outcomes)
         result = ProbeResult(
             step=step,
@@ -134,8 +134,8 @@ class ProbeSet:
         self._keep(result, outcomes, now)
         return result
 
-    def _mine(self) -> list[dict[str, Any]]:
-        """The records of these labels; those of a set that was edited since are left in the file and not compared with."""
+    def _records_of_set(self) -> list[dict[str, Any]]:
+        """The records of these very labels. Those of a set that was edited since stay in the file and are not compared."""
         return [r for r in self._records if r["labels"] == self._digest]
 
     def _keep(self, result: ProbeResult, outcomes: Sequence[Outcome], answers: Sequence[Answer]) -> None:
@@ -154,7 +154,7 @@ class ProbeSet:
 
 
 class Prober:
-    """Has a `ProbeSet` judged at the first chance and every `every` steps, in a task of its own beside the run.
+    """Has a `ProbeSet` judged at the first call of `judge_if_due` and every `every` steps, in a task of its own beside the run.
 
     `latest` is the newest result, None before the first.
     """
@@ -164,7 +164,7 @@ class Prober:
         self._task: asyncio.Task[ProbeResult] | None = None
         self.latest: ProbeResult | None = None
 
-    def poke(self, step: int) -> None:
+    def judge_if_due(self, step: int) -> None:
         """Starts a judgement if one is due at `step` and none is under way. Raises what the last one raised."""
         if self._task is not None:
             if not self._task.done():
@@ -188,10 +188,10 @@ class Prober:
             _log.warning("the last probe was given up", step=step, limit_s=limit_s)
 
     def close(self) -> None:
-        """Gives up a judgement that is under way: it is incomplete and not kept."""
+        """Gives up a judgement that is under way; nothing of it is kept."""
         if self._task is not None:
             self._task.cancel()
 
 
-def _answer(kept: dict[str, Any]) -> Answer:
+def _read_answer(kept: dict[str, Any]) -> Answer:
     return Answer(kept["said"], None if kept["scores"] is None else tuple(kept["scores"]))

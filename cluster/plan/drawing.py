@@ -45,7 +45,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "cpus_per_rank": spec.config.cpus_per_rank,
                 "gpus_per_rank": spec.config.gpus_per_rank,
                 "transport": plan.transports[player],
-                "wire_dtype": spec.wire_dtype,
+                "push_dtype": spec.push_dtype,
                 "settle_every": spec.settle_every,
             }
             for player, spec in plan.learners.items()
@@ -97,7 +97,7 @@ def _learners(plan: Plan) -> Table:
             continue
         waits = f"every {spec.settle_every} steps" if spec.settle_every else "never"
         loss, games = spec.config.loss, str(spec.config.batch_games)
-        table.add_row(player, model, loss, games, plan.transports[player], spec.wire_dtype, waits)
+        table.add_row(player, model, loss, games, plan.transports[player], spec.push_dtype, waits)
     return table
 
 

@@ -128,7 +128,7 @@ def plan_learner(recipe: Recipe, player: Player, inputs: Inputs, run_dir: RunDir
         steps=recipe.run.steps,
         run_seed=recipe.run.seed,
         run_dir=str(run_dir.path),
-        wire_dtype=inputs.dtypes[player] if wanted == "auto" else wanted,
+        push_dtype=inputs.dtypes[player] if wanted == "auto" else wanted,
         push_every=recipe.push.every,
         quirks=recipe.quirks,
         settle_every=settle_every(recipe),

@@ -25,18 +25,20 @@ from cluster.commit import Changed, GroupCommit
 from cluster.plan.replay import ReplayPlan
 from cluster.replay.rules.admission import Admission, AdmissionRule, AdmissionState
 from cluster.replay.rules.alarm import Alarm
-from cluster.replay.rules.backpressure import Backpressure, Look
+from cluster.replay.rules.backpressure import Backpressure, EngineLoad
 from cluster.replay.rules.dealer import Dealer
 from cluster.replay.rules.events import Event
 from cluster.replay.rules.facts import read_facts
+from cluster.replay.rules.leases import Lease, Row
 from cluster.replay.rules.selectors import Selection
-from cluster.replay.rules.table import Lease, Row, Table
+from cluster.replay.rules.table import Table
 from cluster.replay.rules.tally import Tally, finish_event
 from cluster.replay.rules.turns import Roster
 from cluster.replay.stats import WaitClock, replay_stats
 from cluster.replay.store.journal import Journal
 from cluster.replay.store.recovery import Rows, recover_state
-from cluster.replay.store.segments import Place, Segments
+from cluster.replay.store.segment_file import Place
+from cluster.replay.store.segments import Segments
 from protocol.files import sync_path
 from protocol.roles import PLAYERS, Player
 from protocol.rows import to_batch
@@ -96,14 +98,14 @@ class ReplayBuffer:
         with self._waits.waiting("rollout"):
             while not self._stopped:
                 now = time.monotonic()
-                lost = self._dealer.meet(worker)
-                if overdue := self._dealer.overdue(now, self._game_limit_s):
+                lost = self._dealer.take_back_earlier(worker)
+                if overdue := self._dealer.take_back_overdue(now, self._game_limit_s):
                     log.warning("games_overdue", games=len(overdue), limit_s=self._game_limit_s)
-                self._note_alarm(self._alarm.gone([*lost, *overdue], now))
+                self._note_alarm(self._alarm.note_over([*lost, *overdue], now))
                 games = min(limit, self._admit(now).games)
                 if games > 0:
                     deals = self._dealer.deal(worker, games, now)
-                    self._alarm.dealt(deal.game_id for deal in deals)
+                    self._alarm.note_dealt(deal.game_id for deal in deals)
                     return deals
                 if now >= deadline:
                     return []
@@ -128,12 +130,12 @@ class ReplayBuffer:
             self._dealer.finish(record.game_id)
             self._tally.add_game(event)
             self._note_alarm(
-                self._alarm.finished(record.game_id, record.verdicts, record.verdicts_failed, time.monotonic())
+                self._alarm.note_finished(record.game_id, record.verdicts, record.verdicts_failed, time.monotonic())
             )
             rows = self._set_aside.pop(record.game_id, _NOTHING)
             for player in PLAYERS:
                 self._tables[player].append(
-                    record.game_id, rows[player], refused[player], event["spoilt"], record.seed.category
+                    record.game_id, rows[player], record.seed.category, refused[player], event["judge_failed"]
                 )
         for player in PLAYERS:
             self._note_evicted(player, "capacity", self._tables[player].trim())
@@ -144,22 +146,22 @@ class ReplayBuffer:
         """Gives a game up for good; it is counted under `reason`."""
         if self._dealer.abandon(worker, game_id, reason):
             self._set_aside.pop(game_id, None)
-            self._note_alarm(self._alarm.gone([game_id], time.monotonic()))
+            self._note_alarm(self._alarm.note_over([game_id], time.monotonic()))
             self._journal.append({"e": "abandon", "id": game_id, "why": reason})
             self._changed.notify()
         await self._commits.commit()
 
     async def worker_gone(self, worker: str) -> int:
         """A rollout worker died: its games are dealt again. Gives how many those are."""
-        lost = self._dealer.worker_gone(worker)
-        self._note_alarm(self._alarm.gone(lost, time.monotonic()))
+        lost = self._dealer.take_back_from(worker)
+        self._note_alarm(self._alarm.note_over(lost, time.monotonic()))
         self._changed.notify()
         return len(lost)
 
-    async def pressure(self, looks: Sequence[Look]) -> None:
-        """What the engines say of themselves now: their backpressure bounds the open games."""
+    async def report_load(self, engines: Sequence[EngineLoad]) -> None:
+        """The load of the engines that answered now: backpressure bounds the open games by it."""
         if self._pressure is not None:
-            self._pressure.look(looks, self._dealer.open_games, time.monotonic())
+            self._pressure.report(engines, self._dealer.open_games, time.monotonic())
             self._changed.notify()
 
     async def stop(self) -> None:
@@ -262,7 +264,7 @@ class ReplayBuffer:
         )
         if self._pressure is not None:
             admission = self._pressure.narrow(admission, self._dealer.open_games, now_s)
-        allowed = self._alarm.allows(now_s)
+        allowed = self._alarm.limit(now_s)
         return admission if allowed is None else Admission(min(allowed, admission.games), self._alarm.why(now_s))
 
     def _note_alarm(self, event: Event | None) -> None:

@@ -11,7 +11,7 @@ from cluster.replay.rules.dealer import Dealer
 from cluster.replay.rules.table import Table
 from cluster.replay.rules.tally import Tally
 from cluster.replay.rules.turns import Roster
-from cluster.replay.store.segments import Place
+from cluster.replay.store.segment_file import Place
 from protocol.roles import Player
 
 

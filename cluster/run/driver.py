@@ -28,7 +28,7 @@ from cluster.run.summary import summarize
 from cluster.run.wiring import Parts, build, take_down
 from cluster.rundir import RunDir
 from cluster.sandbox.rule_judge import RuleJudge
-from cluster.supervise.engine_load import looking
+from cluster.supervise.engine_load import report_load
 from cluster.supervise.watchdog import Watchdog
 from learners.storage import checkpoints
 from protocol.files import write_json
@@ -101,7 +101,7 @@ class Run:
             if self._resumed:
                 await self._catch_up(parts)
             self.progress.say("playing; the learners join as soon as they are up")
-            async with looking(parts.generators, parts.replay, recipe.generation.backpressure):
+            async with report_load(parts.generators, parts.replay, recipe.generation.backpressure):
                 rollout = asyncio.ensure_future(_wait(parts.rollout.run.remote()))
                 await self._watch(parts, rollout)
                 await self._stop_games(parts, rollout)
@@ -211,7 +211,7 @@ class Run:
         view = view_of(self.recipe, self._replay, self._publisher, self._pool)
         view |= {key: self._judging.get(key) for key in ("unread_rate", "cost")}
         if self._prober is not None:
-            self._prober.poke(min(view[p]["step"] for p in parts.learners))
+            self._prober.judge_if_due(min(view[p]["step"] for p in parts.learners))
             view |= probe_view(self._prober.latest)
         self._metrics.update(view)
         self.progress.show(view)

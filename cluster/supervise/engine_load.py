@@ -1,9 +1,9 @@
-"""The driver's looks at the engines, for the replay buffer's backpressure (`cluster.replay.rules.backpressure`).
+"""Reports of the engines' load to the replay buffer, for its backpressure (`cluster.replay.rules.backpressure`).
 
-Every `generation.backpressure.every_s` each generation worker is asked how full its engine is, and whoever answered is told to the
-replay buffer. A worker that does not answer in time, or has no engine now, is left out of that round; a round that the replay
-buffer does not take is lost. Neither ends the run: whether actors live is not this module's question, and backpressure knows what
-to do when nobody looks.
+Every `generation.backpressure.every_s` each generation worker is asked how full its engine is, and the replay buffer gets the
+answers as one report. A worker that does not answer in time, or has no engine now, is left out of that report. A report that the
+replay buffer does not take is lost. Neither ends the run: whether actors live is not this module's question, and backpressure
+handles missing reports.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 import ray
 import structlog
 
-from cluster.replay.rules.backpressure import Look
+from cluster.replay.rules.backpressure import EngineLoad
 from protocol.recipe import BackpressureConfig
 from protocol.roles import Player
 
@@ -24,16 +24,16 @@ log = structlog.get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def looking(
+async def report_load(
     generators: Mapping[Player, Sequence[Any]], replay: Any, config: BackpressureConfig | None
 ) -> AsyncIterator[None]:
-    """Looks at the engines while the block runs, for the first time before it begins; never if `config` is None."""
+    """Reports while the block runs, for the first time before it begins; never if `config` is None."""
     if config is None:
         yield
         return
     engines = {f"generation-{p}-{k}": handle for p, handles in generators.items() for k, handle in enumerate(handles)}
-    await look(engines, replay)
-    task = asyncio.create_task(_keep_looking(engines, replay, config.every_s))
+    await report_once(engines, replay)
+    task = asyncio.create_task(_report_every(config.every_s, engines, replay))
     try:
         yield
     finally:
@@ -43,29 +43,29 @@ async def looking(
             task.result()  # raises what ended it
 
 
-async def look(engines: Mapping[str, Any], replay: Any) -> None:
-    """One round."""
-    answers = await asyncio.gather(*(_answer(handle.stats.remote()) for handle in engines.values()))
-    looks = [
-        Look(name, answer["kv_usage"], int(answer["waiting"]), int(answer["preemptions"]))
+async def report_once(engines: Mapping[str, Any], replay: Any) -> None:
+    """Asks every engine and reports the answers; nothing if there is none."""
+    answers = await asyncio.gather(*(_ask(handle.stats.remote()) for handle in engines.values()))
+    loads = [
+        EngineLoad(name, answer["kv_usage"], int(answer["waiting"]), int(answer["preemptions"]))
         for name, answer in zip(engines, answers, strict=True)
         if answer is not None and "kv_usage" in answer
     ]
-    if looks:
-        await _answer(replay.pressure.remote(looks))
+    if loads:
+        await _ask(replay.report_load.remote(loads))
 
 
-async def _keep_looking(engines: Mapping[str, Any], replay: Any, every_s: float) -> None:
+async def _report_every(every_s: float, engines: Mapping[str, Any], replay: Any) -> None:
     while True:
         await asyncio.sleep(every_s)
-        await look(engines, replay)
+        await report_once(engines, replay)
 
 
-async def _answer(ref: Any) -> Any:
+async def _ask(ref: Any) -> Any:
     """An actor's answer; None if there is none in time."""
     try:
         async with asyncio.timeout(ANSWER_S):
             return await ref
     except (TimeoutError, ray.exceptions.RayError) as e:
-        log.debug("no answer to a look", error=type(e).__name__)
+        log.debug("no answer about an engine's load", error=type(e).__name__)
         return None

@@ -15,12 +15,13 @@ import pyarrow as pa
 from cluster.inputs.recipe_file import load_recipe
 from cluster.plan.replay import plan_replay
 from cluster.replay.rules.alarm import Alarm
-from cluster.replay.rules.table import Row, Table
+from cluster.replay.rules.leases import Row
+from cluster.replay.rules.table import Table
 from cluster.replay.rules.tally import Tally
 from cluster.replay.rules.turns import Roster
 from cluster.replay.store.journal import read_events
 from cluster.replay.store.recovery import recover_state
-from cluster.replay.store.segments import Place, StoredBatch, read_segment, segment_files
+from cluster.replay.store.segment_file import Place, StoredBatch, read_segment, segment_files
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.roles import PLAYERS, Category, Player
@@ -57,33 +58,33 @@ class TracedTable(Table[Place]):
 
     def __init__(self, max_staleness: int, capacity: int) -> None:
         super().__init__(max_staleness, capacity)
-        self._gone: dict[str, Fate] = {}
+        self._over: dict[str, Fate] = {}  # of rows that are learned or evicted
 
     def acknowledge(self, step: int) -> None:
-        self._gone |= self._taken("learned", before=step)
+        self._over |= self._leased_fates("learned", before=step)
         super().acknowledge(step)
 
     def fates(self) -> dict[str, Fate]:
         """Every appended row's."""
-        waiting = {row.row_id: Fate("waiting") for unit in self._free.values() for row in unit.rows}
-        return self._gone | waiting | self._taken("leased")
+        waiting = {row.row_id: Fate("waiting") for unit in self._waiting.values() for row in unit.rows}
+        return self._over | waiting | self._leased_fates("leased")
 
-    def _taken(self, status: Status, before: float = float("inf")) -> dict[str, Fate]:
+    def _leased_fates(self, status: Status, before: float = float("inf")) -> dict[str, Fate]:
         return {
             row.row_id: Fate(status, None, lease.step, stale)
-            for lease in self._leases.values()
+            for lease in self._leases.outstanding
             if lease.step < before
             for row, stale in zip(lease.rows, lease.staleness, strict=True)
         }
 
     def _evict(self, row: Row[Place], reason: str) -> None:
         super()._evict(row, reason)
-        self._gone[row.row_id] = Fate("evicted", reason)
+        self._over[row.row_id] = Fate("evicted", reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What a replay folder holds."""
+class StoredRun:
+    """What a run's replay folder holds."""
 
     max_staleness: int
     tables: dict[Player, TracedTable]
@@ -108,7 +109,7 @@ class Stored:
                         yield StoredRow(batch, index, row_id, game_id, player, category, tuple(ended), fate)
 
 
-def read_run(run: Path) -> Stored:
+def read_run(run: Path) -> StoredRun:
     """Reads a run's replay folder.
 
     Raises:
@@ -129,4 +130,4 @@ def read_run(run: Path) -> Stored:
         raise UserError(f"replay: {folder} cannot be read ({e.strerror}); check its permissions") from None
     tables = {p: TracedTable(plan.admission.max_staleness, plan.table.capacity_rows) for p in PLAYERS}
     recover_state(batches, events, tables, Tally(), Alarm(plan.alarm), Roster.from_plan(plan), plan.losses)
-    return Stored(plan.admission.max_staleness, tables, batches, {p: len(files[p]) for p in PLAYERS}, nbytes)
+    return StoredRun(plan.admission.max_staleness, tables, batches, {p: len(files[p]) for p in PLAYERS}, nbytes)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from cluster.replay.read.choose import Filter
 from cluster.replay.read.export import check_target, export_rows
-from cluster.replay.read.reader import Status, Stored, StoredRow, read_run
+from cluster.replay.read.reader import Status, StoredRow, StoredRun, read_run
 from protocol.roles import CATEGORIES, PLAYERS
 
 LISTED = 20  # rows, where no limit is given
@@ -60,7 +60,7 @@ def show_replay(
         console.print(rows_table(some, len(rows), text))
 
 
-def players_table(name: str, stored: Stored, rows: Sequence[StoredRow]) -> Table:
+def players_table(name: str, stored: StoredRun, rows: Sequence[StoredRow]) -> Table:
     """How many rows each player has, and what became of them; segments, bytes and lost rows are the whole folder's."""
     table = Table(title=f"Replay of {name}, staleness at most {stored.max_staleness}")
     for column in (

@@ -1,26 +1,26 @@
-"""Backpressure: how many games may be open at once follows what the engines say (additive increase, multiplicative decrease).
+"""Backpressure: how many games may be open at once follows the engines' load (additive increase, multiplicative decrease).
 
-    start ──► grows by `increase` a look, while games are what fills it and every engine has room
+    start ──► grows by `increase` a report, while open games reach it and every engine has room
       │ ▲
       ▼ │
-    cut to a share of the games that were open, because an engine preempted a request; the next cut comes at the earliest when no
-    more games are open than this one left: until then, what is preempted belongs to games that were dealt before it
+    cut to a share of the games that were open, because an engine preempted a request. The next cut comes at the earliest when no
+    more games are open than this one allows: until then, what is preempted belongs to games that were dealt before the cut
 
-A pure state machine (no Ray, no vLLM; the clock is a number that the caller passes). A look is one engine's own count of its KV
-cache, its queue and its preemptions. Invariants:
+A pure state machine (no Ray, no vLLM; the clock is a number that the caller passes). A report holds the load of every engine that
+answered: its KV cache, its queue and its preemptions. Invariants:
 
 - **never stuck**: the limit is at least 1, and only open games count against it, so there is always one game that may be played.
 - **only less**: it admits no game that staleness does not (`admission`).
-- **what is not seen bounds nothing**: before the first look, and after `SILENT_LOOKS` in a row that nobody brought, there is no
-  limit: whoever looks is gone, and the run must not crawl on at a limit that nothing can raise.
-- **a new engine did nothing**: preemptions count from the first look at an engine, and again from where its count falls back to
-  (it was restarted). One that does not answer has no room for more.
+- **no reports, no limit**: there is none before the first report, nor when `MISSED_REPORTS` in a row did not come: nobody reports
+  any more, and the run must not go on at a low limit that nothing can raise.
+- **a new engine starts at 0**: preemptions count from an engine's first report, and again from where its count falls back to
+  (it was restarted). An engine that does not answer has no room for more.
 
 It starts at what the engines run at once if every open game asks its widest question, the Defender's answers to all of its
-attacks, at the same moment: no request of so few games has to wait for a place. More has to be earned, because the KV cache of
-long completions fills before the places do. Above `game.in_flight` there is nothing to limit.
+attacks, at the same moment: no request of so few games has to wait for a place. A higher limit must be reached by growth, because
+the KV cache of long completions fills before the places do. Above `game.in_flight` there is nothing to limit.
 
-It does not look (`cluster.supervise.engine_load`) and keeps nothing on disk: a restarted replay buffer starts anew.
+It does not ask the engines (`cluster.supervise.engine_load`) and keeps nothing on disk: a restarted replay buffer starts anew.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,12 @@ from cluster.plan.replay import ReplayPlan
 from cluster.replay.rules.admission import Admission
 from protocol.recipe import BackpressureConfig
 
-SILENT_LOOKS = (
-    30  # of them missed: at the default of one a second, longer than a look at a restarting engine is held up
-)
+MISSED_REPORTS = 30  # in a row: at the default of one a second, longer than a restarting engine delays a report
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One engine at one moment.
+class EngineLoad:
+    """The load of one engine at one moment.
 
     Attributes:
         worker: the engine's name.
@@ -65,9 +63,9 @@ class Backpressure:
         self._config = config
         self._limit = max(1, start)
         self._cause = "as many as their places take without a queue"
-        self._peak = 0  # most games open at once since the last look
-        self._seen_s: float | None = None
-        self._counts: dict[str, int] = {}  # preemptions of each engine at the last look at it
+        self._peak = 0  # most games open at once since the last report
+        self._reported_s: float | None = None
+        self._counts: dict[str, int] = {}  # preemptions of each engine, in its last report
         self._fullest = self._queue = 0.0
         self.cuts = self.preemptions = 0
 
@@ -77,8 +75,8 @@ class Backpressure:
         return None if plan.backpressure is None else cls(plan.backpressure, plan.first_limit)
 
     def limit(self, now_s: float) -> int | None:
-        """Games that may be open at once; None while nobody looks."""
-        if self._seen_s is None or now_s - self._seen_s > SILENT_LOOKS * self._config.every_s:
+        """Games that may be open at once; None while nobody reports."""
+        if self._reported_s is None or now_s - self._reported_s > MISSED_REPORTS * self._config.every_s:
             return None
         return self._limit
 
@@ -93,15 +91,15 @@ class Backpressure:
             games, f"admitting {games}: {open_games} games are open of {limit} that the engines bear: {self._cause}"
         )
 
-    def look(self, engines: Sequence[Look], open_games: int, now_s: float) -> None:
-        """One round of looks, of those engines that answered. A round without any is as good as none."""
+    def report(self, engines: Sequence[EngineLoad], open_games: int, now_s: float) -> None:
+        """Takes the load of those engines that answered. An empty report counts as missed."""
         if not engines:
             return
         preempted = [e.worker for e in engines if e.preemptions > self._counts.get(e.worker, e.preemptions)]
         self.preemptions += sum(max(0, e.preemptions - self._counts.get(e.worker, e.preemptions)) for e in engines)
         self._counts.update({e.worker: e.preemptions for e in engines})
         self._fullest, self._queue = max(e.kv_usage for e in engines), max(e.waiting for e in engines)
-        peak, self._peak, self._seen_s = max(self._peak, open_games), open_games, now_s
+        peak, self._peak, self._reported_s = max(self._peak, open_games), open_games, now_s
         if preempted:
             if peak <= self._limit:
                 self._cut(preempted[0], peak)
@@ -112,7 +110,7 @@ class Backpressure:
             self._cause = "they have room, so the limit grows"
 
     def stats(self, now_s: float) -> dict[str, Any]:
-        """Plain numbers: the limit (None: there is none now), cuts and preemptions so far, and the last look's worst engine."""
+        """Plain numbers: the limit (None: there is none now), cuts and preemptions so far, and the last report's worst engine."""
         return {
             "limit": self.limit(now_s),
             "cuts": self.cuts,
@@ -121,7 +119,7 @@ class Backpressure:
             "waiting": self._queue,
         }
 
-    def _full(self, engines: Sequence[Look]) -> str | None:
+    def _full(self, engines: Sequence[EngineLoad]) -> str | None:
         """Which engine has no room for more games, or does not say, and why; None if all have."""
         if silent := self._counts.keys() - {e.worker for e in engines}:
             return f"{min(silent)} does not say how full it is"
@@ -133,7 +131,7 @@ class Backpressure:
         return None
 
     def _cut(self, worker: str, peak: int) -> None:
-        # Of the games that were open, not of the limit: where fewer were, a share of the limit may still be above them.
+        # A share of the games that were open, not of the limit: where fewer were open, that share may still be above them.
         self._limit = max(1, int(self._config.cut * peak))
         self.cuts += 1
         self._cause = f"{worker} preempted requests with {peak} games open"

@@ -5,9 +5,9 @@ again is the same game. The categories alternate (equal share); within one, each
 
 - **every game counted**: started == finished + abandoned + open + waiting to be dealt again.
 - **finished once**: the second record of a game is refused and counted as late; so is one of an abandoned game.
-- **one life at a time**: a worker's name may carry an incarnation (`rollout-0@3f2a`). When the next incarnation of a name asks,
-  the games of the one before are lost.
-- **old before new**: games that were lost are dealt again, lowest id first, before a new id is dealt.
+- **one incarnation at a time**: a worker's name may carry an incarnation (`rollout-0@3f2a`). When the next incarnation of a name
+  asks, the games of the one before are lost.
+- **lost before new**: games that were lost are dealt again, lowest id first, before a new id is dealt.
 
 Pure: time is a number that the caller passes. It does not decide how many games may start (`admission`).
 """
@@ -15,7 +15,7 @@ Pure: time is a number that the caller passes. It does not decide how many games
 import heapq
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from protocol.errors import UserError
@@ -26,6 +26,8 @@ from protocol.types import Deal, Seed
 
 @dataclass(frozen=True, slots=True)
 class _Open:
+    """Who plays a game, and since when (the caller's clock)."""
+
     worker: str
     since_s: float
 
@@ -82,7 +84,7 @@ class Dealer:
         return group[self._order(slot, epoch)[place]]
 
     def deal(self, worker: str, games: int, now_s: float) -> list[Deal]:
-        """`games` games for a worker: lost ones first, then new ones. Call `meet` before."""
+        """`games` games for a worker: lost ones first, then new ones. Call `take_back_earlier` before."""
         deals = []
         for _ in range(games):
             if self._again:
@@ -110,26 +112,24 @@ class Dealer:
 
     def abandon(self, worker: str, game_id: int, reason: str) -> bool:
         """Gives a game up for good. False if it is final already or another worker plays it now."""
-        held = self._open.get(game_id)
-        if self.is_final(game_id) or (held is not None and held.worker != worker):
+        game = self._open.get(game_id)
+        if self.is_final(game_id) or (game is not None and game.worker != worker):
             return False
         self._settle(game_id)
         self._abandoned[game_id] = reason
         return True
 
-    def meet(self, worker: str) -> list[int]:
+    def take_back_earlier(self, worker: str) -> list[int]:
         """A worker asks: games of its earlier incarnations will be dealt again. Gives their ids."""
-        return self._take_back(
-            [g for g, held in self._open.items() if held.worker != worker and _name(held.worker) == _name(worker)]
-        )
+        return self._take_back(lambda game: game.worker != worker and _name(game.worker) == _name(worker))
 
-    def worker_gone(self, worker: str) -> list[int]:
+    def take_back_from(self, worker: str) -> list[int]:
         """The worker died: its games, of whichever incarnation, will be dealt again. Gives their ids."""
-        return self._take_back([g for g, held in self._open.items() if _name(held.worker) == _name(worker)])
+        return self._take_back(lambda game: _name(game.worker) == _name(worker))
 
-    def overdue(self, now_s: float, limit_s: float) -> list[int]:
-        """Games open for longer than any game may take (a silent worker, a lost reply) will be dealt again."""
-        return self._take_back([g for g, held in self._open.items() if now_s - held.since_s > limit_s])
+    def take_back_overdue(self, now_s: float, limit_s: float) -> list[int]:
+        """Games open for longer than any game may take (a silent worker, a lost reply) will be dealt again. Gives their ids."""
+        return self._take_back(lambda game: now_s - game.since_s > limit_s)
 
     def recover(self, finished: Iterable[int], abandoned: Mapping[int, str]) -> None:
         """After a restart: games below the highest known id that are not final will be dealt again."""
@@ -148,7 +148,8 @@ class Dealer:
             self._again.remove(game_id)
             heapq.heapify(self._again)
 
-    def _take_back(self, ids: list[int]) -> list[int]:
+    def _take_back(self, is_lost: Callable[[_Open], bool]) -> list[int]:
+        ids = [game_id for game_id, game in self._open.items() if is_lost(game)]
         for game_id in ids:
             del self._open[game_id]
             heapq.heappush(self._again, game_id)

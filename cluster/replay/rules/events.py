@@ -1,4 +1,4 @@
-"""An event of the replay buffer's journal, as the rules make it and recovery reads it; `store.journal` lists them."""
+"""An event of the replay buffer's journal: the rules make it, recovery reads it, `store.journal` lists all kinds."""
 
 from typing import Any
 

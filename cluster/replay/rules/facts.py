@@ -1,5 +1,5 @@
-"""What the replay buffer must know about a row without keeping the row: read from an Arrow batch, the same way when it
-arrives and when it is recovered from disk. Pure."""
+"""What the replay buffer keeps in memory about a row. It is read from the row's Arrow batch, in the same way when the row arrives
+and when it is recovered from disk. Pure."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,6 @@ import pyarrow as pa
 
 from protocol.preferences import pick_pair
 from protocol.recipe import Loss
-from protocol.roles import Category
 from protocol.types import Preference
 
 _UNREAD = (0.0, 0.0)  # `pick_pair` reads who won, not by how much; the scores stay on disk
@@ -15,12 +14,11 @@ _UNREAD = (0.0, 0.0)  # `pick_pair` reads who won, not by how much; the scores s
 
 @dataclass(frozen=True, slots=True)
 class RowFacts:
-    """`category` is the seed's, `unlearnable` the reason for eviction on arrival or None, `reward` the mean known reward."""
+    """`unlearnable` is the reason for eviction on arrival, or None. `reward` is the mean of the known rewards."""
 
     row_id: str
     game_id: int
     version: int
-    category: Category
     unlearnable: str | None
     reward: float | None
 
@@ -33,16 +31,16 @@ def read_facts(batch: pa.RecordBatch, loss: Loss) -> list[RowFacts]:
     """
     items, compared = batch.column("items"), batch.column("preferences")
     rewards = pa.ListArray.from_arrays(items.offsets, items.values.field("reward")).to_pylist()
-    # By columns, and only those that say who won: a preference as a whole costs more to read than all the rest of the row.
+    # By columns, and only those that say who won: reading whole preferences costs more than all the rest of the row.
     i, j, winner = (compared.values.field(name).to_pylist() for name in ("i", "j", "winner"))
     ends = compared.offsets.to_pylist()
-    columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "version", "category"))
+    columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "version"))
     facts = []
-    for (row_id, game_id, version, category), known, start, end in zip(
+    for (row_id, game_id, version), known, start, end in zip(
         zip(*columns, strict=True), rewards, ends[:-1], ends[1:], strict=True
     ):
         pairs = [Preference(i[k], j[k], _UNREAD, None, winner[k], True) for k in range(start, end)]
-        facts.append(RowFacts(row_id, game_id, version, category, _unlearnable(known, pairs, loss), _mean(known)))
+        facts.append(RowFacts(row_id, game_id, version, _unlearnable(known, pairs, loss), _mean(known)))
     return facts
 
 

@@ -1,9 +1,9 @@
-"""Which of the waiting games a step gets, and which go first when there are too many: `replay.sampler`, `.remover`, `.balanced`.
+"""Which of the waiting games a step gets, and which are evicted when there are too many: `replay.sampler`, `.remover`, `.balanced`.
 
-Pure functions of the waiting games, in the order in which they were dealt, and a seed: a restart or another rank decides alike, and
-the journal writes down what was decided.
+Pure functions of the waiting games, in the order in which they were dealt, and a seed: a restart or another rank decides alike. The
+journal holds what was decided.
 
-| order | a step gets (`sampler`) | goes first at the capacity (`remover`) |
+| order | a step gets (`sampler`) | evicted first at the capacity (`remover`) |
 |---|---|---|
 | `fifo` | the games dealt first | the games dealt first |
 | `uniform` | games at random | games at random |
@@ -11,13 +11,13 @@ the journal writes down what was decided.
 
 Invariants, whatever the order:
 
-- **never waits for the order's sake**: where n games wait, n are given. So what `admission` says of liveness holds for each.
-- **never balanced at the cost of a game**: balance puts off only what can wait (`_needs`). What a step would get without balance
-  and would be stale at the next version, it gets.
+- **no order delays a step**: where n games wait, n are given. So `admission`'s proof of liveness holds for each order.
+- **balance costs no game**: it puts off only games that can wait (`_needs`). A game that a step would get without balance, and that
+  would be stale at the next version, stays in the step.
 
-An order other than `fifo` lets games go stale that `fifo` would have learned, by its nature: they are evicted at a lease, counted,
-and their room is free again. A game that gave no row knows no version; for `freshest` it is the newest, because as the oldest it
-would wait for ever and hold its room. What is stale already does not come here (`table`).
+Every order but `fifo` lets some games go stale that `fifo` would have learned: they are evicted at a lease, counted, and their room
+is free again. A game without rows has no version. `freshest` takes it for the newest: as the oldest it would wait for ever and keep
+its room. Stale games are evicted before the order is asked (`table`).
 """
 
 import random
@@ -34,13 +34,13 @@ from protocol.roles import Category, Player
 
 
 class Waiting(Protocol):
-    """What an order looks at: the oldest version of a game's rows (None: it gave none), and its seed's category, if known."""
+    """What an order goes by: the oldest version of a game's rows (None: it gave none), and its seed's category."""
 
     @property
     def version(self) -> int | None: ...
 
     @property
-    def category(self) -> Category | None: ...
+    def category(self) -> Category: ...
 
 
 U = TypeVar("U", bound=Waiting)
@@ -67,18 +67,18 @@ class Selection:
             units: the waiting games in that order, `games` of them at least.
             slack: for each, how many more versions it can wait for; None: it does not age.
         """
-        ranked = _ranked(self.sampler, units, derive_seed(self.seed, "sampler", step))
+        ranked = _rank(self.sampler, units, derive_seed(self.seed, "sampler", step))
         chosen = (
-            _balanced([units[k] for k in ranked], games, [slack[k] for k in ranked]) if self.balanced else range(games)
+            _balance([units[k] for k in ranked], games, [slack[k] for k in ranked]) if self.balanced else range(games)
         )
         return [units[k] for k in sorted(ranked[place] for place in chosen)]
 
-    def removal(self, units: Sequence[U], arrived: int) -> list[U]:
-        """The waiting games, those that go first in front. `arrived` is how many games the table ever took."""
-        return [units[k] for k in _ranked(self.remover, units, derive_seed(self.seed, "remover", arrived))]
+    def rank_for_removal(self, units: Sequence[U], appended: int) -> list[U]:
+        """The waiting games, those to evict first in front. `appended` is how many games the table ever took."""
+        return [units[k] for k in _rank(self.remover, units, derive_seed(self.seed, "remover", appended))]
 
 
-def _ranked(order: Order, units: Sequence[Waiting], seed: int) -> list[int]:
+def _rank(order: Order, units: Sequence[Waiting], seed: int) -> list[int]:
     """Places in `units`, first choice first."""
     places = list(range(len(units)))
     if order == "uniform":
@@ -90,14 +90,14 @@ def _ranked(order: Order, units: Sequence[Waiting], seed: int) -> list[int]:
     return places
 
 
-def _balanced(ranked: Sequence[Waiting], games: int, slack: Sequence[int | None]) -> set[int]:
-    """`games` ranks: always the category that has fewer so far, by rank, as long as it has any and the others can wait.
+def _balance(ranked: Sequence[Waiting], games: int, slack: Sequence[int | None]) -> set[int]:
+    """`games` places in the ranking: each time the category that has fewer so far, as long as it has any and the others can wait.
 
-    Of the first `games` ranks, those that would be stale at the next version are taken whatever they are.
+    Of the first `games` ranks, those that would be stale at the next version are taken whatever their category.
     """
     chosen = {place for place in range(games) if slack[place] == 0}
     shares = Counter(ranked[place].category for place in chosen)
-    queues: dict[Category | None, deque[int]] = {}
+    queues: dict[Category, deque[int]] = {}
     for place, unit in enumerate(ranked):
         if place not in chosen:
             queues.setdefault(unit.category, deque()).append(place)
@@ -105,7 +105,7 @@ def _balanced(ranked: Sequence[Waiting], games: int, slack: Sequence[int | None]
     limit: int | None = None
     while len(chosen) < games:
         tight = next((k for k, need in needs.items() if need >= games - len(chosen)), None) if needs else None
-        if tight is not None and tight != limit:  # from here on only games that can wait for no longer
+        if tight is not None and tight != limit:  # from here on only games that can wait for at most `tight` versions
             limit = tight
             queues = {c: deque(p for p in queue if _count(tight, (slack[p],))) for c, queue in queues.items()}
         category = min((c for c, queue in queues.items() if queue), key=lambda c: (shares[c], queues[c][0]))
@@ -118,10 +118,10 @@ def _balanced(ranked: Sequence[Waiting], games: int, slack: Sequence[int | None]
 
 
 def _needs(games: int, slack: Sequence[int | None]) -> dict[int, int]:
-    """By k, ascending: how many of the games that can wait for at most k more versions must go now.
+    """By k, ascending: how many of the games that can wait for at most k more versions must be in this step.
 
-    The k steps after this one take k * games, so what exceeds that goes now, as far as the order itself would do it. So a game that
-    waits in line under `fifo` and the bound of `admission` is not made stale by balance, now or later.
+    The k steps after this one take k * games, so what exceeds that goes now, as far as the order itself would take it. So under
+    `fifo` and the bound of `admission` balance makes no game stale, now or later.
     """
     waits, first = sorted(s for s in slack if s is not None), slack[:games]
     levels = range(1, -(-len(waits) // games))  # the steps beyond take all of them

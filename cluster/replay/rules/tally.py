@@ -1,6 +1,6 @@
-"""What finished games add up to: how attacks and responses ended, what the judge said, what rows are worth. Pure.
+"""Sums over finished games: how attacks and responses ended, how the judge fared, the mean reward. Pure.
 
-Every count comes from a journal event, so it is the same after a restart; only the recent rewards are a window.
+Every count comes from a journal event, so it is the same after a restart. The mean reward covers the latest rows only.
 """
 
 from collections import Counter, deque
@@ -18,26 +18,26 @@ def finish_event(record: GameRecord, judged: bool) -> Event:
     """The journal's `finish` event of a game.
 
     Args:
-        judged: whether the run has a judge that is meant to answer, so that a failure of it spoils a game.
+        judged: whether the run has a judge that is meant to answer, so that its failures count against a game.
     """
     return {
         "e": "finish",
         "id": record.game_id,
         "category": record.seed.category,
-        "rows": _counted([group.player for group in record.groups]),
-        "attack": _counted(record.attack_states),
-        "response": _counted(record.response_states),
+        "rows": _count([group.player for group in record.groups]),
+        "attack": _count(record.attack_states),
+        "response": _count(record.response_states),
         "judge": {
             "verdicts": record.verdicts,
             "failed": record.verdicts_failed,
             "comparisons": record.comparisons,
             "disagreements": record.disagreements,
         },
-        "spoilt": judged and "judge_failed" in (*record.attack_states, *record.response_states),
+        "judge_failed": judged and "judge_failed" in (*record.attack_states, *record.response_states),
     }
 
 
-def _counted(words: Sequence[str]) -> dict[str, int]:
+def _count(words: Sequence[str]) -> dict[str, int]:
     """As `Counter`, in its order, for a handful of words: a fifth of its cost."""
     return {word: words.count(word) for word in words}
 

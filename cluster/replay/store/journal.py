@@ -3,11 +3,11 @@
 With the segments it is the whole state of the replay buffer. Events (`e` names them):
 
     finish   id, category, rows {player: n}, attack {state: n}, response {state: n},
-             judge {verdicts, failed, comparisons, disagreements}, spoilt (the judge failed on it, and should not have)
-                                  (older runs: without `category`, `spoilt`)
+             judge {verdicts, failed, comparisons, disagreements},
+             judge_failed         (a judge that is meant to answer failed on some of the game)
     abandon  id, why
-    evict    p, why, games        (stale and capacity; older runs: `ids`, single rows. What is not taken in the first place follows
-                                   from the rows and their `finish` event)
+    evict    p, why, games        (stale and capacity. What is not taken in the first place follows from the rows and their
+                                   `finish` event)
     lease    p, step, version, games
     seen     p, step, version    (a step asked under this version and did not get its games yet)
     ack      p, step
@@ -29,6 +29,7 @@ import time
 from pathlib import Path
 
 from cluster.replay.rules.events import Event
+from cluster.replay.store.dirty import DirtyFlag
 from protocol.errors import UserError
 
 LOCK_WAIT_S = 20.0  # a killed predecessor is gone within a second or two; a living one stays
@@ -48,7 +49,7 @@ class Journal:
     def __init__(self, path: Path, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._dirty = False
+        self._dirty = DirtyFlag()
         deadline = time.monotonic() + lock_wait_s
         while True:
             try:
@@ -81,7 +82,7 @@ class Journal:
         if events:
             data = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in events).encode()
             start = os.fstat(self._fd).st_size
-            self._dirty = True
+            self._dirty.mark()
             try:
                 while data:
                     data = data[os.write(self._fd, data) :]
@@ -91,13 +92,7 @@ class Journal:
 
     def sync(self) -> None:
         """Everything appended so far is on disk when this returns. May run in another thread than `append`."""
-        if self._dirty:
-            self._dirty = False  # first: an append during the fsync sets it again
-            try:
-                os.fsync(self._fd)
-            except OSError:
-                self._dirty = True
-                raise
+        self._dirty.sync(self._fd)
 
     def close(self) -> None:
         """Syncs, and frees the lock."""

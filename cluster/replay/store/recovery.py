@@ -1,12 +1,12 @@
 """Recovery: the replay buffer's state, rebuilt from its segments and its journal.
 
-Rows come from the segments; when their game entered its tables, and what became of them, from the journal, in its order. A
-game counts as finished only if all the rows that its `finish` event names are there: after a power cut the journal may
-have reached the disk before the rows, and then the game is dealt again. Rows of a game without its `finish` event are kept
-aside: when the game is finished again, they are its rows, and nothing lies on disk twice. It writes nothing.
+Rows come from the segments. The journal says, in its order, when their game entered the tables and what became of them. A game
+counts as finished only if all the rows that its `finish` event names are there: after a power cut the journal may have reached
+the disk before the rows, and then the game is dealt again. Rows of a game without its `finish` event are set aside: when the game
+is finished again, they are its rows, and nothing lies on disk twice. It writes nothing.
 
-Rows that were lost are counted: those that a `finish` event names and that are not there, or those of a torn tail. Both are
-written before the fsync that an answer waits for, so nobody had been told of them, unless the disk confirmed what it did not have.
+Lost rows are counted: those that a `finish` event names and that are not there, or those of a torn tail. Both are written before
+the fsync that an answer waits for, so nobody had been told of them, unless the disk confirmed what it did not have.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,19 @@ from dataclasses import dataclass
 from cluster.replay.rules.alarm import Alarm
 from cluster.replay.rules.events import Event
 from cluster.replay.rules.facts import read_facts
-from cluster.replay.rules.table import Row, Table
+from cluster.replay.rules.leases import Row
+from cluster.replay.rules.table import Table
 from cluster.replay.rules.tally import Tally
 from cluster.replay.rules.turns import Roster
-from cluster.replay.store.segments import Place, StoredBatch, TornTail
+from cluster.replay.store.segment_file import Place, StoredBatch, TornTail
 from protocol.recipe import Loss
-from protocol.roles import PLAYERS, Category, Player
+from protocol.roles import PLAYERS, Player
 
 Rows = dict[Player, list[Row[Place]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class Recovery:
     """What the actor goes on from.
 
     Attributes:
@@ -52,26 +53,13 @@ def recover_state(
     roster: Roster,
     losses: Mapping[Player, Loss],
     torn: Mapping[Player, Sequence[TornTail]] | None = None,
-) -> Recovered:
-    """Fills empty tables and an empty tally; of alarms it restores only how often and how long the run was paused.
+) -> Recovery:
+    """Fills empty tables and an empty tally. Of alarms it restores only how often and how long the run was paused.
 
     Args:
         torn: what was cut off the segments this time.
     """
-    games: dict[int, Rows] = {}
-    categories: dict[int, Category] = {}
-    for player in PLAYERS:
-        seen: set[str] = set()
-        for found in stored[player]:
-            for facts, place in zip(read_facts(found.batch, losses[player]), found.places, strict=True):
-                if facts.row_id in seen:
-                    tables[player].duplicates += 1
-                    continue
-                seen.add(facts.row_id)
-                rows = games.setdefault(facts.game_id, {p: [] for p in PLAYERS})
-                rows[player].append(Row(facts.row_id, facts.version, place, facts.unlearnable))
-                categories[facts.game_id] = facts.category
-                tally.add_row(player, facts.reward)
+    games = _group_rows(stored, tables, tally, losses)
     finished: set[int] = set()
     abandoned: dict[int, str] = {}
     missing = 0
@@ -90,23 +78,19 @@ def recover_state(
                         short[player][game_id] = max(0, lacking[player])
                     continue
                 standing = roster.standing(tables)
-                spoilt = event.get("spoilt", False)  # older runs took such games for games of a step
-                category = event.get("category", categories.get(game_id))
                 for player in PLAYERS:
                     refused = roster.refusal(player, standing)
-                    tables[player].append(game_id, rows[player], refused, spoilt, category)
+                    tables[player].append(game_id, rows[player], event["category"], refused, event["judge_failed"])
                 finished.add(game_id)
                 tally.add_game(event)
             case "abandon":
                 abandoned[event["id"]] = event["why"]
-            case "evict" if "games" in event:
+            case "evict":
                 missing += tables[event["p"]].drop(event["games"], event["why"])
-            case "evict":  # older runs evicted row by row
-                missing += tables[event["p"]].evict(event["ids"], event["why"])
             case "lease":
                 missing += tables[event["p"]].restore_lease(event["step"], event["version"], event["games"])
             case "seen":
-                tables[event["p"]].ask(event.get("step", 0), event["version"])  # older runs did not write the step
+                tables[event["p"]].ask(event["step"], event["version"])
             case "ack":
                 tables[event["p"]].acknowledge(event["step"])
             case "rewind":
@@ -126,13 +110,35 @@ def recover_state(
     lost: list[Event] = []
     for player in PLAYERS:
         new = {g: n for g, n in short[player].items() if n and g not in finished and g not in noted[player]}
-        if told := _lost(player, new, (torn or {}).get(player, ())):
-            tables[player].note_lost(told["rows"], told["at_least"])
-            lost.append(told)
-    return Recovered(tuple(sorted(finished)), abandoned, set_aside, missing, tuple(lost))
+        if found := _lost_event(player, new, (torn or {}).get(player, ())):
+            tables[player].note_lost(found["rows"], found["at_least"])
+            lost.append(found)
+    return Recovery(tuple(sorted(finished)), abandoned, set_aside, missing, tuple(lost))
 
 
-def _lost(player: Player, lacking: Mapping[int, int], tails: Sequence[TornTail]) -> Event | None:
+def _group_rows(
+    stored: Mapping[Player, Sequence[StoredBatch]],
+    tables: Mapping[Player, Table[Place]],
+    tally: Tally,
+    losses: Mapping[Player, Loss],
+) -> dict[int, Rows]:
+    """The stored rows by game, each once; repeats are counted as duplicates."""
+    games: dict[int, Rows] = {}
+    for player in PLAYERS:
+        seen: set[str] = set()
+        for found in stored[player]:
+            for facts, place in zip(read_facts(found.batch, losses[player]), found.places, strict=True):
+                if facts.row_id in seen:
+                    tables[player].duplicates += 1
+                    continue
+                seen.add(facts.row_id)
+                rows = games.setdefault(facts.game_id, {p: [] for p in PLAYERS})
+                rows[player].append(Row(facts.row_id, facts.version, place, facts.unlearnable))
+                tally.add_row(player, facts.reward)
+    return games
+
+
+def _lost_event(player: Player, lacking: Mapping[int, int], tails: Sequence[TornTail]) -> Event | None:
     """A torn tail and the journal may both tell of the same rows, so what is known is the larger of the two counts."""
     rows = max(sum(lacking.values()), sum(tail.lost_rows for tail in tails))
     at_least = any(tail.at_least for tail in tails)

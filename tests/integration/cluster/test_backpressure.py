@@ -9,7 +9,7 @@ import pytest
 from actors.generation import GenerationWorker
 from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
-from cluster.supervise.engine_load import look
+from cluster.supervise.engine_load import report_once
 from protocol.recipe import parse_recipe
 from protocol.types import Ask, Sampling
 from tests.integration.tiny_qwen import save_tiny
@@ -21,7 +21,7 @@ GAMES = 32
 
 
 class Handle:
-    """What `look` asks of an actor's handle, for an object of this process."""
+    """What `report_once` asks of an actor's handle, for an object of this process."""
 
     def __init__(self, owner: Any, *methods: str) -> None:
         for name in methods:
@@ -47,9 +47,9 @@ async def test_a_full_kv_cache_cuts_the_limit_and_every_game_still_ends(tmp_path
     )
     worker = GenerationWorker("attacker", str(tmp_path / "model"), recipe.generation)
     buffer = ReplayBuffer(str(tmp_path / "run"), plan_replay(recipe), SEEDS)
-    engines, replay = {"generation-attacker-0": Handle(worker, "stats")}, Handle(buffer, "pressure")
+    engines, replay = {"generation-attacker-0": Handle(worker, "stats")}, Handle(buffer, "report_load")
     await worker.start()
-    await look(engines, replay)
+    await report_once(engines, replay)
     assert (await buffer.stats())["pressure"]["limit"] == 64 // 4  # a place for each answer of a game at once
     long = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=300)
     seen: list[dict[str, Any]] = []
@@ -66,14 +66,14 @@ async def test_a_full_kv_cache_cuts_the_limit_and_every_game_still_ends(tmp_path
     async def watch() -> None:
         while True:
             await asyncio.sleep(0.1)
-            await look(engines, replay)
+            await report_once(engines, replay)
             seen.append((await buffer.stats())["pressure"])
 
     watching = asyncio.create_task(watch())
     try:
         async with asyncio.timeout(90.0):
             await asyncio.gather(*(play(k) for k in range(24)))
-        await look(engines, replay)
+        await report_once(engines, replay)
         stats = await buffer.stats()
     finally:
         watching.cancel()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.inputs.labels import Label
-from cluster.measure.probe import Answer, Prober, ProbeSet, compare, firsts
+from cluster.measure.probe import Answer, Prober, ProbeSet, compare, first_answers
 from cluster.rundir import RunDir
 from protocol.types import JudgeRequest, Verdict
 
@@ -48,7 +48,7 @@ def test_drift_is_the_mean_change_of_a_labels_scores_and_failures_are_not_compar
     now = [Answer("B", (3.0, 5.0)), Answer("high", (7.0,)), Answer("false", None), Answer("high", (9.0,))]
     assert compare(first, now) == ((4.0 + 1.0) / 2, 2 / 3)
     assert compare(first[3:], now[3:]) == (None, None)
-    assert firsts([first, now]) == [*first[:3], now[3]]
+    assert first_answers([first, now]) == [*first[:3], now[3]]
 
 
 async def test_a_judge_that_moves_shows_and_one_that_stands_still_does_not(tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ async def test_the_prober_judges_at_the_start_when_a_multiple_of_its_steps_is_pa
 ) -> None:
     prober = Prober(ProbeSet(LABELS, TableJudge(good=8, bad=2), RunDir(tmp_path), seed=1), every=10)
     for step in (0, 0, 3, 9, 11, 12, 19, 25):
-        prober.poke(step)
+        prober.judge_if_due(step)
         for _ in range(20):
             await asyncio.sleep(0)
-    prober.poke(26)
+    prober.judge_if_due(26)
     await prober.finish(26, limit_s=5)
     await prober.finish(26, limit_s=5)
     assert [json.loads(line)["step"] for line in (tmp_path / "probe.jsonl").read_text().splitlines()] == [0, 11, 25, 26]
@@ -122,9 +122,9 @@ async def test_one_judgement_at_a_time_and_a_stuck_one_is_given_up(tmp_path: Pat
             return []
 
     prober = Prober(ProbeSet(LABELS, Stuck(), RunDir(tmp_path), seed=1), every=10)
-    prober.poke(0)
+    prober.judge_if_due(0)
     await asyncio.sleep(0)
-    prober.poke(30)
+    prober.judge_if_due(30)
     await prober.finish(30, limit_s=0.05)
     prober.close()
     assert prober.latest is None and not (tmp_path / "probe.jsonl").exists()
@@ -136,9 +136,9 @@ async def test_a_probe_that_broke_says_so_once(tmp_path: Path) -> None:
             raise OSError("disk")
 
     prober = Prober(ProbeSet(LABELS, Broken(), RunDir(tmp_path), seed=1), every=10)
-    prober.poke(0)
+    prober.judge_if_due(0)
     for _ in range(20):
         await asyncio.sleep(0)
     with pytest.raises(ExceptionGroup):
-        prober.poke(1)
+        prober.judge_if_due(1)
     prober.close()  # the run's teardown must not meet it again

@@ -82,7 +82,7 @@ def test_what_travels_is_the_recipes_dtype_else_the_engines_else_the_models_own(
     values: dict[str, Any], own: str, wire: str
 ) -> None:
     plan = parse_plan(values, dtypes=dict.fromkeys(PLAYERS, own))
-    assert {spec.wire_dtype for spec in plan.learners.values()} == {wire}
+    assert {spec.push_dtype for spec in plan.learners.values()} == {wire}
 
 
 @pytest.mark.parametrize(

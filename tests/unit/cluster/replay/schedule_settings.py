@@ -28,7 +28,7 @@ class Setting:
     places: int = 8  # max_num_seqs
     backpressure: bool = True
     bears: int = 4  # open games above which engines preempt
-    looks: bool = True  # whether the driver goes on looking
+    reports: bool = True  # whether the driver goes on reporting the load
     rollouts: int = 2
     one_category: bool = False
     faults: float = 0.1  # share of moves that are faults

@@ -13,10 +13,11 @@ from cluster.plan.plan import settle_every
 from cluster.plan.replay import plan_replay
 from cluster.publish.delivery import Delivery, Push
 from cluster.replay.rules.admission import AdmissionRule, AdmissionState
-from cluster.replay.rules.backpressure import Backpressure, Look
+from cluster.replay.rules.backpressure import Backpressure, EngineLoad
 from cluster.replay.rules.dealer import Dealer
+from cluster.replay.rules.leases import Row
 from cluster.replay.rules.selectors import Selection
-from cluster.replay.rules.table import Row, Table
+from cluster.replay.rules.table import Table
 from cluster.replay.rules.turns import Roster, Turn
 from protocol.roles import PLAYERS, Player
 from protocol.types import Seed
@@ -104,7 +105,7 @@ class World:
         want = self.s.in_flight - len(mine)
         if want <= 0:
             return False
-        taken_back = self.dealer.meet(worker) + self.dealer.overdue(self.now, GAME_LIMIT_S)
+        taken_back = self.dealer.take_back_earlier(worker) + self.dealer.take_back_overdue(self.now, GAME_LIMIT_S)
         standing = self.roster.standing(self.tables)
         turn = self.roster.turn(standing)
         state = AdmissionState(
@@ -169,7 +170,7 @@ class World:
         assert self.dealer.finish(game_id)
         self.ends[game_id].append("finished")
         standing, rng = self.roster.standing(self.tables), self.rng
-        spoilt = not useful and rng.random() < 0.2
+        judge_failed = not useful and rng.random() < 0.2
         for p in PLAYERS:
             rows = 1 if p == "attacker" else self.s.attacks if useful else rng.randint(0, self.s.attacks)
             why = None if useful or rng.random() < 0.6 else rng.choice(["tie", "no_pair"])
@@ -179,8 +180,8 @@ class World:
             self.sampled |= {row.row_id: row.version for row in made}
             category = self.dealer.seed_of(game_id).category
             refused = self.roster.refusal(p, standing)
-            assert self.tables[p].append(game_id, made, refused, spoilt, category)
-            if spoilt and (why or not rows):
+            assert self.tables[p].append(game_id, made, category, refused, judge_failed)
+            if judge_failed and (why or not rows):
                 self.no_games[p].add(game_id)
         for p in PLAYERS:
             self.tables[p].trim()
@@ -191,7 +192,7 @@ class World:
             if game.answered is not None:
                 self.mail.append((self.worker(k), game_id, game))
         if self.rng.random() < 0.5:
-            self.dealer.worker_gone(self.worker(k))
+            self.dealer.take_back_from(self.worker(k))
         self.lives[k] += 1
 
     def post(self) -> bool:
@@ -203,17 +204,17 @@ class World:
 
     # -- engines -------------------------------------------------------------------------------------------------------
 
-    def look(self) -> bool:
-        """The driver looks at those engines that answer; those with too many games open preempt."""
+    def report_load(self) -> bool:
+        """The driver reports those engines that answer; those with too many games open preempt."""
         if self.pressure is None:
             return False
-        before, open_games, looks = self.pressure.limit(self.now), self.dealer.open_games, []
+        before, open_games, loads = self.pressure.limit(self.now), self.dealer.open_games, []
         for name in self.preempted:
             self.preempted[name] += open_games > self.s.bears
             usage = min(1.0, open_games / (self.s.bears + 1) + self.rng.random() / 4)
             if self.rng.random() < 0.9:
-                looks.append(Look(name, usage, max(0, open_games - self.s.bears) * 8, self.preempted[name]))
-        self.pressure.look(looks, open_games, self.now)
+                loads.append(EngineLoad(name, usage, max(0, open_games - self.s.bears) * 8, self.preempted[name]))
+        self.pressure.report(loads, open_games, self.now)
         after = self.pressure.limit(self.now)
         return after != before
 
@@ -351,8 +352,8 @@ class World:
         parts["publisher"] = lambda: self.send() | self.arrive()
         parts["replicas"] = lambda: bool(self.starts) and self.start(rng.choice(sorted(self.starts)))
         parts["post"] = self.post
-        if self.s.looks or not fair:
-            parts["driver"] = self.look
+        if self.s.reports or not fair:
+            parts["driver"] = self.report_load
         return parts
 
     def check(self) -> None:
@@ -397,7 +398,7 @@ class World:
                     self.ends[game_id].append("stopped")
         self.check()
         # What is left was lost with its worker or a reply, and would be dealt again if the run went on.
-        self.dealer.overdue(self.now + 2 * GAME_LIMIT_S, GAME_LIMIT_S)
+        self.dealer.take_back_overdue(self.now + 2 * GAME_LIMIT_S, GAME_LIMIT_S)
         left = [game_id for game_id, ends in self.ends.items() if not ends]
         assert sorted(self.dealer._again) == sorted(left) and self.dealer.open_games == 0
         assert sorted(self.ends) == list(range(self.dealer.started))

@@ -177,23 +177,6 @@ async def test_a_restart_remembers_stale_games_that_had_nothing_to_teach(buffers
     assert stats["rows"]["attacker"]["evicted"] == {"tie": 2}
 
 
-async def test_a_journal_of_an_earlier_version_is_read_as_it_was_meant(buffers: Buffers) -> None:
-    b = buffers.open(staleness=3)
-    await played(b, 2)
-    journal = buffers.folder / "replay" / "journal.jsonl"
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    for line in lines:
-        del line["spoilt"]
-    lines.append({"e": "evict", "p": "defender", "why": "stale", "ids": ["0/defender/1"]})
-    lines.append({"e": "lease", "p": "defender", "step": 0, "version": 0, "games": [0]})
-    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    b = buffers.open(staleness=3)
-    table = await b.lease("defender", 0, 0, 2, 0.1)
-    assert table is not None and table.column("row_id").to_pylist() == ["0/defender/0"]
-    rows = (await b.stats())["rows"]["defender"]
-    assert (rows["evicted"], rows["leased"], rows["free"]) == ({"stale": 1}, 1, 2)
-
-
 async def test_unfinished_games_come_back_after_a_restart(buffers: Buffers) -> None:
     b = buffers.open()
     deals = await b.deal("w", 4, 0.0)
@@ -387,16 +370,6 @@ async def test_a_step_gets_both_categories_and_a_restart_knows_them(buffers: Buf
     await b.lease("defender", 0, 0, 2, 0.1)  # the categories of games without a row for it
     lease = json.loads((buffers.folder / "replay" / "journal.jsonl").read_text().splitlines()[-1])
     assert lease["p"] == "defender" and lease["games"] == [0, 3]
-
-
-async def test_a_journal_without_categories_is_read(buffers: Buffers) -> None:
-    b = buffers.open(staleness=4, batch=2)
-    await played(b, 3)
-    journal = buffers.folder / "replay" / "journal.jsonl"
-    events = [json.loads(line) for line in journal.read_text().splitlines()]
-    journal.write_text("".join(json.dumps({k: v for k, v in e.items() if k != "category"}) + "\n" for e in events))
-    b = buffers.open(staleness=4, batch=2)
-    assert games_of(await b.lease("attacker", 0, 0, 2, 0.1)) == [0, 1]  # their rows say it
 
 
 async def test_rows_that_the_journal_speaks_of_and_the_disk_lost_are_counted_once(buffers: Buffers) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from cluster.plan.replay import AdmissionNumbers
 from cluster.replay.rules.admission import AdmissionRule, AdmissionState
-from cluster.replay.rules.table import Row, Table
+from cluster.replay.rules.leases import Row
+from cluster.replay.rules.table import Table
 from protocol.roles import PLAYERS
 from tests.unit.cluster.replay.schedule_settings import Setting
 from tests.unit.cluster.replay.schedules import World
@@ -40,8 +41,8 @@ SETTINGS = st.builds(
     in_flight=st.integers(1, 12),
     places=st.sampled_from([1, 4, 64]),
     backpressure=st.booleans(),
-    bears=st.integers(0, 8),  # 0: every look sees a preemption while a game is open
-    looks=st.booleans(),
+    bears=st.integers(0, 8),  # 0: every report has a preemption while a game is open
+    reports=st.booleans(),
     rollouts=st.integers(1, 3),
     one_category=st.booleans(),
     faults=st.sampled_from([0.0, 0.05, 0.3]),
@@ -149,7 +150,7 @@ def test_the_bound_is_as_wide_as_freshness_allows(staleness: int, behind: int, m
         state = AdmissionState(0, dict.fromkeys(PLAYERS, table.unlearned))
         for _ in range(rule.admit(state).games):
             version = max(0, step - behind)
-            table.append(games, [Row(str(games), version, None)])
+            table.append(games, [Row(str(games), version, None)], "harmful")
             games += 1
         outcome = table.lease(step, step, batch)
         assert outcome.lease is not None

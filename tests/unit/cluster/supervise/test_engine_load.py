@@ -1,4 +1,4 @@
-"""The driver's looks: who answers is told of, who does not is left out, and neither ends the run."""
+"""Reports of the engines' load: who answers is in the report, who does not is left out, and neither ends the run."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import ray
 
-import cluster.supervise.engine_load as looks
-from cluster.replay.rules.backpressure import Look
-from cluster.supervise.engine_load import looking
+from cluster.replay.rules.backpressure import EngineLoad
+from cluster.supervise import engine_load
+from cluster.supervise.engine_load import report_load
 from protocol.recipe import BackpressureConfig
 
 FULL = {"kv_usage": 0.5, "waiting": 2.0, "preemptions": 1.0, "tokens": 9.0}
@@ -30,26 +30,26 @@ def dead(*_: Any) -> None:
     raise ray.exceptions.ActorUnavailableError("gone", None)
 
 
-async def test_engines_are_looked_at_before_and_while_games_are_played(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "ANSWER_S", 0.05)
-    told: list[list[Look]] = []
+async def test_load_is_reported_before_and_while_games_are_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_load, "ANSWER_S", 0.05)
+    reports: list[list[EngineLoad]] = []
     thrice = asyncio.Event()
 
-    def pressure(seen: list[Look]) -> None:
-        told.append(seen)
-        if len(told) == 3:
+    def take(loads: list[EngineLoad]) -> None:
+        reports.append(loads)
+        if len(reports) == 3:
             thrice.set()
 
     generators: Any = {
         "attacker": [Handle("stats", lambda: FULL), Handle("stats", dead)],
         "defender": [Handle("stats", lambda: {"tokens": 3.0}), Handle("stats", lambda: asyncio.sleep(9.0))],
     }
-    async with looking(generators, Handle("pressure", pressure), BackpressureConfig(every_s=0.01)):
-        assert told == [[Look("generation-attacker-0", 0.5, 2, 1)]]
+    async with report_load(generators, Handle("report_load", take), BackpressureConfig(every_s=0.01)):
+        assert reports == [[EngineLoad("generation-attacker-0", 0.5, 2, 1)]]
         await asyncio.wait_for(thrice.wait(), 5.0)
-    after = len(told)
+    after = len(reports)
     await asyncio.sleep(0.1)
-    assert len(told) == after, "the looks end with the games"
+    assert len(reports) == after, "the reports end with the games"
 
 
 async def test_a_replay_buffer_that_restarts_and_engines_that_are_silent_cost_nothing() -> None:
@@ -63,16 +63,16 @@ async def test_a_replay_buffer_that_restarts_and_engines_that_are_silent_cost_no
         dead()
 
     generators: Any = {"attacker": [Handle("stats", lambda: FULL)], "defender": []}
-    async with looking(generators, Handle("pressure", restarting), BackpressureConfig(every_s=0.01)):
+    async with report_load(generators, Handle("report_load", restarting), BackpressureConfig(every_s=0.01)):
         await asyncio.wait_for(thrice.wait(), 5.0)
     silent: Any = {"attacker": [Handle("stats", dead)], "defender": []}
-    async with looking(silent, Handle("pressure", rounds.clear), BackpressureConfig()):
+    async with report_load(silent, Handle("report_load", rounds.clear), BackpressureConfig()):
         assert rounds, "the replay buffer is told nothing where nobody answers"
 
 
-async def test_without_backpressure_nobody_looks() -> None:
+async def test_without_backpressure_nobody_is_asked() -> None:
     asked: list[str] = []
     generators: Any = {"attacker": [Handle("stats", lambda: asked.append("stats"))], "defender": []}
-    async with looking(generators, Handle("pressure", lambda _: asked.append("pressure")), None):
+    async with report_load(generators, Handle("report_load", lambda _: asked.append("pressure")), None):
         await asyncio.sleep(0)
     assert not asked

@@ -12,32 +12,32 @@ CONFIG = AlarmConfig(failure_rate=0.25, window=40, pause_s=15.0, probe_games=2)
 
 
 def play(a: Alarm, games: range, failed: int, now_s: float = 0.0, verdicts: int = 10) -> None:
-    a.dealt(games)
+    a.note_dealt(games)
     for game in games:
-        a.finished(game, verdicts, failed, now_s)
+        a.note_finished(game, verdicts, failed, now_s)
 
 
 def raised(now_s: float = 100.0) -> Alarm:
     a = Alarm(CONFIG)
     play(a, range(2), failed=5, now_s=now_s)
-    assert a.up
+    assert a.is_up
     return a
 
 
 def test_it_rises_above_the_rate_and_not_before_half_a_window() -> None:
     early = Alarm(CONFIG)
     play(early, range(1), failed=10)
-    assert not early.up and early.allows(0.0) is None and early.why(0.0) == ""
+    assert not early.is_up and early.limit(0.0) is None and early.why(0.0) == ""
     play(early, range(1, 2), failed=0)
-    assert early.up and early.allows(0.0) == 0
+    assert early.is_up and early.limit(0.0) == 0
     a = Alarm(CONFIG)
     play(a, range(3), failed=0)
     play(a, range(3, 4), failed=10)
-    assert not a.up and a.failure_rate == 0.25  # at the rate is not above it
+    assert not a.is_up and a.failure_rate == 0.25  # at the rate is not above it
     play(a, range(4, 5), failed=0)
-    assert not a.up
+    assert not a.is_up
     play(a, range(5, 6), failed=1)
-    assert a.up and a.failure_rate == 0.275  # of the window: the first games have left it
+    assert a.is_up and a.failure_rate == 0.275  # of the window: the first games have left it
 
 
 def test_it_explains_itself() -> None:
@@ -45,62 +45,62 @@ def test_it_explains_itself() -> None:
     said = "paused: judge failed 10 of the last 20 verdicts, alarm at 25 %; "
     assert a.why(103.0) == said + "asking again with 2 games in 12 s"
     assert a.why(115.0) == said + "asking again with 2 games now"
-    a.dealt([7, 8])
+    a.note_dealt([7, 8])
     assert a.why(116.0) == said + "2 games ask it again now"
 
 
 def test_a_probe_that_comes_back_well_ends_it_with_an_empty_window() -> None:
     a = raised(now_s=100.0)
-    assert (a.allows(114.0), a.wait_s(114.0), a.allows(115.0)) == (0, 1.0, 2)
-    a.dealt([7, 8])
-    assert a.allows(116.0) == 0
-    assert a.finished(7, 10, 5, 120.0) is None and a.up  # half of it failed, but the probe is not all back
-    assert a.finished(8, 10, 0, 121.0) == {"e": "calm", "s": 21.0}
-    assert not a.up and a.allows(121.0) is None and a.failure_rate is None
+    assert (a.limit(114.0), a.wait_s(114.0), a.limit(115.0)) == (0, 1.0, 2)
+    a.note_dealt([7, 8])
+    assert a.limit(116.0) == 0
+    assert a.note_finished(7, 10, 5, 120.0) is None and a.is_up  # half of it failed, but the probe is not all back
+    assert a.note_finished(8, 10, 0, 121.0) == {"e": "calm", "s": 21.0}
+    assert not a.is_up and a.limit(121.0) is None and a.failure_rate is None
     assert (a.raised, a.paused_s, a.up_s(130.0)) == (1, 21.0, 0.0)
 
 
 @pytest.mark.parametrize("verdicts", [10, 0], ids=["failing", "silent"])
 def test_a_probe_that_does_not_keeps_the_run_paused(verdicts: int) -> None:
     a = raised(now_s=100.0)
-    a.dealt([7, 8])
+    a.note_dealt([7, 8])
     for game in (7, 8):
-        a.finished(game, verdicts, verdicts, 120.0)
-    assert a.up and a.allows(134.0) == 0 and a.allows(135.0) == 2
+        a.note_finished(game, verdicts, verdicts, 120.0)
+    assert a.is_up and a.limit(134.0) == 0 and a.limit(135.0) == 2
     assert a.up_s(135.0) == 35.0 and a.raised == 1
 
 
 def test_a_probe_that_is_lost_is_followed_by_another() -> None:
     a = raised(now_s=100.0)
-    a.dealt([7, 8])
-    a.gone([7], 120.0)
-    assert a.allows(200.0) == 0
-    a.gone([8], 121.0)
-    assert a.up and a.allows(136.0) == 2
+    a.note_dealt([7, 8])
+    a.note_over([7], 120.0)
+    assert a.limit(200.0) == 0
+    a.note_over([8], 121.0)
+    assert a.is_up and a.limit(136.0) == 2
 
 
 def test_games_from_before_the_alarm_do_not_count_after_it() -> None:
     a = Alarm(CONFIG)
-    a.dealt(range(10))
+    a.note_dealt(range(10))
     for game in (0, 1):
-        a.finished(game, 10, 10, 0.0)
-    assert a.up
-    a.finished(2, 10, 10, 1.0)  # in flight when it rose, back during the pause
-    a.dealt([20, 21])
-    a.finished(20, 10, 0, 16.0)
-    a.finished(21, 10, 0, 16.0)
-    assert not a.up
+        a.note_finished(game, 10, 10, 0.0)
+    assert a.is_up
+    a.note_finished(2, 10, 10, 1.0)  # in flight when it rose, back during the pause
+    a.note_dealt([20, 21])
+    a.note_finished(20, 10, 0, 16.0)
+    a.note_finished(21, 10, 0, 16.0)
+    assert not a.is_up
     for game in range(3, 10):  # and after it: the hung judge's last failures
-        a.finished(game, 10, 10, 17.0)
-    assert not a.up and a.failure_rate is None
+        a.note_finished(game, 10, 10, 17.0)
+    assert not a.is_up and a.failure_rate is None
     play(a, range(30, 32), failed=10)
-    assert a.up
+    assert a.is_up
 
 
 def test_a_run_whose_judge_is_none_is_never_paused() -> None:
     a = Alarm(plan_replay(parse_recipe({"judge": {"kind": "none", "alarm": {"window": 2}}})).alarm)
     play(a, range(50), failed=10)
-    assert not a.up
+    assert not a.is_up
 
 
 @settings(max_examples=200, deadline=None)
@@ -110,10 +110,10 @@ def test_whatever_happens_a_run_can_go_on_once_the_judge_answers(moves: list[tup
 
     def deal(games: int) -> None:
         nonlocal next_id
-        allowed = a.allows(now)
+        allowed = a.limit(now)
         games = games if allowed is None else min(games, allowed)
         if games:
-            a.dealt(range(next_id, next_id + games))
+            a.note_dealt(range(next_id, next_id + games))
             open_games.extend(range(next_id, next_id + games))
             next_id += games
 
@@ -125,16 +125,16 @@ def test_whatever_happens_a_run_can_go_on_once_the_judge_answers(moves: list[tup
         elif open_games:
             game = open_games.pop(n % len(open_games))
             if move == "end":
-                a.finished(game, 10, n, now)
+                a.note_finished(game, 10, n, now)
             else:
-                a.gone([game], now)
+                a.note_over([game], now)
     for _ in range(
         3
     ):  # what is open comes back; then the probe, if one is needed; perhaps one that had failures in it before
         for game in open_games:
-            a.finished(game, 10, 0, now)
+            a.note_finished(game, 10, 0, now)
         open_games.clear()
         now += CONFIG.pause_s
-        if a.up:
+        if a.is_up:
             deal(5)
-    assert not a.up and a.allows(now) is None
+    assert not a.is_up and a.limit(now) is None

@@ -41,7 +41,7 @@ def test_games_of_a_dead_worker_are_dealt_again_before_new_ones() -> None:
     first = d.deal("a", 3, 0.0)
     d.deal("b", 2, 0.0)
     d.finish(1)
-    assert d.worker_gone("a") == [0, 2]
+    assert d.take_back_from("a") == [0, 2]
     again = d.deal("b", 3, 0.0)
     assert [deal.game_id for deal in again] == [0, 2, 5]
     assert again[0].seed == first[0].seed
@@ -52,15 +52,15 @@ def test_games_of_a_worker_that_came_back_as_another_are_dealt_again() -> None:
     d = dealer()
     d.deal("rollout-0@aa", 2, 0.0)
     d.deal("rollout-1@cc", 1, 0.0)
-    assert d.meet("rollout-0@aa") == []
-    assert d.meet("rollout-0@bb") == [0, 1]
+    assert d.take_back_earlier("rollout-0@aa") == []
+    assert d.take_back_earlier("rollout-0@bb") == [0, 1]
     assert [deal.game_id for deal in d.deal("rollout-0@bb", 2, 0.0)] == [0, 1]
 
 
 def test_games_that_take_too_long_are_dealt_again_and_the_first_record_counts() -> None:
     d = dealer()
     d.deal("a", 1, 0.0)
-    assert d.overdue(10.0, 60.0) == [] and d.overdue(61.0, 60.0) == [0]
+    assert d.take_back_overdue(10.0, 60.0) == [] and d.take_back_overdue(61.0, 60.0) == [0]
     d.deal("b", 1, 61.0)
     assert d.finish(0) and not d.finish(0)
     assert (d.finished, d.late, d.open_games) == (1, 1, 0)
@@ -73,7 +73,7 @@ def test_an_abandoned_game_is_final_and_counted_by_reason() -> None:
     assert not d.abandon("b", 1, "not its game")
     assert not d.finish(0)
     assert d.abandoned == {"generation_deadline": 1} and d.late == 1
-    d.worker_gone("a")
+    d.take_back_from("a")
     assert [deal.game_id for deal in d.deal("b", 3, 0.0)] == [1, 2, 3]
 
 
@@ -90,6 +90,6 @@ def test_a_record_of_a_game_that_a_restart_forgot_is_taken() -> None:
     assert d.finish(3)
     assert d.started == 4
     assert [deal.game_id for deal in d.deal("a", 3, 0.0)] == [1, 2, 4]
-    d.worker_gone("a")
+    d.take_back_from("a")
     assert d.finish(2)
     assert [deal.game_id for deal in d.deal("b", 2, 0.0)] == [1, 4]

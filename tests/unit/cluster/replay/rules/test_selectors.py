@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.plan.replay import plan_replay
+from cluster.replay.rules.leases import Row
 from cluster.replay.rules.selectors import Selection
-from cluster.replay.rules.table import Row, Table
+from cluster.replay.rules.table import Table
 from protocol.recipe import Order, parse_recipe
 from protocol.roles import CATEGORIES, PLAYERS, Category
 
@@ -24,7 +25,7 @@ def filled(queue: str, selection: Selection, staleness: int = 9, capacity: int =
     t = Table[str](staleness, capacity, selection)
     for game_id, (kind, version) in enumerate(queue.split()):
         rows = [] if version == "-" else [Row(str(game_id), int(version), "place")]
-        t.append(game_id, rows, category=KIND[kind])
+        t.append(game_id, rows, KIND[kind])
     return t
 
 

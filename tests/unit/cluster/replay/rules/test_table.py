@@ -5,7 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cluster.replay.rules.table import Row, Table
+from cluster.replay.rules.leases import Row
+from cluster.replay.rules.table import Table
 
 
 def table(staleness: int = 2, capacity: int = 100) -> Table[str]:
@@ -13,7 +14,7 @@ def table(staleness: int = 2, capacity: int = 100) -> Table[str]:
 
 
 def add(t: Table[str], game_id: int, version: int = 0, rows: int = 1, why: str | None = None) -> bool:
-    return t.append(game_id, [Row(f"{game_id}/{k}", version, "place", why) for k in range(rows)])
+    return t.append(game_id, [Row(f"{game_id}/{k}", version, "place", why) for k in range(rows)], "harmful")
 
 
 def ids(t: Table[str], step: int, version: int, games: int) -> list[str] | None:
@@ -73,7 +74,7 @@ def test_a_game_without_rows_to_learn_from_counts_as_a_game_of_its_step() -> Non
 
 def test_a_game_ages_as_a_whole_by_its_oldest_row() -> None:
     t = table(staleness=0)
-    t.append(1, [Row("1/0", 0, "p", "tie"), Row("1/1", 1, "p")])
+    t.append(1, [Row("1/0", 0, "p", "tie"), Row("1/1", 1, "p")], "harmful")
     add(t, 2, version=1)
     assert ids(t, 1, 1, 1) == ["2/0"]
     assert t.evicted == {"tie": 1, "stale": 1} and t.free_games == 0
@@ -101,10 +102,10 @@ def test_a_game_without_any_row_knows_no_version_and_does_not_age() -> None:
 
 def test_a_game_that_the_judge_failed_on_is_a_game_only_where_it_teaches() -> None:
     t = table()
-    t.append(1, [Row("1/0", 0, "p", "no_pair"), Row("1/1", 0, "p", "tie")], spoilt=True)
-    t.append(2, [], spoilt=True)
+    t.append(1, [Row("1/0", 0, "p", "no_pair"), Row("1/1", 0, "p", "tie")], "harmful", judge_failed=True)
+    t.append(2, [], "harmful", judge_failed=True)
     assert (t.unlearned, t.evicted) == (0, {"judge_failed": 2})
-    t.append(3, [Row("3/0", 0, "p", "no_pair"), Row("3/1", 0, "p")], spoilt=True)
+    t.append(3, [Row("3/0", 0, "p", "no_pair"), Row("3/1", 0, "p")], "harmful", judge_failed=True)
     assert ids(t, 0, 0, 1) == ["3/1"] and t.evicted == {"judge_failed": 2, "no_pair": 1}
 
 
@@ -178,13 +179,13 @@ class TableMachine(RuleBasedStateMachine):
     @rule(
         lags=st.lists(st.integers(0, 4), max_size=3),
         why=st.sampled_from([None, None, "tie", "no_pair"]),
-        spoilt=st.booleans(),
+        judge_failed=st.booleans(),
     )
-    def finish_game(self, lags: list[int], why: str | None, spoilt: bool) -> None:
+    def finish_game(self, lags: list[int], why: str | None, judge_failed: bool) -> None:
         rows = [Row(f"{self.games}/{k}", max(0, self.version - lag), "p", why) for k, lag in enumerate(lags)]
         before = self.t.free_games
-        self.t.append(self.games, rows, spoilt=spoilt)
-        if spoilt and (why or not rows):
+        self.t.append(self.games, rows, "harmful", judge_failed=judge_failed)
+        if judge_failed and (why or not rows):
             assert self.t.free_games == before
         self.games += 1
         self.t.trim()
@@ -210,7 +211,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 3))
     def restart(self, back: int) -> None:
-        self.step = max(self.t._acknowledged, self.step - back)
+        self.step = max(self.t._leases.acknowledged, self.step - back)
         self.got = {s: rows for s, rows in self.got.items() if s < self.step}
         self.t.rewind(self.step)
 

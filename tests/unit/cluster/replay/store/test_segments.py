@@ -8,7 +8,8 @@ import pytest
 
 from cluster.replay.store import segments
 from cluster.replay.store.journal import Journal, read_events
-from cluster.replay.store.segments import Segments, read_segment, segment_files
+from cluster.replay.store.segment_file import read_segment, segment_files
+from cluster.replay.store.segments import Segments
 from protocol.errors import UserError
 from protocol.rows import SCHEMA, to_batch
 from tests.unit.cluster.replay.rules.test_facts import group
