@@ -21,7 +21,7 @@ from actors.errors import GenerationDeadline, PromptTooLong
 from protocol.errors import trail
 from protocol.game import play_game
 from protocol.interfaces import GameSource, Generator, Judge
-from protocol.recipe import Recipe
+from protocol.rules import GameRules
 from protocol.types import Deal, GameRecord
 
 _log = structlog.get_logger(__name__)
@@ -56,7 +56,7 @@ class RolloutWorker:
 
     Args:
         name: under which the source knows whom it dealt a game to.
-        recipe: the rules, and `game.in_flight`.
+        rules: of the games, and how many are played at once.
         source: deals games and takes them back.
         attacker, defender, judge: whom the games ask.
     """
@@ -64,14 +64,14 @@ class RolloutWorker:
     def __init__(
         self,
         name: str,
-        recipe: Recipe,
+        rules: GameRules,
         source: GameSource,
         attacker: Generator,
         defender: Generator,
         judge: Judge,
     ) -> None:
         self._name = name
-        self._recipe = recipe
+        self._rules = rules
         self._source = source
         self._attacker, self._defender, self._judge = attacker, defender, judge
         self._playing: dict[int, asyncio.Task[None]] = {}
@@ -115,7 +115,7 @@ class RolloutWorker:
     async def _fetch(self) -> None:
         """Asks for games whenever there is room; on `stop`, ends the games."""
         while not self._stop.is_set():
-            room = self._recipe.game.in_flight - len(self._playing)
+            room = self._rules.game.in_flight - len(self._playing)
             if room <= 0:
                 self._room.clear()
                 await _wait(self._room)
@@ -140,7 +140,7 @@ class RolloutWorker:
 
     async def _play(self, deal: Deal) -> None:
         try:
-            record = await play_game(deal, self._recipe, self._attacker, self._defender, self._judge)
+            record = await play_game(deal, self._rules, self._attacker, self._defender, self._judge)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever ended it, a game is given up with a reason
             reason = reason_of(error)
             if reason == "unexpected":

@@ -15,8 +15,8 @@ from protocol.interfaces import Generator, Judge
 from protocol.preferences import compare, comparisons, rewards
 from protocol.prompts import attacker_messages, defender_messages
 from protocol.randomness import derive_seed
-from protocol.recipe import Recipe
 from protocol.roles import Player
+from protocol.rules import GameRules
 from protocol.states import fixed_reward
 from protocol.types import (
     Ask,
@@ -28,7 +28,6 @@ from protocol.types import (
     Item,
     JudgeRequest,
     Preference,
-    Sampling,
     Seed,
     Verdict,
 )
@@ -77,10 +76,10 @@ class Scoring:
     on: bool = True
 
     @classmethod
-    def of(cls, recipe: Recipe, player: Player) -> Self:
-        """As the recipe says for that player's groups."""
-        on = recipe.game.attacker_judge if player == "attacker" else recipe.game.defender_judge
-        return cls(recipe.judge.form == "pointwise", recipe.both_orders, on)
+    def of(cls, rules: GameRules, player: Player) -> Self:
+        """As the rules say for that player's groups."""
+        on = rules.game.attacker_judge if player == "attacker" else rules.game.defender_judge
+        return cls(rules.pointwise, rules.both_orders, on)
 
     def questions(self, n: int) -> list[tuple[int, ...]]:
         """What is asked about a group of `n` valid items: for each verdict the places of the responses shown, in order."""
@@ -156,23 +155,22 @@ class _Table:
     """What stays the same through one game."""
 
     deal: Deal
-    recipe: Recipe
+    rules: GameRules
     attacker: Generator
     defender: Generator
     judge: Judge
 
     def ask(self, player: Player, move: int, messages: tuple[dict[str, str], ...], n: int) -> Ask:
         game = self.deal.game_id
-        s = self.recipe.sampling
-        seeds = tuple(derive_seed(self.recipe.run.seed, game, player, move, k) for k in range(n))
-        return Ask(f"{game}-{player}-{move}", messages, seeds, Sampling(s.temperature, s.top_p, s.max_new_tokens))
+        seeds = tuple(derive_seed(self.rules.seed, game, player, move, k) for k in range(n))
+        return Ask(f"{game}-{player}-{move}", messages, seeds, self.rules.sampling)
 
     async def faithful(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict for each text; none where faithfulness is not judged."""
         seed = self.deal.seed
-        if not self.recipe.game.faithfulness:
+        if not self.rules.game.faithfulness:
             return []
-        rng = derive_seed(self.recipe.run.seed, self.deal.game_id, "faithful")
+        rng = derive_seed(self.rules.seed, self.deal.game_id, "faithful")
         requests = [
             JudgeRequest("faithfulness", seed.category, seed.text, (text,), derive_seed(rng, k))
             for k, text in enumerate(texts)
@@ -181,31 +179,31 @@ class _Table:
 
     async def respond(self, place: int, attack: str) -> tuple[list[Completion], list[str], list[str | None], Scored]:
         """The defender's responses to one attack, read and judged."""
-        game, seed = self.recipe.game, self.deal.seed
+        game, seed = self.rules.game, self.deal.seed
         messages = defender_messages(attack, game.prompts, game.defender_format)
         completions = await self.defender.generate(self.ask("defender", place, messages, game.responses))
         read = [read_completion(c, game.defender_format) for c in completions]
         texts = [text for _, text in read]
         query = attack if game.defender_query == "attack" else seed.text
-        rng = derive_seed(self.recipe.run.seed, self.deal.game_id, "judge-defender", place)
+        rng = derive_seed(self.rules.seed, self.deal.game_id, "judge-defender", place)
         scored = await score(
             self.judge,
             DEFENDER_CRITERION[seed.category],
             seed,
             query,
             [text for text in texts if text is not None],
-            Scoring.of(self.recipe, "defender"),
+            Scoring.of(self.rules, "defender"),
             rng,
         )
         return completions, [state for state, _ in read], texts, scored
 
 
-async def play_game(deal: Deal, recipe: Recipe, attacker: Generator, defender: Generator, judge: Judge) -> GameRecord:
+async def play_game(deal: Deal, rules: GameRules, attacker: Generator, defender: Generator, judge: Judge) -> GameRecord:
     """Plays one game to its end.
 
     Args:
         deal: the game's id and seed.
-        recipe: the rules in `game`, `sampling` and `judge` are used.
+        rules: the run's.
         attacker, defender, judge: see `protocol.interfaces`.
 
     Returns:
@@ -214,7 +212,7 @@ async def play_game(deal: Deal, recipe: Recipe, attacker: Generator, defender: G
     Raises:
         Whatever the generators raise (from the Defender in an `ExceptionGroup`); the caller counts the game as abandoned.
     """
-    table, game, seed = _Table(deal, recipe, attacker, defender, judge), recipe.game, deal.seed
+    table, game, seed = _Table(deal, rules, attacker, defender, judge), rules.game, deal.seed
 
     messages = attacker_messages(seed, game.prompts, game.attacker_format)
     attacks = await attacker.generate(table.ask("attacker", 0, messages, game.attacks))
@@ -265,9 +263,9 @@ async def play_game(deal: Deal, recipe: Recipe, attacker: Generator, defender: G
         else:
             through.append(items[best].visible or "")
 
-    rng = derive_seed(recipe.run.seed, deal.game_id, "judge-attacker")
+    rng = derive_seed(rules.seed, deal.game_id, "judge-attacker")
     scored = await score(
-        judge, ATTACKER_CRITERION[seed.category], seed, seed.text, through, Scoring.of(recipe, "attacker"), rng
+        judge, ATTACKER_CRITERION[seed.category], seed, seed.text, through, Scoring.of(rules, "attacker"), rng
     )
     items, preferences = settle(attacks, states, texts, scored)
     defender_version = min((c.first_version for done in answers for c in done[0]), default=None)

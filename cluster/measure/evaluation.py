@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.measure.heldout import Attack, Wrapped, measure, wrap
+from cluster.plan.heldout import HeldoutPlan
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.files import write_json
 from protocol.interfaces import Generator, Judge
-from protocol.recipe import Recipe
 from protocol.types import Seed
 
 
@@ -26,20 +26,20 @@ class Evaluation:
 
     def __init__(
         self,
-        recipe: Recipe,
+        plan: HeldoutPlan,
         seeds: Sequence[Seed],
         run_dir: RunDir,
         attacker: Generator,
         defender: Generator,
         judge: Judge,
     ) -> None:
-        self._recipe, self._seeds, self._file = recipe, {s.id: s for s in seeds}, run_dir.heldout
+        self._plan, self._seeds, self._file = plan, {s.id: s for s in seeds}, run_dir.heldout
         self._attacker, self._defender, self._judge = attacker, defender, judge
         self._wrapped = Wrapped([], [])
         self.results: dict[str, Any] = {}
 
     async def _measure(self, wrapped: Wrapped, label: str) -> dict[str, Any]:
-        return (await measure(wrapped, self._recipe, self._defender, self._judge, label)).as_dict()
+        return (await measure(wrapped, self._plan, self._defender, self._judge, label)).as_dict()
 
     async def start(self) -> None:
         """Before training, at version 0 of both; read back if an earlier part of this run has done it.
@@ -62,9 +62,9 @@ class Evaluation:
             return
         self._wrapped = await self._wrap("base")
         start = await self._measure(self._wrapped, "start")
-        wanted = len(self._seeds) * self._recipe.heldout.samples
-        limit = self._recipe.judge.alarm.failure_rate
-        if self._recipe.judge.kind != "none" and start["unjudged"] > limit * wanted:
+        wanted = len(self._seeds) * self._plan.samples
+        limit = self._plan.unjudged_limit
+        if limit is not None and start["unjudged"] > limit * wanted:
             raise JudgeAbsent(
                 f"the judge failed on {start['unjudged']} of {wanted} held-out attacks before the first game, more than "
                 f"judge.alarm.failure_rate {limit:g} allows; see that it answers, and resume"
@@ -85,4 +85,4 @@ class Evaluation:
             self.results["end_trained_attacker"] = await self._measure(await self._wrap("trained"), "end-trained")
 
     async def _wrap(self, label: str) -> Wrapped:
-        return await wrap(list(self._seeds.values()), self._recipe, self._attacker, self._judge, label)
+        return await wrap(list(self._seeds.values()), self._plan, self._attacker, self._judge, label)

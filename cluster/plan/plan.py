@@ -13,13 +13,14 @@ from cluster.inputs.find import Inputs
 from cluster.inputs.recipe_file import dump_recipe, with_absolute_paths
 from cluster.inputs.request import Request
 from cluster.plan.demand import Demand, demand_of
+from cluster.plan.heldout import HeldoutPlan, plan_heldout
 from cluster.plan.placement import Placement, place
 from cluster.plan.replay import ReplayPlan, plan_replay
 from cluster.plan.transports import Transport, transports_of
 from cluster.rundir import RunDir
 from judge.identity import judge_id_of
 from learners.spec import LearnerSpec
-from protocol.recipe import GenerationConfig, HeldoutConfig, JudgeConfig, PromotionConfig, PushConfig, Recipe
+from protocol.recipe import GenerationConfig, JudgeConfig, PromotionConfig, PushConfig, Recipe
 from protocol.roles import Player
 from protocol.rules import GameRules
 
@@ -74,7 +75,7 @@ class Plan:
     push: PushConfig
     push_periods: tuple[int, ...]
     learners: Mapping[Player, LearnerSpec]
-    heldout: HeldoutConfig
+    heldout: HeldoutPlan
     promotion: PromotionConfig | None
 
 
@@ -106,7 +107,7 @@ def make_plan(request: Request) -> Plan:
         push=recipe.push,
         push_periods=recipe.push_periods,
         learners={player: plan_learner(recipe, player, inputs, run_dir) for player in recipe.trained},
-        heldout=recipe.heldout,
+        heldout=plan_heldout(recipe),
         promotion=recipe.promotion,
     )
 

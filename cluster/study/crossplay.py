@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cluster.measure.heldout import Wrapped, measure, wrap
+from cluster.plan.heldout import plan_heldout
 from cluster.sandbox.rule_judge import RuleJudge
 from cluster.study.figures import BASE, Faced
 from cluster.study.local import LocalPlayer
@@ -27,15 +28,15 @@ async def face(
         seeds: the held-out ones.
         recipe: of any of the runs: they play, sample and measure alike.
     """
-    judge = RuleJudge()
+    judge, plan = RuleJudge(), plan_heldout(recipe)
     attacks: dict[str, Wrapped] = {}
     for name, folder in attackers.items():
-        attacks[name] = await wrap(seeds, recipe, LocalPlayer(folder), judge, f"cross-{name}")
+        attacks[name] = await wrap(seeds, plan, LocalPlayer(folder), judge, f"cross-{name}")
     found = []
     for defender, folder in defenders.items():
         player = LocalPlayer(folder)
         measured = await asyncio.gather(
-            *(measure(mine, recipe, player, judge, f"cross-{name}") for name, mine in attacks.items())
+            *(measure(mine, plan, player, judge, f"cross-{name}") for name, mine in attacks.items())
         )
         found += [
             Faced(recipe.run.seed, name, defender, m.as_dict()) for name, m in zip(attacks, measured, strict=True)

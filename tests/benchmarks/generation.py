@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.recipe import Recipe, parse_recipe
+from protocol.rules import GameRules
 from protocol.types import Ask, Completion, Deal, GameRecord, JudgeRequest, Verdict
 from tests.benchmarks.harness import Result, write_results
 
@@ -117,7 +118,7 @@ async def play(worker: Any, recipe: Recipe, number: int) -> tuple[float, list[tu
     seeds = train_seeds()
     deals = Deals([Deal(number * GAMES + k, seeds[(number * GAMES + k) % len(seeds)]) for k in range(GAMES)])
     player = Recorded(RemoteGenerator([worker], recipe.generation))
-    rollout = RolloutWorker("bench", recipe, deals, player, player, AtOnce())
+    rollout = RolloutWorker("bench", GameRules.of(recipe), deals, player, player, AtOnce())
     running = asyncio.create_task(rollout.run())
     async with asyncio.timeout(LIMIT_S):
         await deals.over.wait()

@@ -21,6 +21,7 @@ from cluster.replay.client import BatchClient, ReplayClient
 from judge.pool import JudgePool
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
+from protocol.rules import GameRules
 from tests.benchmarks.stubs import StubHandle, StubHost, StubSpec, seeds
 
 MANY = 20_000  # concurrent calls of an actor
@@ -30,7 +31,7 @@ def rollout_of(recipe: Recipe, replay: Any, handles: dict[str, list[StubHandle]]
     """Made inside the rollout worker's process."""
     players = [RemoteGenerator(handles[p], recipe.generation) for p in PLAYERS]
     pool = JudgePool(handles["judge"], recipe.judge.deadline_s, recipe.judge.attempts)
-    return RolloutWorker("rollout-0", recipe, ReplayClient(replay), players[0], players[1], pool)
+    return RolloutWorker("rollout-0", GameRules.of(recipe), ReplayClient(replay), players[0], players[1], pool)
 
 
 class Rollout:

@@ -15,6 +15,7 @@ from actors.clients import RemoteGenerator
 from actors.generation import GenerationWorker
 from actors.rollout import RolloutWorker
 from protocol.recipe import GameConfig, GenerationConfig, Recipe, SamplingConfig
+from protocol.rules import GameRules
 from protocol.types import Deal, GameRecord, JudgeRequest, Seed, Verdict
 from tests.integration.tiny_qwen import pack_model, save_tiny, tiny_model
 
@@ -83,7 +84,7 @@ async def test_games_outlive_the_worker_that_they_were_asking(worker: Any) -> No
     engine = psutil.Process(pid).children(recursive=True)
     assert engine
     source, remote = Source(), RemoteGenerator([worker], RECIPE.generation)
-    rolling = RolloutWorker("rollout-0", RECIPE, source, remote, remote, Undecided())
+    rolling = RolloutWorker("rollout-0", GameRules.of(RECIPE), source, remote, remote, Undecided())
     run = asyncio.create_task(rolling.run())
     await until(lambda: len(source.records) >= 2)
     assert not source.abandoned and len(source.records) < GAMES

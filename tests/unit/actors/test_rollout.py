@@ -14,6 +14,7 @@ from actors.errors import GenerationDeadline, PromptTooLong
 from actors.rollout import RolloutWorker, reason_of
 from protocol.errors import trail
 from protocol.recipe import GameConfig, Recipe
+from protocol.rules import GameRules
 from protocol.types import Deal, GameRecord, Seed
 
 SEED = Seed("s", "text", "benign")
@@ -66,7 +67,8 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Play], None]:
 
 def worker(source: FakeSource, in_flight: int = 4) -> RolloutWorker:
     nobody: Any = None
-    return RolloutWorker("rollout-0", Recipe(game=GameConfig(in_flight=in_flight)), source, nobody, nobody, nobody)
+    rules = GameRules.of(Recipe(game=GameConfig(in_flight=in_flight)))
+    return RolloutWorker("rollout-0", rules, source, nobody, nobody, nobody)
 
 
 async def test_a_slow_game_holds_nobody_up(play: Callable[[Play], None]) -> None:

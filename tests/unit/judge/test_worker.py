@@ -154,7 +154,7 @@ async def test_a_broken_engine_takes_its_process_along() -> None:
 
 
 def test_the_builder_travels_to_another_process() -> None:
-    again = pickle.loads(pickle.dumps(engine_builder(Recipe(), "/models/judge")))
+    again = pickle.loads(pickle.dumps(engine_builder(Recipe().judge, "/models/judge")))
     assert again.args == ("/models/judge", Recipe().judge.engine)
 
 

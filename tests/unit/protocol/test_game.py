@@ -8,6 +8,7 @@ import pytest
 from protocol.game import best_response, play_game
 from protocol.recipe import Recipe, parse_recipe
 from protocol.rows import to_batch
+from protocol.rules import GameRules
 from protocol.states import fixed_reward
 from protocol.types import Completion, Deal, GameRecord, Item, JudgeRequest, Seed, Verdict
 from tests.unit.fakes import FakeGenerator, FakeJudge, completion
@@ -31,7 +32,7 @@ async def play(
     attacker = FakeGenerator(lambda ask: attacks)
     defender = FakeGenerator(lambda ask: responses[ask.messages[-1]["content"]])
     judge = FakeJudge(scores, faithful_fails)
-    record = await play_game(Deal(7, seed), recipe or Recipe(), attacker, defender, judge)
+    record = await play_game(Deal(7, seed), GameRules.of(recipe or Recipe()), attacker, defender, judge)
     return record, defender, judge
 
 
@@ -154,7 +155,9 @@ async def test_what_was_remembered_is_no_evidence_that_the_judge_answers() -> No
 
     attacks = FakeGenerator(lambda ask: [wrapped("one"), wrapped("two")])
     judge = Remembers({"a": 5})
-    record = await play_game(Deal(7, HARMFUL), Recipe(), attacks, FakeGenerator(lambda ask: ["a", "?"]), judge)
+    record = await play_game(
+        Deal(7, HARMFUL), GameRules.of(Recipe()), attacks, FakeGenerator(lambda ask: ["a", "?"]), judge
+    )
     asked = [r for r in judge.requests if r.criterion != "faithfulness"]
     assert record.verdicts == len(asked) and record.verdicts_failed == 4
 

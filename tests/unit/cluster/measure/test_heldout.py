@@ -9,6 +9,7 @@ import pytest
 from actors.errors import GenerationDeadline
 from cluster.measure.evaluation import Evaluation, JudgeAbsent
 from cluster.measure.heldout import measure, wrap
+from cluster.plan.heldout import plan_heldout
 from cluster.run.driver import judging_of
 from cluster.rundir import RunDir
 from protocol.errors import UserError
@@ -20,6 +21,7 @@ SEEDS = [Seed(f"h{k}", f"harm {k}", "harmful") for k in range(4)] + [
     Seed(f"b{k}", f"help {k}", "benign") for k in range(4)
 ]
 RECIPE = parse_recipe({"game": {"in_flight": 3}})
+PLAN = plan_heldout(RECIPE)
 ATTACKER = FakeGenerator(lambda ask: ["<think>t</think><prompt>a</prompt>"])
 DEFENDER = FakeGenerator(lambda ask: ["reply"])
 
@@ -32,8 +34,8 @@ class Silent(FakeJudge):
 
 
 async def test_a_judge_that_is_down_is_no_attacker_that_fails() -> None:
-    wrapped = await wrap(SEEDS, RECIPE, ATTACKER, Silent({}), "base")
-    m = await measure(wrapped, RECIPE, DEFENDER, Silent({}), "start")
+    wrapped = await wrap(SEEDS, PLAN, ATTACKER, Silent({}), "base")
+    m = await measure(wrapped, PLAN, DEFENDER, Silent({}), "start")
     assert (m.unjudged, m.unjudged_harmful, m.unwrapped, m.n) == (8, 4, 0, 0)
 
 
@@ -43,8 +45,8 @@ async def test_an_engine_that_is_late_costs_its_answers_and_not_the_run() -> Non
             raise GenerationDeadline("late")
         return ["<think>t</think><prompt>a</prompt>"]
 
-    wrapped = await wrap(SEEDS, RECIPE, FakeGenerator(late), FakeJudge({"reply": 7}), "base")
-    m = await measure(wrapped, RECIPE, DEFENDER, FakeJudge({"reply": 7}), "start")
+    wrapped = await wrap(SEEDS, PLAN, FakeGenerator(late), FakeJudge({"reply": 7}), "base")
+    m = await measure(wrapped, PLAN, DEFENDER, FakeJudge({"reply": 7}), "start")
     assert (m.unanswered, m.n_harmful, m.n_benign, m.unjudged) == (1, 3, 4, 0)
 
 
@@ -60,13 +62,13 @@ async def test_not_more_is_asked_at_once_than_games_are_played() -> None:
             now -= 1
             return [completion("reply")]
 
-    wrapped = await wrap(SEEDS, RECIPE, ATTACKER, FakeJudge({"reply": 7}), "base")
-    await measure(wrapped, RECIPE, Slow(), FakeJudge({"reply": 7}), "start")
+    wrapped = await wrap(SEEDS, PLAN, ATTACKER, FakeJudge({"reply": 7}), "base")
+    await measure(wrapped, PLAN, Slow(), FakeJudge({"reply": 7}), "start")
     assert most == 3
 
 
 def evaluation(tmp_path: Path, judge: FakeJudge, seeds: list[Seed] = SEEDS) -> Evaluation:
-    return Evaluation(RECIPE, seeds, RunDir(tmp_path), ATTACKER, DEFENDER, judge)
+    return Evaluation(PLAN, seeds, RunDir(tmp_path), ATTACKER, DEFENDER, judge)
 
 
 async def test_a_start_that_the_judge_slept_through_is_refused_and_not_kept(tmp_path: Path) -> None:
