@@ -42,7 +42,7 @@ class VersionSource(Protocol):
         """The version to start with and its packed bytes, which may change under the reader; None while only version 0 exists."""
         ...
 
-    async def within_reach(self, manifest: WeightManifest, file: SharedFile) -> Any:
+    async def fetch(self, manifest: WeightManifest, file: SharedFile) -> Any:
         """The bytes of a version that is pushed: `file` itself on its own node, elsewhere a copy."""
         ...
 
@@ -180,7 +180,7 @@ class GenerationWorker(Reachable):
             try:
                 if isinstance(packed, SharedFile) and self._versions is not None:
                     async with phases("send"):
-                        packed = await self._versions.within_reach(manifest, packed)
+                        packed = await self._versions.fetch(manifest, packed)
                 report = await update(engine, manifest, packed, self._held, phases, self._mappings)
             except WorkerBroken:
                 self._discard(engine)

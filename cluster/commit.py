@@ -49,7 +49,7 @@ class GroupCommit:
                     waiter.set_exception(error)
 
 
-class Changed:
+class ChangeSignal:
     """Wakes everybody who waits for "something changed"."""
 
     def __init__(self) -> None:

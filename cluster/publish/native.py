@@ -63,13 +63,13 @@ class NativeSink(PublisherSink):
     def publish(self, manifest: WeightManifest, packed: Any) -> Sequence[int]:
         """As `PublisherSink.publish`; returns when the version was sent, or could not be."""
         given_back = super().publish(manifest, packed)
-        members: tuple[str, ...] = tuple(self.ask("expecting", manifest.player, manifest.version))
-        if members and not self._in_time(lambda: self._send(manifest, packed, members)):
+        members: tuple[str, ...] = tuple(self.ask("list_receivers", manifest.player, manifest.version))
+        if members and not self._run_in_time(lambda: self._send(manifest, packed, members)):
             self._forget()
-            self.ask("not_sent", manifest.player, manifest.version)
+            self.ask("give_up_send", manifest.player, manifest.version)
         return given_back
 
-    def _in_time(self, work: Callable[[], None]) -> bool:
+    def _run_in_time(self, work: Callable[[], None]) -> bool:
         """Runs it in a thread. False if it failed, or was not done at the push's deadline."""
         failed: list[Exception] = []
 

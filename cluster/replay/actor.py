@@ -21,7 +21,7 @@ import pyarrow as pa
 import ray
 import structlog
 
-from cluster.commit import Changed, GroupCommit
+from cluster.commit import ChangeSignal, GroupCommit
 from cluster.replay.rules.admission import Admission, AdmissionRule, AdmissionState
 from cluster.replay.rules.alarm import Alarm
 from cluster.replay.rules.backpressure import Backpressure, Look
@@ -79,7 +79,7 @@ class ReplayBuffer:
         }
         self._tally = Tally()
         self._stopped = False
-        self._changed = Changed()
+        self._changed = ChangeSignal()
         self._waits = WaitClock()
         self._alarm = Alarm.from_recipe(recipe)
         self._pressure = Backpressure.from_recipe(recipe)
