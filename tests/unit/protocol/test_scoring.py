@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.game import Scored, Scoring, read_verdicts, settle
 from protocol.preferences import pick_pair
+from protocol.scoring import GroupScores, Scoring, make_items, read_verdicts
 from protocol.types import Item, Verdict
 from tests.unit.fakes import completion
 
@@ -31,7 +31,7 @@ def verdict(scores: Sequence[float] | None) -> Verdict:
     )
 
 
-def judged(n: int, scoring: Scoring, say: Callable[[tuple[int, ...]], Sequence[float] | None]) -> Scored:
+def judged(n: int, scoring: Scoring, say: Callable[[tuple[int, ...]], Sequence[float] | None]) -> GroupScores:
     return read_verdicts(n, scoring, [verdict(say(shown)) for shown in scoring.questions(n)])
 
 
@@ -43,10 +43,10 @@ def saying(said: Said) -> Callable[[tuple[int, ...]], Sequence[float] | None]:
     return say
 
 
-def items_of(found: Sequence[str], scoring: Scoring, said: Said) -> tuple[tuple[Item, ...], Scored]:
+def items_of(found: Sequence[str], scoring: Scoring, said: Said) -> tuple[tuple[Item, ...], GroupScores]:
     scored = judged(found.count("ok"), scoring, saying(said))
     texts = ["x" if state == "ok" else None for state in found]
-    items, _ = settle([completion("x")] * len(found), found, texts, scored)
+    items, _ = make_items([completion("x")] * len(found), found, texts, scored)
     return items, scored
 
 
@@ -65,7 +65,8 @@ def test_no_reward_comes_from_a_failure_and_no_unrewarded_item_is_in_a_pair(
         assert (items[k].reward is not None) == covered
         assert items[k].state == ("ok" if covered else "judge_failed")
     pair = pick_pair(
-        [item.reward for item in items], settle([completion("x")] * len(found), found, ["x"] * len(found), scored)[1]
+        [item.reward for item in items],
+        make_items([completion("x")] * len(found), found, ["x"] * len(found), scored)[1],
     )
     if pair is not None:
         chosen, rejected = (items[k] for k in pair)
