@@ -44,8 +44,8 @@ def reason_of(error: BaseException) -> str:
     return STOPPED if isinstance(error, asyncio.CancelledError) else "unexpected"
 
 
-async def _wait(event: asyncio.Event) -> None:
-    """Until the event is set, but not for ever."""
+async def _wait_for(event: asyncio.Event) -> None:
+    """Returns when the event is set, and after `DEAL_WAIT_S` at the latest."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DEAL_WAIT_S):
             await event.wait()
@@ -118,7 +118,7 @@ class RolloutWorker:
             room = self._recipe.game.in_flight - len(self._playing)
             if room <= 0:
                 self._room.clear()
-                await _wait(self._room)
+                await _wait_for(self._room)
                 continue
             async with asyncio.timeout(SOURCE_DEADLINE_S):
                 deals = await self._source.deal(self._name, room, DEAL_WAIT_S)
@@ -155,7 +155,7 @@ class RolloutWorker:
     async def _bring_back(self) -> None:
         """Hands games that ended to the source, a few at a time; ends after `stop`, with nothing left."""
         while True:
-            await _wait(self._ended)
+            await _wait_for(self._ended)
             self._ended.clear()
             if not self._stop.is_set():
                 await asyncio.sleep(GATHER_S)

@@ -23,12 +23,12 @@ _START_TIMEOUT_S = "600"
 _HEALTH_CHECK_S = "0.5"  # how soon a dead rank, and the end, are noticed; a check is one small actor call to each rank
 
 
-def _rank_main(handed: dict[str, Any]) -> dict[str, Any]:
-    if handed["on_rank"] is not None:
+def _rank_main(arguments: dict[str, Any]) -> dict[str, Any]:
+    if arguments["on_rank"] is not None:
         from ray.train import get_context
 
-        handed["on_rank"](get_context().get_world_rank())
-    return learn(handed["spec"], handed["source"], handed["sink"])
+        arguments["on_rank"](get_context().get_world_rank())
+    return learn(arguments["spec"], arguments["source"], arguments["sink"])
 
 
 def _absolute(spec: LearnerSpec) -> LearnerSpec:

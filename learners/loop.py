@@ -58,23 +58,23 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str
     mix = load_mix(spec.model_path, spec.config, spec.run_seed, spec.section)
     engine = ZeroEngine(spec.model_path, spec.config, spec.steps, spec.run_seed, spec.quirks)
     rank0 = engine.rank == 0
-    found, seen = _agree(spec, source, sink, rank0)
+    found, seen = _agree_on_start(spec, source, sink, rank0)
     if found is not None:
         engine.load(Path(found))
     start = engine.steps_done
-    run = _Run(spec, source, sink, engine, mix, max(engine.version, seen))
+    run = _RankLoop(spec, source, sink, engine, mix, max(engine.version, seen))
     if rank0:
         log.info("learner ready", player=spec.player, step=start, seconds=round(time.perf_counter() - started, 1))
     if run.version > 0 or start > 0:
         run.push(start)
         if spec.settle_every:
-            run.settle()
+            run.wait_for_delivery()
     for step in range(start, spec.steps):
         run.step(step)
     return run.finish() | {"start_step": start}
 
 
-def _agree(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: bool) -> tuple[str | None, int]:
+def _agree_on_start(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: bool) -> tuple[str | None, int]:
     """The checkpoint that all ranks load and the highest version seen, decided on rank 0.
 
     The source knows the versions that rows were asked for under, in this run and before a `--resume`; the sink also one that a
@@ -94,7 +94,7 @@ def _agree(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: boo
     return decided[0], decided[1]
 
 
-class _Run:
+class _RankLoop:
     """One rank's progress: the current version and what hangs on it."""
 
     def __init__(
@@ -130,7 +130,7 @@ class _Run:
             metrics |= {"lease_s": waited, "stage_s": time.perf_counter() - staged}
             self.sink.report(spec.player, done, self.version, metrics)
         if spec.settle_every and (done % spec.settle_every == 0 or done == spec.steps):
-            self.settle()
+            self.wait_for_delivery()
         if done % spec.config.checkpoint_every == 0 or done == spec.steps:
             self.checkpoint(done)
 
@@ -165,7 +165,7 @@ class _Run:
         if self.handover is not None:
             self.handover.offer(replace(manifest, last=done == spec.steps), taken[0], checksum)
 
-    def settle(self) -> None:
+    def wait_for_delivery(self) -> None:
         """Waits until every generation worker serves the newest version.
 
         Each rank waits for itself: any of them may be the first to ask for the next rows, and a collective behind rank 0's wait

@@ -40,11 +40,11 @@ class Updatable(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Held:
-    """What an engine holds: `digest` over its parameters, and the checksum of the push that brought them, if one did."""
+class LoadedWeights:
+    """What an engine holds: `digest` over its parameters, and the `checksum` of the push that brought them, if one did."""
 
     digest: str
-    packed: str | None = None
+    checksum: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,18 +68,18 @@ def digest_of(checksums: Mapping[str, str]) -> str:
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
 
-def check_moved(before: Held, after: Held, exact: bool) -> bool:
+def check_moved(before: LoadedWeights, after: LoadedWeights, exact: bool) -> bool:
     """Whether the parameters changed. Raises `WorkerBroken` where that contradicts what was pushed.
 
     The same push twice must give the same parameters. A different push must give different ones, unless the engine rounds
     what it gets (not `exact`). The first push is exempt: it may bring the very weights that the engine was built from.
     """
     moved = before.digest != after.digest
-    if before.packed is None:
+    if before.checksum is None:
         return moved
-    if moved and before.packed == after.packed:
+    if moved and before.checksum == after.checksum:
         raise WorkerBroken("the same weights were pushed but the engine's parameters changed")
-    if exact and not moved and before.packed != after.packed:
+    if exact and not moved and before.checksum != after.checksum:
         raise WorkerBroken("new weights were pushed but the engine's parameters did not change")
     return moved
 
@@ -116,7 +116,7 @@ async def update(
     engine: Updatable,
     manifest: WeightManifest,
     source: Any,
-    before: Held,
+    before: LoadedWeights,
     phases: Phases,
     mappings: Mappings,
 ) -> LoadReport:
@@ -143,7 +143,7 @@ async def update(
     stood_still = await _overwrite(engine, manifest.version, info, phases)
     try:
         async with phases("verify"):
-            after = Held(digest_of(await engine.checksums()), manifest.checksum)
+            after = LoadedWeights(digest_of(await engine.checksums()), manifest.checksum)
     except BaseException as error:
         raise _broken(manifest.version, error) from error
     moved = check_moved(before, after, all(spec.dtype == engine.dtype for spec in manifest.tensors))
