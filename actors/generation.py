@@ -1,7 +1,7 @@
 """The GenerationWorker: hosts one player's engine, answers asks, takes new versions while it does.
 
 Life: made (cheap) -> started (engine built, newest published version loaded) -> serving <-> updating. A broken engine is
-thrown away and the worker is as new: the next call builds it again, on the newest version.
+thrown away, and the next call builds a new one, on the newest version.
 
 Invariants:
 - It serves only versions that it can name: the folder's weights (0) or a push that it loaded and verified.

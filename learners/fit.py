@@ -31,7 +31,7 @@ def _rank_main(arguments: dict[str, Any]) -> dict[str, Any]:
     return learn(arguments["spec"], arguments["source"], arguments["sink"])
 
 
-def _absolute(spec: LearnerSpec) -> LearnerSpec:
+def _resolve_paths(spec: LearnerSpec) -> LearnerSpec:
     """The same with absolute paths: Ray Train changes every rank's working directory."""
     config = spec.config
     if config.sft.path is not None:
@@ -45,7 +45,7 @@ def _absolute(spec: LearnerSpec) -> LearnerSpec:
     )
 
 
-def _user_error(error: BaseException) -> UserError | None:
+def _find_user_error(error: BaseException) -> UserError | None:
     """The user's mistake among the failures of a worker group, if that is what it failed of."""
     failures = getattr(error, "worker_failures", {}).values()
     causes = (getattr(failure, "_base_exc", failure) for failure in failures)
@@ -68,7 +68,7 @@ def fit_group(
             another number of ranks or with another reference, sampler or adapters.
         ray.train.TrainingFailedError: the group failed more often than `config.restarts` allows.
     """
-    spec = _absolute(spec)
+    spec = _resolve_paths(spec)
     config = spec.config
     check_model_folder(spec.model_path, f"models.{spec.player}.path")
     newest = checkpoints.newest(spec.checkpoints)
@@ -97,7 +97,7 @@ def fit_group(
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
-        mistake = _user_error(error)
+        mistake = _find_user_error(error)
         if mistake is not None:
             raise mistake from error
         raise

@@ -1,15 +1,15 @@
 """What one rank of a learner group does from start to export: lease, step, push, checkpoint.
 
-A start, a restart after a rank died and `train --resume` are one path: the newest complete checkpoint is loaded if there is one,
-leases from its step on are returned, and the loop goes on there.
+A start, a restart after a rank died and `train --resume` take the same path: the newest complete checkpoint is loaded if there is
+one, leases from its step on are returned, and the loop goes on there.
 
 Invariants
 - All ranks lease the same (player, step) and so compute on the same batch; all collectives are in `engine` and are entered by all.
 - Versions only rise: a start goes on from the highest version that anyone has seen. Version 0 is the model folder itself. A group
   that starts above it first pushes the weights it really has, because generation workers hold others.
 - Rows are acknowledged only after the checkpoint that contains them is complete.
-- With `settle_every` nobody hears that such a step is done (by a lease or an acknowledgement) before its version is served: games
-  that are dealt upon that are played with it. Synchronous runs and the ends of turns need this.
+- With `settle_every` such a step is not reported as done, by the next lease or an acknowledgement, before its version is served:
+  the games that are dealt because of it are played with that version. Synchronous runs and the ends of turns need this.
 - `step` in manifests, reports, checkpoints and acknowledgements counts the optimizer steps done: n means steps 0..n-1.
 
 It does not know Ray: source and sink are adapters that `cluster` hands in, and a rank's place comes from torch.distributed.
@@ -85,7 +85,7 @@ def _agree_on_start(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, r
     decided: list[Any] = [None, 0]
     if rank0:
         spec.checkpoints.mkdir(parents=True, exist_ok=True)
-        checkpoints.tidy(spec.checkpoints)
+        checkpoints.remove_old(spec.checkpoints)
         newest = checkpoints.newest(spec.checkpoints)
         step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks, spec.config)[0]
         seen = max(source.rewind(spec.player, step), sink.newest(spec.player))
@@ -95,7 +95,7 @@ def _agree_on_start(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, r
 
 
 class _RankLoop:
-    """One rank's progress: the current version and what hangs on it."""
+    """One rank's steps: the current version, and what is done with it."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class _RankLoop:
         import torch
 
         root = self.spec.checkpoints
-        self.engine.save(checkpoints.partial(root, done))
+        self.engine.save(checkpoints.draft(root, done))
         if self.rank0:
             checkpoints.commit(root, done)
             self.source.acknowledge(self.spec.player, done)

@@ -1,7 +1,7 @@
 """Models under DeepSpeed ZeRO-3, on a CPU (gloo) or a GPU (nccl): how they are loaded, configured and wrapped.
 
 `offload: optimizer` keeps fp32 masters and Adam's moments in the CPU's memory and steps there; `all` the partitions of both models
-too, each fetched when its layer is at hand. The optimizer is torch's own in every case: DeepSpeed's CPU one is C++ that each
+too, and each partition is fetched for its layer. The optimizer is torch's own in every case: DeepSpeed's CPU one is C++ that each
 machine compiles at start, and torch's fused AdamW has a vectorised CPU kernel.
 
 It does not know what is trained or averaged: that is `engine`.
