@@ -74,7 +74,7 @@ def fit_group(
     newest = checkpoints.newest(spec.checkpoints)
     if newest is not None:
         checkpoints.read_meta(newest, config.ranks, config)
-    load_mix(spec.model_path, config, spec.run_seed, spec.section)  # its errors, before ranks start and are restarted
+    load_mix(spec.model_path, config, spec.run_seed, spec.section)  # raises its errors before any rank starts
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT_S)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _HEALTH_CHECK_S)
 

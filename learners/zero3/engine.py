@@ -1,4 +1,4 @@
-"""One rank of a learner group's numbers: a policy and its reference under DeepSpeed ZeRO-3 (`setup`).
+"""One rank of a learner group: a policy and its reference under DeepSpeed ZeRO-3 (`setup`), and one optimizer step after another.
 
 The policy is partitioned, with AdamW over fp32 master shards. The reference is its exponential moving average (`reference: ema`)
 or stays as it was loaded (`frozen`): a second partitioned model, or, with adapters (`lora`), the same one with others or none. With
@@ -10,7 +10,8 @@ Invariants
 - Everything public is collective: all ranks call it with the same arguments, in the same order.
 - What was trained leaves the group as its fp32 shards, rounded at most once, whatever the compute dtype.
 
-It does not know Ray, where rows come from, or when to save: that is `loop`; nor what is minimised: that is `objective`.
+It does not know Ray, where rows come from, or when to save: that is `loop`; nor what is minimised (`objective`), nor how gradients
+come about (`gradients`).
 """
 
 import time

@@ -16,7 +16,7 @@ Shards = Mapping[str, torch.Tensor]
 
 
 class NamedShards(Shards):
-    """Shards that are made when they are read, one at a time: a model's in another place or form, without a copy of all."""
+    """Shards that are made when they are read, one at a time: in another place or form, without a second copy of all of them."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], torch.Tensor]) -> None:
         self._names, self._read = tuple(names), read
