@@ -1,7 +1,7 @@
 """The GenerationWorker: hosts one player's engine, answers asks, takes new versions while it does.
 
 Life: made (cheap) -> started (engine built, newest published version loaded) -> serving <-> updating. A broken engine is
-thrown away and the worker is as new: the next call builds it again, on the newest version.
+thrown away, and the next call builds a new one, on the newest version.
 
 Invariants:
 - It serves only versions that it can name: the folder's weights (0) or a push that it loaded and verified.
@@ -23,7 +23,7 @@ import structlog
 from actors.engine.engine import Engine
 from actors.errors import GenerationDeadline, WeightsRefused, WorkerBroken
 from actors.weights.receive import Mappings
-from actors.weights.update import Held, LoadReport, Phases, digest_of, update
+from actors.weights.update import LoadedWeights, LoadReport, Phases, digest_of, update
 from protocol.channel import Address
 from protocol.link import Reachable
 from protocol.recipe import DeadlinesConfig, GenerationConfig
@@ -42,7 +42,7 @@ class VersionSource(Protocol):
         """The version to start with and its packed bytes, which may change under the reader; None while only version 0 exists."""
         ...
 
-    async def within_reach(self, manifest: WeightManifest, file: SharedFile) -> Any:
+    async def fetch(self, manifest: WeightManifest, file: SharedFile) -> Any:
         """The bytes of a version that is pushed: `file` itself on its own node, elsewhere a copy."""
         ...
 
@@ -67,7 +67,7 @@ class GenerationWorker(Reachable):
         self._config = config
         self._versions = versions
         self._engine: Engine | None = None
-        self._held = Held("")
+        self._weights = LoadedWeights("")
         self._mappings = Mappings()
         self._version = 0
         self._starting = asyncio.Lock()
@@ -91,18 +91,20 @@ class GenerationWorker(Reachable):
         started = time.perf_counter()
         engine = await Engine.build(self._model_path, self._config, watched=self._config.backpressure is not None)
         try:
-            held, version = Held(digest_of(await engine.checksums())), 0
+            weights, version = LoadedWeights(digest_of(await engine.checksums())), 0
             if self._versions is not None:
-                held, version = await self._catch_up(engine, self._versions, held)
+                weights, version = await self._load_newest(engine, self._versions, weights)
         except BaseException:
             engine.close()
             raise
-        self._held, self._version, self._engine = held, version, engine
+        self._weights, self._version, self._engine = weights, version, engine
         self._start_s = time.perf_counter() - started
         self._counts["starts"] += 1
         _log.info("worker serves", player=self._player, version=version, start_s=round(self._start_s, 1))
 
-    async def _catch_up(self, engine: Engine, versions: VersionSource, held: Held) -> tuple[Held, int]:
+    async def _load_newest(
+        self, engine: Engine, versions: VersionSource, weights: LoadedWeights
+    ) -> tuple[LoadedWeights, int]:
         """Loads what there is to start with. Gives what the engine holds then, and its version."""
         limit_s = self._config.start_deadline_s
         limits = DeadlinesConfig(**dict.fromkeys(DeadlinesConfig.model_fields, limit_s))
@@ -110,18 +112,18 @@ class GenerationWorker(Reachable):
             while True:
                 found = await versions.newest(self._player)
                 if found is None or found[0].version == 0:
-                    return held, 0
+                    return weights, 0
                 manifest, packed = found
                 try:
-                    report = await update(engine, manifest, packed, held, Phases(limits, limit_s), self._mappings)
+                    report = await update(engine, manifest, packed, weights, Phases(limits, limit_s), self._mappings)
                 except WeightsRefused:
                     newer = await versions.newest(self._player)
                     if newer is None or newer[0].version == manifest.version:
                         raise
                     continue  # its buffer was written again while we read it, because there is a newer version
-                return Held(report.checksum_after, manifest.checksum), manifest.version
+                return LoadedWeights(report.checksum_after, manifest.checksum), manifest.version
 
-    async def _serving(self) -> Engine:
+    async def _ensure_engine(self) -> Engine:
         await self.start()
         engine = self._engine
         if engine is None:
@@ -140,7 +142,7 @@ class GenerationWorker(Reachable):
             GenerationDeadline: not done within `generation.deadline_s`, the engine's start not counted.
             WorkerBroken: the engine was lost meanwhile. Ask again.
         """
-        engine = await self._serving()
+        engine = await self._ensure_engine()
         self._counts["requests"] += 1
         self._counts["in_flight"] += 1
         try:
@@ -170,22 +172,22 @@ class GenerationWorker(Reachable):
             WeightsRefused, PushLate: nothing was loaded, the worker serves on under its old version.
             WorkerBroken: it failed half-way; the engine is gone and the next call builds a new one.
         """
-        engine = await self._serving()
+        engine = await self._ensure_engine()
         async with self._updating:
             if self._engine is not engine:
                 raise WorkerBroken("the engine was lost before the load")
             if manifest.version <= self._version:
-                return LoadReport(self._version, self._held.digest, moved=False, ignored=True)
+                return LoadReport(self._version, self._weights.digest, moved=False, ignored=True)
             phases = Phases(limits or DeadlinesConfig(), deadline_s)
             try:
                 if isinstance(packed, SharedFile) and self._versions is not None:
                     async with phases("send"):
-                        packed = await self._versions.within_reach(manifest, packed)
-                report = await update(engine, manifest, packed, self._held, phases, self._mappings)
+                        packed = await self._versions.fetch(manifest, packed)
+                report = await update(engine, manifest, packed, self._weights, phases, self._mappings)
             except WorkerBroken:
                 self._discard(engine)
                 raise
-            self._held = Held(report.checksum_after, manifest.checksum)
+            self._weights = LoadedWeights(report.checksum_after, manifest.checksum)
             self._version = manifest.version
         self._counts["loads"] += 1
         self._load_s, self._pause_s = report.phases["load"], report.pause_s
@@ -193,7 +195,7 @@ class GenerationWorker(Reachable):
 
     async def join(self, transport: str, native: bytes) -> None:
         """Meets a learner that will send versions through vLLM's `nccl` or `ipc`. Its deadline is the caller's."""
-        engine = await self._serving()
+        engine = await self._ensure_engine()
         async with self._updating:
             await engine.join(transport, native)
 
@@ -209,7 +211,7 @@ class GenerationWorker(Reachable):
 
     async def checksums(self) -> dict[str, str]:
         """xxh3 of each parameter as the engine holds it, by vLLM's name (q, k, v are one tensor there)."""
-        return await (await self._serving()).checksums()
+        return await (await self._ensure_engine()).checksums()
 
     async def stats(self) -> dict[str, float]:
         """Counts since the worker was made, its process, and the seconds of its last start and load.

@@ -44,15 +44,15 @@ def reason_of(error: BaseException) -> str:
     return STOPPED if isinstance(error, asyncio.CancelledError) else "unexpected"
 
 
-async def _wait(event: asyncio.Event) -> None:
-    """Until the event is set, but not for ever."""
+async def _wait_for(event: asyncio.Event) -> None:
+    """Returns when the event is set, and after `DEAL_WAIT_S` at the latest."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DEAL_WAIT_S):
             await event.wait()
 
 
 class RolloutWorker:
-    """Plays games of `source` until told to stop.
+    """Plays games of `source` until `stop`.
 
     Args:
         name: under which the source knows whom it dealt a game to.
@@ -77,8 +77,8 @@ class RolloutWorker:
         self._playing: dict[int, asyncio.Task[None]] = {}
         self._records: list[GameRecord] = []
         self._given_up: list[tuple[int, str]] = []
-        self._ended = asyncio.Event()  # a game ended, or we are to stop: for `_bring_back`, which clears it
-        self._room = asyncio.Event()  # the same, for `_fetch`
+        self._ended = asyncio.Event()  # a game ended, or we are to stop: for `_return_games`, which clears it
+        self._room = asyncio.Event()  # the same, for `_fetch_games`
         self._stop = asyncio.Event()
         self._stopped = asyncio.Event()
         self._finished = 0
@@ -88,8 +88,8 @@ class RolloutWorker:
         """Plays until `stop`; gives `stats()`. Raises what the source raises."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._bring_back())
-                group.create_task(self._fetch())
+                group.create_task(self._return_games())
+                group.create_task(self._fetch_games())
         except BaseExceptionGroup as errors:
             _log.error("rollout ends", worker=self._name, trail=trail(errors))
             raise errors.exceptions[0] from None
@@ -112,13 +112,13 @@ class RolloutWorker:
         """Games being played, brought back, and given up by reason."""
         return {"playing": len(self._playing), "finished": self._finished, "abandoned": dict(self._abandoned)}
 
-    async def _fetch(self) -> None:
+    async def _fetch_games(self) -> None:
         """Asks for games whenever there is room; on `stop`, ends the games."""
         while not self._stop.is_set():
             room = self._rules.game.in_flight - len(self._playing)
             if room <= 0:
                 self._room.clear()
-                await _wait(self._room)
+                await _wait_for(self._room)
                 continue
             async with asyncio.timeout(SOURCE_DEADLINE_S):
                 deals = await self._source.deal(self._name, room, DEAL_WAIT_S)
@@ -152,10 +152,10 @@ class RolloutWorker:
             del self._playing[deal.game_id]
             self._wake()
 
-    async def _bring_back(self) -> None:
-        """Hands games that ended to the source, a few at a time; ends after `stop`, with nothing left."""
+    async def _return_games(self) -> None:
+        """Gives games that ended back to the source, several in one call; returns after `stop`, when none is left."""
         while True:
-            await _wait(self._ended)
+            await _wait_for(self._ended)
             self._ended.clear()
             if not self._stop.is_set():
                 await asyncio.sleep(GATHER_S)

@@ -1,7 +1,7 @@
 """Group commit and change signals: the two waits of the replay actor, for use inside one event loop.
 
 Group commit: writers write at once and wait here; one fsync, in a thread, serves all who wrote before it began. It
-begins at most `delay_s` after the first of them came, or at once when somebody is in a hurry.
+begins at most `delay_s` after the first of them came, or at once when one of them is in a hurry (`hurry`).
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class GroupCommit:
                     waiter.set_exception(error)
 
 
-class Changed:
+class ChangeSignal:
     """Wakes everybody who waits for "something changed"."""
 
     def __init__(self) -> None:

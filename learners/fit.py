@@ -23,15 +23,15 @@ _START_TIMEOUT_S = "600"
 _HEALTH_CHECK_S = "0.5"  # how soon a dead rank, and the end, are noticed; a check is one small actor call to each rank
 
 
-def _rank_main(handed: dict[str, Any]) -> dict[str, Any]:
-    if handed["on_rank"] is not None:
+def _rank_main(arguments: dict[str, Any]) -> dict[str, Any]:
+    if arguments["on_rank"] is not None:
         from ray.train import get_context
 
-        handed["on_rank"](get_context().get_world_rank())
-    return learn(handed["spec"], handed["source"], handed["sink"])
+        arguments["on_rank"](get_context().get_world_rank())
+    return learn(arguments["spec"], arguments["source"], arguments["sink"])
 
 
-def _absolute(spec: LearnerSpec) -> LearnerSpec:
+def _resolve_paths(spec: LearnerSpec) -> LearnerSpec:
     """The same with absolute paths: Ray Train changes every rank's working directory."""
     config = spec.config
     if config.sft.path is not None:
@@ -45,7 +45,7 @@ def _absolute(spec: LearnerSpec) -> LearnerSpec:
     )
 
 
-def _user_error(error: BaseException) -> UserError | None:
+def _find_user_error(error: BaseException) -> UserError | None:
     """The user's mistake among the failures of a worker group, if that is what it failed of."""
     failures = getattr(error, "worker_failures", {}).values()
     causes = (getattr(failure, "_base_exc", failure) for failure in failures)
@@ -68,13 +68,13 @@ def fit_group(
             another number of ranks or with another reference, sampler or adapters.
         ray.train.TrainingFailedError: the group failed more often than `config.restarts` allows.
     """
-    spec = _absolute(spec)
+    spec = _resolve_paths(spec)
     config = spec.config
     check_model_folder(spec.model_path, f"models.{spec.player}.path")
     newest = checkpoints.newest(spec.checkpoints)
     if newest is not None:
         checkpoints.read_meta(newest, config.ranks, config)
-    load_mix(spec.model_path, config, spec.run_seed, spec.section)  # its errors, before ranks start and are restarted
+    load_mix(spec.model_path, config, spec.run_seed, spec.section)  # raises its errors before any rank starts
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT_S)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _HEALTH_CHECK_S)
 
@@ -97,7 +97,7 @@ def fit_group(
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
-        mistake = _user_error(error)
+        mistake = _find_user_error(error)
         if mistake is not None:
             raise mistake from error
         raise

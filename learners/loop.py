@@ -1,15 +1,15 @@
 """What one rank of a learner group does from start to export: lease, step, push, checkpoint.
 
-A start, a restart after a rank died and `train --resume` are one path: the newest complete checkpoint is loaded if there is one,
-leases from its step on are returned, and the loop goes on there.
+A start, a restart after a rank died and `train --resume` take the same path: the newest complete checkpoint is loaded if there is
+one, leases from its step on are returned, and the loop goes on there.
 
 Invariants
 - All ranks lease the same (player, step) and so compute on the same batch; all collectives are in `engine` and are entered by all.
 - Versions only rise: a start goes on from the highest version that anyone has seen. Version 0 is the model folder itself. A group
   that starts above it first pushes the weights it really has, because generation workers hold others.
 - Rows are acknowledged only after the checkpoint that contains them is complete.
-- With `settle_every` nobody hears that such a step is done (by a lease or an acknowledgement) before its version is served: games
-  that are dealt upon that are played with it. Synchronous runs and the ends of turns need this.
+- With `settle_every` such a step is not reported as done, by the next lease or an acknowledgement, before its version is served:
+  the games that are dealt because of it are played with that version. Synchronous runs and the ends of turns need this.
 - `step` in manifests, reports, checkpoints and acknowledgements counts the optimizer steps done: n means steps 0..n-1.
 
 It does not know Ray: source and sink are adapters that `cluster` hands in, and a rank's place comes from torch.distributed.
@@ -58,23 +58,23 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str
     mix = load_mix(spec.model_path, spec.config, spec.run_seed, spec.section)
     engine = ZeroEngine(spec.model_path, spec.config, spec.steps, spec.run_seed, spec.quirks)
     rank0 = engine.rank == 0
-    found, seen = _agree(spec, source, sink, rank0)
+    found, seen = _agree_on_start(spec, source, sink, rank0)
     if found is not None:
         engine.load(Path(found))
     start = engine.steps_done
-    run = _Run(spec, source, sink, engine, mix, max(engine.version, seen))
+    run = _RankLoop(spec, source, sink, engine, mix, max(engine.version, seen))
     if rank0:
         log.info("learner ready", player=spec.player, step=start, seconds=round(time.perf_counter() - started, 1))
     if run.version > 0 or start > 0:
         run.push(start)
         if spec.settle_every:
-            run.settle()
+            run.wait_for_delivery()
     for step in range(start, spec.steps):
         run.step(step)
     return run.finish() | {"start_step": start}
 
 
-def _agree(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: bool) -> tuple[str | None, int]:
+def _agree_on_start(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: bool) -> tuple[str | None, int]:
     """The checkpoint that all ranks load and the highest version seen, decided on rank 0.
 
     The source knows the versions that rows were asked for under, in this run and before a `--resume`; the sink also one that a
@@ -85,7 +85,7 @@ def _agree(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: boo
     decided: list[Any] = [None, 0]
     if rank0:
         spec.checkpoints.mkdir(parents=True, exist_ok=True)
-        checkpoints.tidy(spec.checkpoints)
+        checkpoints.remove_old(spec.checkpoints)
         newest = checkpoints.newest(spec.checkpoints)
         step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks, spec.config)[0]
         seen = max(source.rewind(spec.player, step), sink.newest(spec.player))
@@ -94,8 +94,8 @@ def _agree(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: boo
     return decided[0], decided[1]
 
 
-class _Run:
-    """One rank's progress: the current version and what hangs on it."""
+class _RankLoop:
+    """One rank's steps: the current version, and what is done with it."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _Run:
             metrics |= {"lease_s": waited, "stage_s": time.perf_counter() - staged}
             self.sink.report(spec.player, done, self.version, metrics)
         if spec.settle_every and (done % spec.settle_every == 0 or done == spec.steps):
-            self.settle()
+            self.wait_for_delivery()
         if done % spec.config.checkpoint_every == 0 or done == spec.steps:
             self.checkpoint(done)
 
@@ -165,7 +165,7 @@ class _Run:
         if self.handover is not None:
             self.handover.offer(replace(manifest, last=done == spec.steps), taken[0], checksum)
 
-    def settle(self) -> None:
+    def wait_for_delivery(self) -> None:
         """Waits until every generation worker serves the newest version.
 
         Each rank waits for itself: any of them may be the first to ask for the next rows, and a collective behind rank 0's wait
@@ -185,7 +185,7 @@ class _Run:
         import torch
 
         root = self.spec.checkpoints
-        self.engine.save(checkpoints.partial(root, done))
+        self.engine.save(checkpoints.draft(root, done))
         if self.rank0:
             checkpoints.commit(root, done)
             self.source.acknowledge(self.spec.player, done)

@@ -1,4 +1,4 @@
-"""What a learner group is told: its settings, and where it leaves versions and metrics.
+"""What a learner group is given: its settings, and where it leaves versions and metrics.
 
 Light and picklable: it travels to every rank.
 """

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this", and how any other is told without what it quotes.
+"""The one exception that means "the user can fix this", and how any other is logged without what it quotes.
 
 The CLI prints a `UserError` on one line and exits with status 2, without a traceback. Anything else that escapes is our bug.
 """

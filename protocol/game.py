@@ -1,23 +1,21 @@
 """One game, from its seed to its judged groups (GAME.md 1-3).
 
-`play_game` asks; everything it decides is in the pure functions above it. It owns no task, no worker and no clock: deadlines are
-the interfaces' own. Invariants: every attack and every response ends in exactly one state; the sampling seeds depend
-only on (run seed, game id, move), so a game dealt again is the same game.
+`play_game` asks. What it decides is in pure functions: here, and for what is judged in `scoring`. It owns no task, no worker and no
+clock: deadlines are the interfaces' own. Invariants: every attack and every response ends in exactly one state; the sampling seeds
+depend only on (run seed, game id, move), so a game dealt again is the same game.
 """
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 from protocol.formats import FORMATS
 from protocol.interfaces import Generator, Judge
-from protocol.preferences import compare, comparisons, rewards
 from protocol.prompts import attacker_messages, defender_messages
 from protocol.randomness import derive_seed
 from protocol.roles import Player
 from protocol.rules import GameRules
-from protocol.states import fixed_reward
+from protocol.scoring import GroupScores, Scoring, judge_group, make_items
 from protocol.types import (
     Ask,
     Completion,
@@ -27,12 +25,9 @@ from protocol.types import (
     Group,
     Item,
     JudgeRequest,
-    Preference,
-    Seed,
     Verdict,
 )
 
-UNJUDGED = 0.0  # reward of a valid item whose player's judge is switched off (GAME.md 2)
 DEFENDER_CRITERION: dict[str, Criterion] = {"benign": "compliance", "harmful": "deflection"}
 ATTACKER_CRITERION: dict[str, Criterion] = {"benign": "refusal", "harmful": "compliance"}
 
@@ -57,97 +52,13 @@ def best_response(items: Sequence[Item], optimistic: bool) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What the judge made of the valid members of a group, by their place among the valid ones."""
+class _Responses:
+    """The defender's responses to one attack, read and judged."""
 
-    rewards: list[float | None]
-    preferences: list[Preference]
-    verdicts: list[Verdict]
-    comparisons: int
-    disagreements: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scoring:
-    """How a group is judged: `pointwise`, or pairwise in one order or `both_orders`; not at all where the judge is not `on`."""
-
-    pointwise: bool
-    both_orders: bool
-    on: bool = True
-
-    @classmethod
-    def of(cls, rules: GameRules, player: Player) -> Self:
-        """As the rules say for that player's groups."""
-        on = rules.game.attacker_judge if player == "attacker" else rules.game.defender_judge
-        return cls(rules.pointwise, rules.both_orders, on)
-
-    def questions(self, n: int) -> list[tuple[int, ...]]:
-        """What is asked about a group of `n` valid items: for each verdict the places of the responses shown, in order."""
-        if not self.on:
-            return []
-        return [(k,) for k in range(n)] if self.pointwise else [*comparisons(n, self.both_orders)]
-
-
-def read_verdicts(n: int, scoring: Scoring, verdicts: Sequence[Verdict]) -> Scored:
-    """Joins the verdicts on `scoring.questions(n)`. A comparison with a failed order yields nothing at all.
-
-    An item none of whose questions succeeded has no reward and becomes `judge_failed`. Without a judge every item is worth 0.
-    """
-    if not scoring.on:
-        return Scored([UNJUDGED] * n, [], [], 0, 0)
-    if scoring.pointwise:
-        alone = [None if v.scores is None or len(v.scores) != 1 else v.scores[0] for v in verdicts]
-        return Scored(list(alone), [], list(verdicts), 0, 0)
-    width = 2 if scoring.both_orders and n > 1 else 1
-    orders = comparisons(n, scoring.both_orders)
-    preferences = []
-    for at in range(0, len(orders), width):
-        i, j = orders[at]
-        scores = [v.scores for v in verdicts[at : at + width]]
-        if any(s is None or len(s) != 2 for s in scores):
-            continue
-        forward, *rest = [(s[0], s[1]) for s in scores if s is not None]
-        swapped = (rest[0][1], rest[0][0]) if rest else None
-        preferences.append(compare(i, j, forward, swapped))
-    judged = [p for p in preferences if p.i != p.j]
-    return Scored(rewards(n, preferences), judged, list(verdicts), len(judged), sum(1 for p in judged if not p.agreed))
-
-
-async def score(
-    judge: Judge, criterion: Criterion, seed: Seed, query: str, texts: Sequence[str], scoring: Scoring, rng: int
-) -> Scored:
-    """Has the judge answer `scoring.questions` about `texts`; asks nothing where there are none."""
-    requests = [
-        JudgeRequest(criterion, seed.category, query, tuple(texts[k] for k in shown), derive_seed(rng, at))
-        for at, shown in enumerate(scoring.questions(len(texts)))
-    ]
-    return read_verdicts(len(texts), scoring, await judge.judge(requests) if requests else [])
-
-
-def settle(
-    completions: Sequence[Completion], states: Sequence[str], texts: Sequence[str | None], scored: Scored
-) -> tuple[tuple[Item, ...], tuple[Preference, ...]]:
-    """Items in their final states, and the preferences renumbered from valid members to all members.
-
-    `scored` refers to the members whose state is `ok`, in order.
-    """
-    valid = [k for k, state in enumerate(states) if state == "ok"]
-    reward_of = dict(zip(valid, scored.rewards, strict=True))
-    items = []
-    for k, (completion, state, text) in enumerate(zip(completions, states, texts, strict=True)):
-        if state != "ok":
-            items.append(Item(completion, state, fixed_reward(state), text))
-        elif reward_of[k] is None:
-            items.append(Item(completion, "judge_failed", None, text))
-        else:
-            items.append(Item(completion, "ok", reward_of[k], text))
-    renumbered = tuple(
-        Preference(
-            valid[p.i], valid[p.j], p.forward, p.swapped, None if p.winner is None else valid[p.winner], p.agreed
-        )
-        for p in scored.preferences
-    )
-    return tuple(items), renumbered
+    completions: list[Completion]
+    states: list[str]
+    texts: list[str | None]
+    scores: GroupScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +76,7 @@ class _Table:
         seeds = tuple(derive_seed(self.rules.seed, game, player, move, k) for k in range(n))
         return Ask(f"{game}-{player}-{move}", messages, seeds, self.rules.sampling)
 
-    async def faithful(self, texts: Sequence[str]) -> list[Verdict]:
+    async def judge_faithfulness(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict for each text; none where faithfulness is not judged."""
         seed = self.deal.seed
         if not self.rules.game.faithfulness:
@@ -177,8 +88,8 @@ class _Table:
         ]
         return await self.judge.judge(requests) if requests else []
 
-    async def respond(self, place: int, attack: str) -> tuple[list[Completion], list[str], list[str | None], Scored]:
-        """The defender's responses to one attack, read and judged."""
+    async def respond(self, place: int, attack: str) -> _Responses:
+        """Has the defender answer the attack of that place."""
         game, seed = self.rules.game, self.deal.seed
         messages = defender_messages(attack, game.prompts, game.defender_format)
         completions = await self.defender.generate(self.ask("defender", place, messages, game.responses))
@@ -186,7 +97,7 @@ class _Table:
         texts = [text for _, text in read]
         query = attack if game.defender_query == "attack" else seed.text
         rng = derive_seed(self.rules.seed, self.deal.game_id, "judge-defender", place)
-        scored = await score(
+        scores = await judge_group(
             self.judge,
             DEFENDER_CRITERION[seed.category],
             seed,
@@ -195,7 +106,7 @@ class _Table:
             Scoring.of(self.rules, "defender"),
             rng,
         )
-        return completions, [state for state, _ in read], texts, scored
+        return _Responses(completions, [state for state, _ in read], texts, scores)
 
 
 async def play_game(deal: Deal, rules: GameRules, attacker: Generator, defender: Generator, judge: Judge) -> GameRecord:
@@ -219,7 +130,7 @@ async def play_game(deal: Deal, rules: GameRules, attacker: Generator, defender:
     read = [read_completion(c, game.attacker_format) for c in attacks]
     states, texts = [state for state, _ in read], [text for _, text in read]
 
-    faith = await table.faithful([text for text in texts if text is not None])
+    faith = await table.judge_faithfulness([text for text in texts if text is not None])
     valid = [k for k, text in enumerate(texts) if text is not None] if game.faithfulness else []
     for k, verdict in zip(valid, faith, strict=True):
         if verdict.faithful is None:
@@ -238,8 +149,9 @@ async def play_game(deal: Deal, rules: GameRules, attacker: Generator, defender:
     verdicts = [*faith]
     response_states = ["attack_invalid"] * ((game.attacks - len(asked)) * game.responses)
     compared, disagreed = 0, 0
-    for (k, _), (completions, response_read, response_texts, scored) in zip(asked, answers, strict=True):
-        items, preferences = settle(completions, response_read, response_texts, scored)
+    for (k, _), answer in zip(asked, answers, strict=True):
+        scores = answer.scores
+        items, preferences = make_items(answer.completions, answer.states, answer.texts, scores)
         groups.append(
             Group(
                 deal.game_id,
@@ -249,13 +161,13 @@ async def play_game(deal: Deal, rules: GameRules, attacker: Generator, defender:
                 seed.category,
                 items,
                 preferences,
-                tuple(scored.verdicts),
+                tuple(scores.verdicts),
                 attacker_version,
             )
         )
-        verdicts += scored.verdicts
+        verdicts += scores.verdicts
         response_states += [item.state for item in items]
-        compared, disagreed = compared + scored.comparisons, disagreed + scored.disagreements
+        compared, disagreed = compared + scores.comparisons, disagreed + scores.disagreements
         best = best_response(items, game.optimistic)
         if best is None:
             failed = any(item.state == "judge_failed" for item in items)
@@ -264,14 +176,14 @@ async def play_game(deal: Deal, rules: GameRules, attacker: Generator, defender:
             through.append(items[best].visible or "")
 
     rng = derive_seed(rules.seed, deal.game_id, "judge-attacker")
-    scored = await score(
+    scores = await judge_group(
         judge, ATTACKER_CRITERION[seed.category], seed, seed.text, through, Scoring.of(rules, "attacker"), rng
     )
-    items, preferences = settle(attacks, states, texts, scored)
-    defender_version = min((c.first_version for done in answers for c in done[0]), default=None)
-    own = (*faith, *scored.verdicts)
+    items, preferences = make_items(attacks, states, texts, scores)
+    defender_version = min((c.first_version for answer in answers for c in answer.completions), default=None)
+    own = (*faith, *scores.verdicts)
     attack_group = Group(deal.game_id, "attacker", 0, seed.id, seed.category, items, preferences, own, defender_version)
-    verdicts += scored.verdicts
+    verdicts += scores.verdicts
     return GameRecord(
         game_id=deal.game_id,
         seed=seed,
@@ -280,6 +192,6 @@ async def play_game(deal: Deal, rules: GameRules, attacker: Generator, defender:
         response_states=tuple(response_states),
         verdicts=sum(1 for v in verdicts if not v.remembered),
         verdicts_failed=sum(1 for v in verdicts if v.failure is not None),
-        disagreements=disagreed + scored.disagreements,
-        comparisons=compared + scored.comparisons,
+        disagreements=disagreed + scores.disagreements,
+        comparisons=compared + scores.comparisons,
     )

@@ -16,7 +16,7 @@ class Generator(Protocol):
 
 
 class Judge(Protocol):
-    """Whoever compares. A failure is a `Verdict` with `failure` set, never an exception and never a number."""
+    """Answers questions about texts. A failure is a `Verdict` with `failure` set, never an exception and never a number."""
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict for each request, in that order."""

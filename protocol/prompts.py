@@ -1,4 +1,4 @@
-"""What the players are told. Every text here was written for this project.
+"""The players' chat prompts. Every text here was written for this project.
 
 Two sets: `standard`, for real models, and `sandbox`, a few words of the sandbox's English. The judge's texts are in `judge`.
 """

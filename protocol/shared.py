@@ -4,7 +4,7 @@ A `SharedBuffer` is a memfd and its mapping. Other processes of the same user op
 it lives, and then hold it themselves. Invariants: no process leaves anything behind, however it ends, because the kernel frees
 the memory with the last descriptor and mapping; a path whose descriptor now means another file is refused (`inode`).
 
-Who may write when is the owners' affair: a reader that must not see a change is told in time, or takes a copy.
+It does not decide who may write when: the owner does. A reader that must not see a change waits for its turn, or takes a copy.
 """
 
 import mmap

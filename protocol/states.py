@@ -1,6 +1,6 @@
 """The states that end an attack or a response, and what each is worth (GAME.md 2).
 
-Every attack and response ends in exactly one state. A state is never silently a score: `penalty` is -1, None or "ask the judge".
+Every attack and response ends in exactly one state. A state is never silently a score: its reward is -1, none, or the judge's.
 """
 
 from typing import Final, Literal

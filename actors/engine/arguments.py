@@ -23,7 +23,7 @@ def prepare_environment(config: EngineConfig, cuda: bool, environ: MutableMappin
     """
     environ.setdefault(
         "VLLM_LOGGING_LEVEL", "WARNING" if cuda else "ERROR"
-    )  # CPU: the warnings advise of hardware we have not
+    )  # CPU: the warnings are about hardware that is not there
     environ["VLLM_NO_USAGE_STATS"] = "1"
     environ["DO_NOT_TRACK"] = "1"
     environ["VLLM_ENGINE_READY_TIMEOUT_S"] = str(max(1, int(config.start_deadline_s)))

@@ -28,14 +28,14 @@ from protocol.errors import UserError
 from protocol.recipe import EngineConfig
 from protocol.types import Ask, Completion
 
-__all__ = ["Engine", "PromptTooLong", "room_for", "to_completion"]
+__all__ = ["Engine", "PromptTooLong", "limit_new_tokens", "to_completion"]
 _log = structlog.get_logger(__name__)
 
 DIGEST_POLL_S = 0.02  # each look is one message to the engine, between two of its steps
 
 
-def room_for(prompt_tokens: int, max_model_len: int, max_new_tokens: int) -> int:
-    """How many tokens may be sampled: at most `max_new_tokens`, fewer where the prompt is long. Nothing is truncated.
+def limit_new_tokens(prompt_tokens: int, max_model_len: int, max_new_tokens: int) -> int:
+    """How many tokens may be sampled: at most `max_new_tokens`, fewer where the prompt is long. The prompt is never cut.
 
     Raises:
         PromptTooLong: not even one.
@@ -131,13 +131,13 @@ class Engine:
         """One completion for each seed, in order; all or none.
 
         Raises:
-            PromptTooLong: see `room_for`.
+            PromptTooLong: see `limit_new_tokens`.
             WorkerBroken: the engine died or was closed meanwhile.
         """
         prompt_ids = self._tokenizer.apply_chat_template(
             list(ask.messages), add_generation_prompt=True, tokenize=True, return_dict=False
         )
-        room = room_for(len(prompt_ids), self._max_model_len, ask.sampling.max_new_tokens)
+        room = limit_new_tokens(len(prompt_ids), self._max_model_len, ask.sampling.max_new_tokens)
         await self._open.wait()
         if self._closed:
             raise WorkerBroken("the engine was closed")

@@ -10,8 +10,8 @@ Invariants
 - On a CPU every byte is copied once, straight into the parameter: `PlainLoader` left them as they were loaded. On a GPU the layers
   are loaded anew one by one, as vLLM's own engines do, because some kinds are processed after loading.
 
-vLLM knows one transfer engine for each of its own. This one hands `nccl` and `ipc` updates to vLLM's, made when a learner asks for
-it, so that a worker that starts can always be given its version through host memory.
+A vLLM engine has one transfer engine. This one takes versions from host memory, as every worker that starts needs them, and hands
+`nccl` and `ipc` updates to vLLM's own, which it makes when a learner asks for one.
 
 Does not own pausing, versions or deadlines (`actors.weights.update`), and does not run in the actor's process.
 """
@@ -200,7 +200,7 @@ def _project_plainly(model: torch.nn.Module) -> None:
 
 
 class HostTransferExtension:
-    """Named in `worker_extension_cls`: vLLM makes it a base of its worker class, whose methods it so extends."""
+    """Named in `worker_extension_cls`: vLLM adds its methods to those of its worker class."""
 
     _digests: "Future[dict[str, str]] | None" = None
 
@@ -208,7 +208,7 @@ class HostTransferExtension:
         """Starts hashing every parameter, in a thread: generation goes on meanwhile. They must not change before they are read."""
         model: torch.nn.Module = self.model_runner.get_model()  # type: ignore[attr-defined]
         prefix: str = self._weight_checksum_prefix()  # type: ignore[attr-defined]
-        self._digests = _hashing.submit(_digests_of, model, prefix)
+        self._digests = _hashing.submit(_hash_parameters, model, prefix)
 
     def read_parameter_digests(self) -> dict[str, str] | None:
         """xxh3 of each parameter's bytes by vLLM's name for it, or None as long as they are not all hashed."""
@@ -220,8 +220,8 @@ class HostTransferExtension:
 _hashing = ThreadPoolExecutor(1, thread_name_prefix="parameter-digests")
 
 
-def _digests_of(model: torch.nn.Module, prefix: str) -> dict[str, str]:
-    """vLLM's own are sha256: seconds for each GB, where these take a tenth of one."""
+def _hash_parameters(model: torch.nn.Module, prefix: str) -> dict[str, str]:
+    """By name. vLLM's own digests are sha256, which takes seconds for each GB; this takes a tenth of a second."""
     return {
         prefix + name: checksum(parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
         for name, parameter in model.named_parameters()

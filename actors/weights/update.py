@@ -3,12 +3,12 @@
 Invariants
 - The bytes are complete and their checksum is verified before generation is paused: a push that is refused costs nothing.
 - A failure before anything was loaded leaves the engine serving its old version.
-- A failure after that never resumes the engine, one of the last check takes it out of service: `WorkerBroken` tells the owner to
-  throw it away.
-- Generation stands still only from the end of `pause` to the end of `resume`. That the parameters changed as the pushes did is
-  looked at afterwards, beside generation: what they were overwritten with was verified, and all of them were.
+- A failure while parameters are overwritten never resumes the engine, and a failed check afterwards takes it out of service. Both
+  raise `WorkerBroken`, which tells the owner to throw the engine away.
+- Generation stands still only from the end of `pause` to the end of `resume`. Afterwards, beside generation, it is checked that the
+  parameters changed as the pushes did: the bytes were verified before, and every parameter was overwritten.
 
-Pure choreography against `Updatable`; the real one is `actors.engine.engine.Engine`.
+It only orders the phases, against `Updatable`; the real one is `actors.engine.engine.Engine`.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ class Updatable(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Held:
-    """What an engine holds: `digest` over its parameters, and the checksum of the push that brought them, if one did."""
+class LoadedWeights:
+    """What an engine holds: `digest` over its parameters, and the `checksum` of the push that brought them, if one did."""
 
     digest: str
-    packed: str | None = None
+    checksum: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,18 +68,18 @@ def digest_of(checksums: Mapping[str, str]) -> str:
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
 
-def check_moved(before: Held, after: Held, exact: bool) -> bool:
+def check_moved(before: LoadedWeights, after: LoadedWeights, exact: bool) -> bool:
     """Whether the parameters changed. Raises `WorkerBroken` where that contradicts what was pushed.
 
     The same push twice must give the same parameters. A different push must give different ones, unless the engine rounds
     what it gets (not `exact`). The first push is exempt: it may bring the very weights that the engine was built from.
     """
     moved = before.digest != after.digest
-    if before.packed is None:
+    if before.checksum is None:
         return moved
-    if moved and before.packed == after.packed:
+    if moved and before.checksum == after.checksum:
         raise WorkerBroken("the same weights were pushed but the engine's parameters changed")
-    if exact and not moved and before.packed != after.packed:
+    if exact and not moved and before.checksum != after.checksum:
         raise WorkerBroken("new weights were pushed but the engine's parameters did not change")
     return moved
 
@@ -116,7 +116,7 @@ async def update(
     engine: Updatable,
     manifest: WeightManifest,
     source: Any,
-    before: Held,
+    before: LoadedWeights,
     phases: Phases,
     mappings: Mappings,
 ) -> LoadReport:
@@ -143,9 +143,9 @@ async def update(
     stood_still = await _overwrite(engine, manifest.version, info, phases)
     try:
         async with phases("verify"):
-            after = Held(digest_of(await engine.checksums()), manifest.checksum)
+            after = LoadedWeights(digest_of(await engine.checksums()), manifest.checksum)
     except BaseException as error:
-        raise _broken(manifest.version, error) from error
+        raise _make_broken(manifest.version, error) from error
     moved = check_moved(before, after, all(spec.dtype == engine.dtype for spec in manifest.tensors))
     return LoadReport(manifest.version, after.digest, moved, stood_still, phases.seconds)
 
@@ -169,7 +169,7 @@ async def _overwrite(engine: Updatable, version: int, info: dict[str, Any], phas
         raise
     except BaseException as error:
         if dirty:
-            raise _broken(version, error) from error
+            raise _make_broken(version, error) from error
         raise
     finally:
         if not dirty:  # also after a pause that was late: it may still take effect
@@ -177,7 +177,7 @@ async def _overwrite(engine: Updatable, version: int, info: dict[str, Any], phas
     return time.monotonic() - still_since
 
 
-def _broken(version: int, error: BaseException) -> WorkerBroken:
+def _make_broken(version: int, error: BaseException) -> WorkerBroken:
     why = error.reason if isinstance(error, PushLate | WorkerBroken) else type(error).__name__
     return WorkerBroken(f"loading version {version} failed half-way: {why}", why)
 

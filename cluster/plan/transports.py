@@ -4,7 +4,7 @@
     nccl   GPU to GPU, through vLLM's own weight transfer; every process has a card of its own
     ipc    one card for everything: the workers read the learner's GPU memory
 
-Pure arithmetic over the recipe. How it is done is in `publisher` (host) and `native` (the other two).
+Pure arithmetic over the recipe. How it is done is in `publish.workers` (host) and `publish.native` (the other two).
 """
 
 from typing import Literal

@@ -1,16 +1,13 @@
 """The WeightPublisher actor: takes over each version from its learner and brings it to that player's generation workers.
 
-A thin shell around `delivery.Delivery`. Invariants:
+A thin shell: `delivery` decides, `workers` carries it out. Invariants:
 
 - **the learner goes on**: `publish` returns once the publisher holds the bytes, so that they outlive the learner; no worker is
   waited for. On one node the bytes stay where the learner staged them, and the workers read them there; between nodes Ray's object
   store carries them, once to each node.
 - **nobody writes what is read**: a version's buffer is given back to the learner only when no worker loads it and none will.
-- **every push has a deadline**: a worker that fails or is late is killed, Ray restarts it, its own start loads the version that is
-  for it, and it counts as healthy only when it has said so. Counted by reason: the phase that was late, if it can still say.
 
-`cluster` wraps it with `ray.remote(max_concurrency=...)`. It knows a worker only as a handle with `start` and `load`. A restarted
-publisher is empty: it has to be told its workers (`register`) again.
+`cluster` wraps it with `ray.remote(max_concurrency=...)`. A restarted publisher is empty: `register` has to be called again.
 """
 
 import asyncio
@@ -20,24 +17,18 @@ from typing import Any
 
 import ray
 import structlog
-from ray.exceptions import RayActorError, RayError
 
-from cluster.calls import Unavailable, ask
-from cluster.commit import Changed
-from cluster.publish.delivery import Delivery, Push
-from cluster.publish.pushes import PushTimes, Round, Version, fetched, put, reason_of
+from cluster.publish.delivery import Delivery
+from cluster.publish.pushes import PushTimes
+from cluster.publish.transfer import NativeTransfer
+from cluster.publish.versions import HeldVersion, copy_from_store
+from cluster.publish.workers import Workers
 from protocol.recipe import PushConfig
 from protocol.roles import PLAYERS, Player
 from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import NativeUpdate, WeightManifest
 
 log = structlog.get_logger(__name__)
-
-WORKER_SHARE = (
-    0.9  # of the deadline, for the worker itself: it says which phase was late; past all of it, it does not answer
-)
-SETTLE_S = 0.5  # after a kill: long enough that the old process does not answer for the new one
-AGAIN_S = 1.0  # between two asks of a worker that is not back yet
 
 
 class WeightPublisher:
@@ -57,18 +48,18 @@ class WeightPublisher:
         periods: Sequence[int] = (),
         native: Collection[Player] = (),
     ) -> None:
-        self._push, self._start_deadline_s, self._periods, self._native = push, start_deadline_s, periods, native
-        self._rounds: dict[Player, Round] = {}
+        self._push, self._periods, self._native = push, periods, native
+        self._transfers: dict[Player, NativeTransfer] = {}
         self._delivery = Delivery(push.deadline_s, start_deadline_s)
-        self._handles: dict[str, Any] = {}
-        self._held: dict[Player, dict[int, Version]] = {p: {} for p in PLAYERS}
+        self._held: dict[Player, dict[int, HeldVersion]] = {p: {} for p in PLAYERS}
         self._checksums: dict[str, str] = {}
         self._pushes: dict[Player, PushTimes] = {p: PushTimes() for p in PLAYERS}
         self._learner: dict[Player, dict[str, Any]] = {}
         self._reports: list[dict[str, Any]] = []
-        self._changed = Changed()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._node: str = ray.get_runtime_context().get_node_id()
+        self._workers = Workers(
+            self._delivery, push, start_deadline_s, self._held, self._node, self._pushes, self._checksums
+        )
 
     async def node(self) -> str:
         """Ray's id of the node that versions are held on."""
@@ -77,10 +68,7 @@ class WeightPublisher:
     async def register(self, player: Player, workers: Sequence[Any]) -> None:
         """The player's generation workers, all of them. Each is started (again, if somebody has already) and then kept newest."""
         for k, handle in enumerate(workers):
-            name = f"{player}-{k}"
-            self._handles[name] = handle
-            period = self._periods[k] if self._periods else 1
-            self._spawn(self._start(name, self._delivery.register(player, name, time.monotonic(), period)))
+            self._workers.add(player, f"{player}-{k}", handle, self._periods[k] if self._periods else 1)
 
     async def publish(self, manifest: WeightManifest, where: SharedFile | Sequence[Any]) -> list[int]:
         """A new version. A version that is not newer than the newest is ignored.
@@ -100,48 +88,45 @@ class WeightPublisher:
             log.warning("version_not_newer", player=player, version=manifest.version)
             return [manifest.version]
         async with asyncio.timeout(self._push.deadline_s):
-            buffer = SharedBuffer.open(where) if isinstance(where, SharedFile) else await fetched(where[0])
+            buffer = SharedBuffer.open(where) if isinstance(where, SharedFile) else await copy_from_store(where[0])
         if not self._delivery.publish(player, manifest.version, manifest.last):
             return [manifest.version]
-        self._held[player][manifest.version] = Version(manifest, buffer)
+        self._held[player][manifest.version] = HeldVersion(manifest, buffer)
         if player in self._native:
-            self._rounds[player] = Round(manifest.version)
-        self._push_all(self._rounds.get(player))
+            self._transfers[player] = NativeTransfer(manifest.version)
+        self._workers.push_all(self._transfers.get(player))
         return self._give_back(player)
 
     # -- versions that a learner sends itself
 
-    async def expecting(self, player: Player, version: int) -> list[str]:
+    async def list_receivers(self, player: Player, version: int) -> list[str]:
         """Workers that wait for a version from its learner."""
-        found = self._rounds[player]
-        return list(found.pushes) if found.version == version else []
+        transfer = self._transfers[player]
+        return list(transfer.pushes) if transfer.version == version else []
 
     async def join(self, transport: str, init_infos: Mapping[str, bytes]) -> None:
         """Lets each named worker meet the learner that calls. Raises what the first of them does, or `TimeoutError`."""
-        joining = [self._handles[name].join.remote(transport, info) for name, info in init_infos.items()]
-        async with asyncio.timeout(self._push.deadline_s):
-            await asyncio.gather(*joining)
+        await self._workers.join(transport, init_infos)
 
     async def send(self, player: Player, version: int, payload: bytes) -> bool:
         """Tells those who wait how to receive. Returns when each has answered or was given up; True if all serve the version."""
-        found = self._rounds[player]
-        if found.version != version or found.bytes.done():
+        transfer = self._transfers[player]
+        if transfer.version != version or not transfer.settle(NativeUpdate(payload)):
             return False  # too late: they were sent another way
-        found.bytes.set_result(NativeUpdate(payload))
-        await asyncio.gather(*found.pushes.values(), return_exceptions=True)
-        return all(self._delivery.workers(player)[name].version >= version for name in found.pushes)
+        await transfer.wait_for_pushes()
+        return all(self._delivery.workers(player)[name].version >= version for name in transfer.pushes)
 
-    async def not_sent(self, player: Player, version: int) -> None:
+    async def give_up_send(self, player: Player, version: int) -> None:
         """The learner could not: whoever still waits gets the bytes from here."""
-        found = self._rounds[player]
-        if found.version == version and not found.bytes.done():
-            found.bytes.set_result(None)
+        transfer = self._transfers[player]
+        if transfer.version == version:
+            transfer.settle(None)
 
     # -- versions that are sent from here
 
     def _give_back(self, player: Player) -> list[int]:
         held = self._held[player]
-        over = sorted(held.keys() - self._delivery.needed(player))
+        over = sorted(held.keys() - self._delivery.needed_versions(player))
         for version in over:
             del held[version]
         return over
@@ -151,16 +136,13 @@ class WeightPublisher:
 
         The bytes may be replaced by a newer version's as soon as there is one: the checksum shows it.
         """
-        version = self._delivery.choice(worker) if worker in self._handles else self._delivery.newest(player)
+        version = self._delivery.choose(worker) if worker in self._workers else self._delivery.newest(player)
         found = self._held[player].get(version)
         return None if found is None else (found.manifest, found.buffer.file(self._node))
 
-    async def carried(self, player: Player, version: int) -> list[Any]:
+    async def store(self, player: Player, version: int) -> list[Any]:
         """An object ref to a version's bytes (uint8 array), for a worker on another node. Ray fetches it once for each node."""
-        found = self._held[player][version]
-        if found.ref is None:
-            found.ref = asyncio.ensure_future(asyncio.to_thread(put, found.buffer))
-        return [await found.ref]
+        return [await self._held[player][version].store()]
 
     async def newest_version(self, player: Player) -> int:
         """The newest version that was published; 0 before the first."""
@@ -169,11 +151,11 @@ class WeightPublisher:
     async def wait_delivered(self, player: Player, version: int, timeout_s: float) -> bool:
         """True once `version` or newer is out and all workers (at least one) serve what is for them; False at the deadline."""
         deadline = time.monotonic() + timeout_s
-        while not self._delivery.delivered(player, version):
+        while not self._delivery.is_delivered(player, version):
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            await self._changed.wait(left)
+            await self._workers.changed.wait(left)
         return True
 
     async def report(self, player: Player, step: int, version: int, metrics: dict[str, float]) -> None:
@@ -221,79 +203,3 @@ class WeightPublisher:
         """Steps done, as last reported; a resumed group first says it with the version that it pushes."""
         pushed = max((v.manifest.step for v in self._held[player].values()), default=0)
         return max(pushed, self._learner.get(player, {}).get("step", 0))
-
-    def _push_all(self, round_: "Round | None" = None) -> None:
-        for push in self._delivery.next_pushes(time.monotonic()):
-            version = self._held[push.player][push.version]
-            if round_ is None or version.manifest.version != round_.version:
-                self._spawn(self._deliver(push, version, None))
-            else:
-                round_.pushes[push.worker] = self._spawn(self._deliver(push, version, round_))
-
-    async def _deliver(self, push: Push, version: "Version", round_: "Round | None") -> None:
-        began = time.monotonic()
-        try:
-            # Without a retry of Ray's: a worker that dies is started anew, and its start brings it to the newest version.
-            load = self._handles[push.worker].load.options(max_task_retries=0)
-            source = version.buffer.file(self._node) if round_ is None else await self._from_learner(round_, version)
-            limit_s = WORKER_SHARE * (push.deadline_s - time.monotonic())
-            answer = load.remote(version.manifest, source, limit_s, self._push.deadlines)
-            report = await asyncio.wait_for(answer, push.deadline_s - began)
-        except Exception as error:  # whatever it was, the worker must not stay "delivering" for ever
-            if not isinstance(error, RayError | TimeoutError):
-                log.error("push_failed", worker=push.worker, exc_info=error)
-            await self._replace(push.worker, push.ticket, reason_of(error), kill=not isinstance(error, RayActorError))
-            return
-        if report.version < push.version:
-            await self._replace(push.worker, push.ticket, "not_loaded", kill=True)
-        elif self._delivery.loaded(push.worker, push.ticket, report.version):
-            self._pushes[push.player].add(time.monotonic() - began, report.pause_s, report.moved, report.phases)
-            self._checksums[push.worker] = report.checksum_after
-            self._after_change()
-
-    async def _from_learner(self, round_: "Round", version: "Version") -> NativeUpdate | SharedFile:
-        """How the learner sends it; our own file if it does not say so in half the time there is."""
-        limit_s = min(self._push.deadlines.send_s, self._push.deadline_s / 2)
-        await asyncio.wait([round_.bytes], timeout=limit_s)
-        if not round_.bytes.done():
-            round_.bytes.set_result(None)
-        return round_.bytes.result() or version.buffer.file(self._node)
-
-    async def _replace(self, worker: str, ticket: int, reason: str, kill: bool) -> None:
-        again = self._delivery.evict(worker, ticket, reason, time.monotonic())
-        if again is None:
-            return
-        log.warning("worker_evicted", worker=worker, reason=reason)
-        self._checksums.pop(worker, None)
-        if kill:
-            ray.kill(self._handles[worker], no_restart=False)
-        await asyncio.sleep(SETTLE_S)
-        await self._start(worker, again)
-
-    async def _start(self, worker: str, ticket: int) -> None:
-        limit_s = self._start_deadline_s
-        try:
-            version = await ask(self._handles[worker], "start", part=worker, limit_s=limit_s, pause_s=AGAIN_S)
-        except (RayError, TimeoutError) as error:
-            cause = error.__cause__ or error if isinstance(error, Unavailable) else error
-            await asyncio.sleep(AGAIN_S)
-            kill = not isinstance(cause, RayActorError)  # a process that is gone cannot be killed
-            self._spawn(self._replace(worker, ticket, f"start_{reason_of(cause)}", kill))
-            return
-        if self._delivery.started(worker, ticket, version):
-            self._after_change()
-
-    def _after_change(self) -> None:
-        self._changed.notify()
-        self._push_all()
-
-    def _spawn(self, work: Any) -> "asyncio.Task[None]":
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("delivery_failed", exc_info=error)

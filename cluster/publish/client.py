@@ -82,19 +82,19 @@ class VersionClient:
                 return None
             manifest, file = found
             try:
-                reached = await self.within_reach(manifest, file)
-                return manifest, SharedBuffer.open(file).view if reached is file else reached
+                fetched = await self.fetch(manifest, file)
+                return manifest, SharedBuffer.open(file).view if fetched is file else fetched
             except (FileNotFoundError, RayTaskError):
                 again = await self._ask("newest", player, self._worker)
                 if again is not None and again[0].version == manifest.version:
                     raise  # not because a newer one took its place
                 continue
 
-    async def within_reach(self, manifest: WeightManifest, file: SharedFile) -> Any:
+    async def fetch(self, manifest: WeightManifest, file: SharedFile) -> Any:
         """`file` itself if it is of this node, else a copy of its bytes (uint8 array), which the workers of a node share."""
         if file.node == ray.get_runtime_context().get_node_id():
             return file
-        (ref,) = await self._ask("carried", manifest.player, manifest.version)
+        (ref,) = await self._ask("store", manifest.player, manifest.version)
         return await asyncio.wait_for(ref, self._answer_s)
 
     async def _ask(self, method: str, *args: Any) -> Any:

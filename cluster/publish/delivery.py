@@ -15,7 +15,7 @@ A pure state machine for the workers of both players: no Ray, no clock of its ow
 - **no unknown version**: a worker that failed or was late is evicted, and is healthy again only when its start names its version.
 - **late answers count for nothing**: every push and start has a ticket; an answer under an old ticket is ignored.
 
-It does not own the weights or the killing (`publisher`), but says which versions are still needed.
+It does not own the weights or the killing (`actor`), but says which versions are still needed.
 """
 
 from collections import Counter
@@ -93,14 +93,14 @@ class Delivery:
         if last:
             for worker in self.workers(player).values():
                 worker.period = 1
-        view.kept &= self.needed(player)
+        view.kept &= self.needed_versions(player)
         return True
 
-    def choice(self, worker: str) -> int:
+    def choose(self, worker: str) -> int:
         """The version that a starting worker is to serve; 0 is the starting weights."""
-        return self._choice(self._workers[worker], held=-1)
+        return self._choose(self._workers[worker], held=-1)
 
-    def needed(self, player: Player) -> set[int]:
+    def needed_versions(self, player: Player) -> set[int]:
         """Published versions whose bytes are for some worker, or on their way to one; and the newest."""
         view = self._players[player]
         mine = self.workers(player).values()
@@ -111,7 +111,7 @@ class Delivery:
         """Pushes to begin now: to every healthy worker that is behind, the version that is for it."""
         pushes = []
         for name, worker in self._workers.items():
-            version = self._choice(worker, worker.version)
+            version = self._choose(worker, worker.version)
             if worker.state == "healthy" and version > worker.version:
                 view = self._players[worker.player]
                 worker.state, worker.loading, worker.deadline_s = "delivering", version, now_s + self._deadline_s
@@ -120,7 +120,7 @@ class Delivery:
                 pushes.append(Push(name, worker.player, version, worker.ticket, worker.deadline_s))
         return pushes
 
-    def loaded(self, worker: str, ticket: int, version: int) -> bool:
+    def record_load(self, worker: str, ticket: int, version: int) -> bool:
         """The worker answered a push: it serves `version` now. False if the answer came too late to count."""
         view = self._current(worker, ticket, "delivering")
         if view is None:
@@ -128,7 +128,7 @@ class Delivery:
         view.state, view.version = "healthy", version
         return True
 
-    def started(self, worker: str, ticket: int, version: int) -> bool:
+    def record_start(self, worker: str, ticket: int, version: int) -> bool:
         """The worker started and serves `version`. False if the answer came too late to count."""
         view = self._current(worker, ticket, "starting")
         if view is None:
@@ -148,13 +148,13 @@ class Delivery:
         view.evictions[reason] += 1
         return self._begin_start(view, now_s)
 
-    def delivered(self, player: Player, version: int) -> bool:
+    def is_delivered(self, player: Player, version: int) -> bool:
         """Whether `version` or a newer one is published and every worker of the player (at least one) serves what is for it."""
         mine = self.workers(player).values()
         return (
             bool(mine)
             and self._players[player].newest >= version
-            and all(w.state != "starting" and w.version >= min(version, self._choice(w, w.version)) for w in mine)
+            and all(w.state != "starting" and w.version >= min(version, self._choose(w, w.version)) for w in mine)
         )
 
     def newest(self, player: Player) -> int:
@@ -170,7 +170,7 @@ class Delivery:
         """The player's workers by name."""
         return {name: w for name, w in self._workers.items() if w.player == player}
 
-    def _choice(self, worker: WorkerView, held: int) -> int:
+    def _choose(self, worker: WorkerView, held: int) -> int:
         """The version that is for a worker which serves `held`, never an older one."""
         view = self._players[worker.player]
         due = self._divisible(view, worker.period)

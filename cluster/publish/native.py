@@ -1,7 +1,7 @@
-"""The sending end of the `nccl` and `ipc` transports: vLLM's own trainer engines, driven behind the learner's back.
+"""The sending end of the `nccl` and `ipc` transports: vLLM's own trainer engines, driven in the background of a learner.
 
 A `NativeSink` is a `PublisherSink` that, after the publisher has taken a version over, sends it to the workers that the publisher
-named. It lives on a learner group's rank 0 and is called by its publisher thread. What it sends is the version that was staged,
+named. It lives on a learner group's rank 0 and is called by its handover thread. What it sends is the version that was staged,
 gathered by all ranks: so no collective of the learner's runs beside it, and the learner goes on.
 
 Invariants
@@ -55,7 +55,7 @@ class NativeSink(PublisherSink):
     ) -> None:
         super().__init__(handle)
         self._transport, self.push, self._parallel = transport, push, tensor_parallel
-        self._make_engine = make_engine or vllm_engine
+        self._make_engine = make_engine or make_vllm_engine
         self._members: tuple[str, ...] = ()
         self._engine: Any = None
         self._source: Any = None
@@ -63,20 +63,20 @@ class NativeSink(PublisherSink):
     def publish(self, manifest: WeightManifest, packed: Any) -> Sequence[int]:
         """As `PublisherSink.publish`; returns when the version was sent, or could not be."""
         given_back = super().publish(manifest, packed)
-        members: tuple[str, ...] = tuple(self.ask("expecting", manifest.player, manifest.version))
-        if members and not self._in_time(lambda: self._send(manifest, packed, members)):
-            self._forget()
-            self.ask("not_sent", manifest.player, manifest.version)
+        members: tuple[str, ...] = tuple(self.ask("list_receivers", manifest.player, manifest.version))
+        if members and not self._run_in_time(lambda: self._send(manifest, packed, members)):
+            self._shut_down_engine()
+            self.ask("give_up_send", manifest.player, manifest.version)
         return given_back
 
-    def _in_time(self, work: Callable[[], None]) -> bool:
+    def _run_in_time(self, work: Callable[[], None]) -> bool:
         """Runs it in a thread. False if it failed, or was not done at the push's deadline."""
         failed: list[Exception] = []
 
         def run() -> None:
             try:
                 work()
-            except Exception as error:  # noqa: BLE001  # told below, with the case that there is none yet
+            except Exception as error:  # noqa: BLE001  # logged below, also when the thread is late and has no error yet
                 failed.append(error)
 
         thread = threading.Thread(target=run, name="native-push", daemon=True)
@@ -92,9 +92,9 @@ class NativeSink(PublisherSink):
 
     def _send(self, manifest: WeightManifest, packed: SharedBuffer, members: tuple[str, ...]) -> None:
         if members != self._members:
-            self._forget()
+            self._shut_down_engine()
             client = _Client(self, manifest.player, members, self._transport, self._parallel)
-            self._source = _Staged(manifest, packed)
+            self._source = _StagedSource(manifest, packed)
             processes = 1 + len(members) * self._parallel
             self._engine = self._make_engine(self._transport, processes, client, self._source)
             self._members = members
@@ -102,7 +102,7 @@ class NativeSink(PublisherSink):
         self._engine.client.version = manifest.version
         self._engine.send_weights()
 
-    def _forget(self) -> None:
+    def _shut_down_engine(self) -> None:
         engine, self._engine, self._members = self._engine, None, ()
         if engine is not None:
             engine.shutdown()  # of NCCL: aborts what is under way, in a thread that it waits 5 s for
@@ -142,7 +142,7 @@ class _Client:
         pass
 
 
-class _Staged:
+class _StagedSource:
     """vLLM's `WeightSource` over a staged version: each tensor goes to the GPU as its turn comes."""
 
     def __init__(self, manifest: WeightManifest, packed: SharedBuffer) -> None:
@@ -166,16 +166,18 @@ class _Staged:
             yield t.name, tensor_at(whole, t, getattr(torch, t.dtype)).cuda(non_blocking=True)
 
 
-def vllm_engine(transport: Transport, processes: int, client: Any, source: Any) -> Any:
+def make_vllm_engine(transport: Transport, processes: int, client: Any, source: Any) -> Any:
     """vLLM's trainer engine, joined with the workers that `client` stands for."""
     from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
     return WeightTransferTrainerFactory.trainer_init(
-        init_info_of(transport, processes, ray.util.get_node_ip_address(), free_port()), client=client, source=source
+        make_init_info(transport, processes, ray.util.get_node_ip_address(), find_free_port()),
+        client=client,
+        source=source,
     )
 
 
-def init_info_of(transport: Transport, processes: int, address: str, port: int) -> Any:
+def make_init_info(transport: Transport, processes: int, address: str, port: int) -> Any:
     """vLLM's trainer init info. This process is the only one of the learner's that takes part, so it is rank 0 of its side.
 
     IPC sends one handle for each tensor, in one message: the version is on the card once more meanwhile.
@@ -188,7 +190,7 @@ def init_info_of(transport: Transport, processes: int, address: str, port: int) 
     return NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=processes, rank=0)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """A port that nobody listens on now."""
     import socket
 

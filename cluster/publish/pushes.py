@@ -1,38 +1,10 @@
-"""What the publisher knows of single versions and pushes: held bytes, who waits for a learner's own sending, times, reasons.
+"""How pushes to single workers went: their seconds, and why one failed. It decides nothing (`delivery` does) and asks nobody."""
 
-It decides nothing (`delivery` does) and asks nobody.
-"""
-
-import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import ray
 from ray.exceptions import RayActorError, RayTaskError
-
-from protocol.shared import SharedBuffer
-from protocol.types import NativeUpdate, WeightManifest
-
-
-@dataclass
-class Version:
-    """Held bytes. `ref`: their copy in Ray's object store, once a worker of another node wanted one."""
-
-    manifest: WeightManifest
-    buffer: SharedBuffer
-    ref: asyncio.Future[Any] | None = None
-
-
-class Round:
-    """A version that its learner is to send itself: the pushes that wait for it, by worker, and how it sends; None: it cannot."""
-
-    def __init__(self, version: int) -> None:
-        self.version = version
-        self.pushes: dict[str, asyncio.Task[None]] = {}
-        self.bytes: asyncio.Future[NativeUpdate | None] = asyncio.get_running_loop().create_future()
 
 
 class PushTimes:
@@ -67,18 +39,6 @@ class PushTimes:
             "mean_pause_s": mean["pause"],
             "phases": {n.removeprefix("phase/"): {"last_s": self._last[n], "mean_s": mean[n]} for n in names},
         }
-
-
-async def fetched(ref: Any) -> SharedBuffer:
-    """A copy of our own of bytes that lie in Ray's object store, whose owner may go."""
-    array = await ref
-    buffer = SharedBuffer.create(array.nbytes)
-    await asyncio.to_thread(np.copyto, np.frombuffer(buffer.view, np.uint8), array)
-    return buffer
-
-
-def put(buffer: SharedBuffer) -> Any:
-    return ray.put(np.frombuffer(buffer.view, np.uint8))
 
 
 def reason_of(error: BaseException) -> str:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import ray
 import structlog
 
-from cluster.commit import Changed, GroupCommit
+from cluster.commit import ChangeSignal, GroupCommit
 from cluster.plan.replay import ReplayPlan
 from cluster.replay.rules.admission import Admission, AdmissionRule, AdmissionState
 from cluster.replay.rules.alarm import Alarm
@@ -76,7 +76,7 @@ class ReplayBuffer:
         }
         self._tally = Tally()
         self._stopped = False
-        self._changed = Changed()
+        self._changed = ChangeSignal()
         self._waits = WaitClock()
         self._alarm = Alarm(plan.alarm)
         self._pressure = Backpressure.from_plan(plan)

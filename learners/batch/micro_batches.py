@@ -1,4 +1,4 @@
-"""Padded micro-batches, and how sequences are dealt to ranks and packed into them. Pure: numpy, no torch.
+"""Padded micro-batches, and how sequences are assigned to ranks and to them. Pure: numpy, no torch.
 
 Invariants: every rank that reads the same table computes the same split, so nothing is exchanged; every rank gets the same
 number of micro-batches, because each forward under ZeRO-3 is a collective; every sequence is in exactly one micro-batch of exactly

@@ -1,6 +1,6 @@
 """The losses of GAME.md 4 as formulas on log-probabilities. Pure torch: no model, no configuration, no weights of rows.
 
-Every function keeps the dtype it is given. What is averaged over what is `objective`'s affair.
+Every function keeps the dtype it is given. `objective` decides what is averaged over what.
 
 Shape suffixes: B rows, T positions, P pairs.
 """

@@ -1,8 +1,8 @@
 """The checkpoint folders of one learner group: `step-N`, whole or not there.
 
 A checkpoint is written as `step-N.tmp`, synced and renamed by rank 0 once every rank is done, so a folder without the suffix is
-complete. `checkpoint.json` in it says what a reader must know before it opens the rest. What the other files hold is the
-engine's affair.
+complete. `checkpoint.json` in it says what a reader must know before it opens the rest. The other files belong to
+the engine.
 """
 
 import json
@@ -20,7 +20,7 @@ _STEP = re.compile(r"step-(\d+)")
 KEEP = 2  # the newest, and one more in case its disk turns out bad
 
 
-def partial(root: Path, step: int) -> Path:
+def draft(root: Path, step: int) -> Path:
     """Where the checkpoint of `step` is written before it is committed."""
     return root / f"step-{step}.tmp"
 
@@ -71,13 +71,13 @@ def read_meta(folder: Path, ranks: int, config: LearnerConfig) -> tuple[int, int
 
 def commit(root: Path, step: int) -> Path:
     """Makes the partial checkpoint of `step` the complete one, durably, and removes all but the newest `KEEP`."""
-    source, target = partial(root, step), root / f"step-{step}"
+    source, target = draft(root, step), root / f"step-{step}"
     commit_folder(source, target)
-    tidy(root)
+    remove_old(root)
     return target
 
 
-def tidy(root: Path) -> None:
+def remove_old(root: Path) -> None:
     """Removes checkpoints older than the newest `KEEP`, and what a crash left half-written."""
     for leftover in root.glob("step-*.tmp"):
         shutil.rmtree(leftover)

@@ -1,7 +1,7 @@
-"""The buffers that staged versions lie in: shared memory, used again, because memory touched for the first time costs many copies.
+"""The buffers that staged versions lie in: shared memory, reused, because its first touch costs as much as many copies.
 
 Invariants
-- A buffer is written only while nobody reads it: `StagingPool` gives out free ones, and its owner puts them back when they are.
+- A buffer is written only while nobody reads it: `StagingPool` gives out free ones, and its owner puts each back when it is free.
 - Two are what a run needs: the newest version, which delivery keeps for workers that restart, and the one being staged. More exist
   only while slow workers still read older versions, so at most one more for each worker.
 
@@ -59,7 +59,7 @@ def array_of(buffer: SharedBuffer) -> NDArray[np.uint8]:
 
 
 def _lock(buffer: SharedBuffer) -> None:
-    """Pages that may not be locked are slower, no more."""
+    """Locks its pages, for faster copies. Where that is not allowed, copies are slower and nothing else changes."""
     import torch
 
     runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]

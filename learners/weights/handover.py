@@ -1,10 +1,12 @@
-"""Hands staged versions to a sink behind the learner's back, so that the next step starts as soon as the copy is staged.
+"""Hands staged versions to a sink in the background, so that the next step starts as soon as the copy is staged.
 
-Invariants: at most one version is being handed over and at most one waits; a newer one takes the waiting one's place, and the
-displaced one is counted and its buffer free again; versions reach the sink in rising order, with the checksum of their bytes, which
-is waited for here and not on the learner's way; an error of the sink is raised in the learner, at its next call.
+Invariants
+- At most one version is being handed over, and at most one waits. A newer one replaces the waiting one, which is counted and whose
+  buffer is free again.
+- Versions reach the sink in rising order, with the checksum of their bytes. This thread waits for the checksum, not the learner.
+- An error of the sink is raised in the learner, at its next call.
 
-It knows nothing of workers: what `publish` does is the sink's affair.
+It knows nothing of workers; the sink does.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""One rank of a learner group's numbers: a policy and its reference under DeepSpeed ZeRO-3 (`zero`).
+"""One rank of a learner group: a policy and its reference under DeepSpeed ZeRO-3 (`setup`), and one optimizer step after another.
 
 The policy is partitioned, with AdamW over fp32 master shards. The reference is its exponential moving average (`reference: ema`)
 or stays as it was loaded (`frozen`): a second partitioned model, or, with adapters (`lora`), the same one with others or none. With
@@ -10,7 +10,8 @@ Invariants
 - Everything public is collective: all ranks call it with the same arguments, in the same order.
 - What was trained leaves the group as its fp32 shards, rounded at most once, whatever the compute dtype.
 
-It does not know Ray, where rows come from, or when to save: that is `loop`; nor what is minimised: that is `objective`.
+It does not know Ray, where rows come from, or when to save: that is `loop`; nor what is minimised (`objective`), nor how gradients
+come about (`gradients`).
 """
 
 import time
@@ -25,10 +26,16 @@ from learners.batch.demonstrations import SftBatch
 from learners.batch.micro_batches import StepBatch
 from learners.loss.objective import make_objective
 from learners.storage import checkpoints
-from learners.zero3 import setup as zero
 from learners.zero3.gradients import Gradients
 from learners.zero3.lora import Adapters
 from learners.zero3.schedule import lr_at
+from learners.zero3.setup import (
+    load_partitioned,
+    prepare_deepspeed,
+    recompute_activations,
+    wrap_for_inference,
+    wrap_for_training,
+)
 from learners.zero3.shards import Average, Mirror, Shards, master_shards, rounded_shards
 from learners.zero3.staging import ORDINARY_MEMORY, Destination, gather_packed
 from protocol.packed import total_bytes
@@ -52,7 +59,7 @@ class ZeroEngine:
     """
 
     def __init__(self, model_path: str, config: LearnerConfig, steps: int, seed: int, quirks: QuirksConfig) -> None:
-        zero.prepare(config)
+        prepare_deepspeed(config)
         self.config, self.steps, self.model_path = config, steps, Path(model_path)
         self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.steps_done = 0
@@ -61,16 +68,16 @@ class ZeroEngine:
         self._advances_per_step = 2 if quirks.lr_schedule == "paper" else 1
         torch.manual_seed(derive_seed(seed, "learner", self.rank))
 
-        model = zero.load(model_path, config)
+        model = load_partitioned(model_path, config)
         if config.activation_checkpointing or (config.activation_checkpointing is None and config.gpus_per_rank > 0):
-            zero.recompute_activations(model)
+            recompute_activations(model)
         self._adapters: Adapters | None = None
         if config.lora is not None:
             self._adapters = Adapters(model, config.lora, config.reference == "ema", seed)
-        self._policy = zero.train(model.train(), config)
+        self._policy = wrap_for_training(model.train(), config)
         self._reference: Any = None
         if config.reference != "sampler" and self._adapters is None:
-            self._reference = zero.serve(zero.load(model_path, config).eval(), config)
+            self._reference = wrap_for_inference(load_partitioned(model_path, config).eval(), config)
         self._average = self._make_average() if "ema" in (config.reference, config.sampler) else None
         self._gradients = Gradients(self._policy, self._reference, self._adapters, self._objective, config)
 

@@ -79,7 +79,7 @@ class Adapters:
         self._model = model
         model.requires_grad_(False)
         self.layers: dict[str, AdaptedLinear] = {}
-        for path, linear in _targets(model, config.targets).items():
+        for path, linear in _find_targets(model, config.targets).items():
             # Both start alike: the average of one value is that value.
             mine, reference = (
                 Adapter(linear, config.rank, torch.Generator().manual_seed(derive_seed(seed, "lora", path)))
@@ -117,7 +117,7 @@ class Adapters:
 
     def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         """Hugging Face names and whole shapes of the model without adapters, in its own order."""
-        return [(name, tuple(param.ds_shape)) for name, (param, _) in self._plain().items()]
+        return [(name, tuple(param.ds_shape)) for name, (param, _) in self._plain_parameters().items()]
 
     def merge(self, adapters: Shards, device: torch.device) -> Shards:
         """This rank's fp32 shard of each of `shapes`, with its adapter in it, on `device`.
@@ -128,10 +128,10 @@ class Adapters:
             adapters: this rank's shards of the policy's adapters, or of their average.
             device: where they travel from.
         """
-        plain = self._plain()
+        plain = self._plain_parameters()
         return NamedShards(plain, lambda name: self._merge(*plain[name], adapters, device))
 
-    def _plain(self) -> dict[str, tuple[Any, str | None]]:
+    def _plain_parameters(self) -> dict[str, tuple[Any, str | None]]:
         """By Hugging Face name: the frozen parameter, and the path of the layer whose adapter belongs to it."""
         found: dict[str, tuple[Any, str | None]] = {}
         for name, param in self._model.named_parameters():
@@ -169,18 +169,22 @@ def _gather_whole(shard: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     return torch.cat(pieces)[: math.prod(shape)].view(shape)
 
 
-def _targets(model: nn.Module, wanted: tuple[str, ...]) -> dict[str, nn.Linear]:
+def _find_targets(model: nn.Module, wanted: tuple[str, ...]) -> dict[str, nn.Linear]:
     """The linear layers whose last name is one of `wanted`, by path."""
     linears = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     parameters = dict(model.named_parameters())  # a tied weight is listed once, under its first owner
     free = {path: linear for path, linear in linears.items() if f"{path}.weight" in parameters}
-    known = sorted({_last(path) for path in free})
+    known = sorted({_last_name(path) for path in free})
     for target in wanted:
         if target not in known:
-            why = "shares its weights with another layer" if target in map(_last, linears) else "names no linear layer"
+            why = (
+                "shares its weights with another layer"
+                if target in map(_last_name, linears)
+                else "names no linear layer"
+            )
             raise UserError(f"learners.*.lora.targets: {target} {why} of the model; pick from {', '.join(known)}")
-    return {path: linear for path, linear in free.items() if _last(path) in wanted}
+    return {path: linear for path, linear in free.items() if _last_name(path) in wanted}
 
 
-def _last(path: str) -> str:
+def _last_name(path: str) -> str:
     return path.rpartition(".")[2]

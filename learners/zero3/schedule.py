@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step. Pure; whoever steps the optimizer writes it into the parameter groups."""
+"""The learning rate as a function of the step. Pure; `engine` writes it into the optimizer's parameter groups."""
 
 import math
 

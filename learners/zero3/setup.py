@@ -1,7 +1,7 @@
 """Models under DeepSpeed ZeRO-3, on a CPU (gloo) or a GPU (nccl): how they are loaded, configured and wrapped.
 
 `offload: optimizer` keeps fp32 masters and Adam's moments in the CPU's memory and steps there; `all` the partitions of both models
-too, each fetched when its layer is at hand. The optimizer is torch's own in every case: DeepSpeed's CPU one is C++ that each
+too, and each partition is fetched for its layer. The optimizer is torch's own in every case: DeepSpeed's CPU one is C++ that each
 machine compiles at start, and torch's fused AdamW has a vectorised CPU kernel.
 
 It does not know what is trained or averaged: that is `engine`.
@@ -17,7 +17,7 @@ from protocol.errors import UserError
 from protocol.recipe import LearnerConfig
 
 
-def prepare(config: LearnerConfig) -> None:
+def prepare_deepspeed(config: LearnerConfig) -> None:
     """Loads DeepSpeed, quietly, and joins the process group if nobody has."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if config.gpus_per_rank else "cpu")
     import deepspeed
@@ -31,7 +31,7 @@ def prepare(config: LearnerConfig) -> None:
     deepspeed.init_distributed("nccl" if config.gpus_per_rank else "gloo")
 
 
-def load(path: str, config: LearnerConfig) -> Any:
+def load_partitioned(path: str, config: LearnerConfig) -> Any:
     """A Hugging Face model, partitioned while it is read, so that no rank ever holds a whole one."""
     from transformers import AutoModelForCausalLM
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
@@ -58,7 +58,7 @@ def recompute_activations(model: Any) -> None:
     model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def train(model: Any, config: LearnerConfig) -> Any:
+def wrap_for_training(model: Any, config: LearnerConfig) -> Any:
     """An engine that trains the parameters which require a gradient, with AdamW over fp32 master shards."""
     import deepspeed
 
@@ -74,7 +74,7 @@ def train(model: Any, config: LearnerConfig) -> Any:
     return engine
 
 
-def serve(model: Any, config: LearnerConfig) -> Any:
+def wrap_for_inference(model: Any, config: LearnerConfig) -> Any:
     """An engine that only computes."""
     import deepspeed
 

@@ -16,7 +16,7 @@ Shards = Mapping[str, torch.Tensor]
 
 
 class NamedShards(Shards):
-    """Shards that are made when they are read, one at a time: a model's in another place or form, without a copy of all."""
+    """Shards that are made when they are read, one at a time: in another place or form, without a second copy of all of them."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], torch.Tensor]) -> None:
         self._names, self._read = tuple(names), read
@@ -50,10 +50,10 @@ def rounded_shards(model: Any, device: torch.device) -> Shards:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """Parameters that follow the average, under the names of the trained ones; `forget` drops what was gathered of them."""
+    """Parameters that follow the average, under the names of the trained ones; `drop_gathered` drops what was gathered of them."""
 
     parameters: Mapping[str, Any]
-    forget: Callable[[], None]
+    drop_gathered: Callable[[], None]
 
 
 class Average:
@@ -77,30 +77,30 @@ class Average:
 
     def update(self, masters: Shards) -> None:
         """Takes one step's weights in."""
-        self._forget_gathered()
+        self._drop_gathered()
         with torch.no_grad():
             for name, shard in self.shards.items():
                 shard.lerp_(masters[name].to(shard.device), 1.0 - self._decay)
-        self._copy_down()
+        self._copy_to_mirror()
 
     def load(self, shards: Shards) -> None:
         """Goes on from saved shards of the same layout."""
-        self._forget_gathered()
+        self._drop_gathered()
         with torch.no_grad():
             for name, shard in self.shards.items():
                 shard.copy_(shards[name])
-        self._copy_down()
+        self._copy_to_mirror()
 
     def read_on(self, device: torch.device) -> Shards:
         """The shards as read from `device`."""
         return NamedShards(self.shards, lambda name: self.shards[name].to(device))
 
-    def _forget_gathered(self) -> None:
+    def _drop_gathered(self) -> None:
         """A copy gathered for a forward must not outlive the shards it came from."""
         if self._mirror is not None:
-            self._mirror.forget()
+            self._mirror.drop_gathered()
 
-    def _copy_down(self) -> None:
+    def _copy_to_mirror(self) -> None:
         if self._mirror is None:
             return
         with torch.no_grad():

@@ -92,11 +92,11 @@ def bare(model: str) -> Step:
     from torch.nn.functional import logsigmoid
 
     from learners.batch.build import make_batch
-    from learners.zero3 import setup as zero
+    from learners.zero3.setup import load_partitioned, prepare_deepspeed, wrap_for_inference, wrap_for_training
 
-    zero.prepare(CONFIG)
-    policy = zero.train(zero.load(model, CONFIG).train(), CONFIG)
-    reference = zero.serve(zero.load(model, CONFIG).eval(), CONFIG)
+    prepare_deepspeed(CONFIG)
+    policy = wrap_for_training(load_partitioned(model, CONFIG).train(), CONFIG)
+    reference = wrap_for_inference(load_partitioned(model, CONFIG).eval(), CONFIG)
     batch = make_batch(rows_of(model), CONFIG, QuirksConfig(), 0, 1)
     ready = [
         [torch.from_numpy(part) for part in (s.tokens_BT, s.attention_BT, s.targets_BK, s.mask_BK)]

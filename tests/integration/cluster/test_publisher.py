@@ -55,7 +55,7 @@ class FakeWorker:
         if isinstance(file, NativeUpdate):
             packed: Any = [pickle.loads(file.payload)["first"]]
         else:
-            packed = SharedBuffer.open(await self.versions.within_reach(manifest, file)).view
+            packed = SharedBuffer.open(await self.versions.fetch(manifest, file)).view
             assert packed.nbytes == manifest.nbytes
         assert int(packed[0]) == manifest.version
         if self.trouble.exists():

@@ -100,8 +100,8 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 CONFIG = LearnerConfig()
 
 
-def written(root: Path, step: int, ranks: int = 2, config: LearnerConfig = CONFIG) -> None:
-    folder = checkpoints.partial(root, step)
+def write_draft(root: Path, step: int, ranks: int = 2, config: LearnerConfig = CONFIG) -> None:
+    folder = checkpoints.draft(root, step)
     folder.mkdir(parents=True)
     (folder / "rank-0.pt").write_text("x")
     checkpoints.write_meta(folder, step=step, version=step + 1, ranks=ranks, config=config)
@@ -110,33 +110,33 @@ def written(root: Path, step: int, ranks: int = 2, config: LearnerConfig = CONFI
 def test_the_newest_two_stay_and_half_written_ones_go(tmp_path: Path) -> None:
     assert checkpoints.newest(tmp_path) is None
     for step in (5, 50, 100):
-        written(tmp_path, step)
+        write_draft(tmp_path, step)
         checkpoints.commit(tmp_path, step)
-    written(tmp_path, 150)
+    write_draft(tmp_path, 150)
     assert checkpoints.newest(tmp_path) == tmp_path / "step-100"
-    checkpoints.tidy(tmp_path)
+    checkpoints.remove_old(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-100", "step-50"]
     assert checkpoints.read_meta(tmp_path / "step-100", 2, CONFIG) == (100, 101)
 
 
 def test_another_world_size_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    written(tmp_path, 5, ranks=4)
+    write_draft(tmp_path, 5, ranks=4)
     with pytest.raises(UserError, match=r"written by 4 ranks, this learner group has 2; set .*ranks to 4"):
-        checkpoints.read_meta(checkpoints.partial(tmp_path, 5), 2, CONFIG)
+        checkpoints.read_meta(checkpoints.draft(tmp_path, 5), 2, CONFIG)
 
 
 @pytest.mark.parametrize(("key", "value"), [("reference", "frozen"), ("sampler", "policy")])
 def test_another_reference_or_sampler_is_refused_with_the_remedy(tmp_path: Path, key: str, value: str) -> None:
-    written(tmp_path, 5)
+    write_draft(tmp_path, 5)
     other = CONFIG.model_copy(update={key: value})
     with pytest.raises(UserError, match=rf"with {key} ema, this one has {value}; set .*learners\.\*\.{key} to ema"):
-        checkpoints.read_meta(checkpoints.partial(tmp_path, 5), 2, other)
+        checkpoints.read_meta(checkpoints.draft(tmp_path, 5), 2, other)
 
 
 def test_other_adapters_are_refused_with_the_remedy(tmp_path: Path) -> None:
     adapted = CONFIG.model_copy(update={"lora": LoraConfig(rank=8, targets=("q_proj",))})
-    written(tmp_path, 5, config=adapted)
-    folder = checkpoints.partial(tmp_path, 5)
+    write_draft(tmp_path, 5, config=adapted)
+    folder = checkpoints.draft(tmp_path, 5)
     assert checkpoints.read_meta(folder, 2, adapted) == (5, 6)
     with pytest.raises(
         UserError, match=r'with lora {"rank": 8, .*}, this one has null; set .*learners\.\*\.lora to the first'

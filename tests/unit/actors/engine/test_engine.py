@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 
 from actors.engine.arguments import engine_arguments, prepare_environment
-from actors.engine.engine import room_for, to_completion
+from actors.engine.engine import limit_new_tokens, to_completion
 from actors.errors import PromptTooLong
 from protocol.recipe import EngineConfig, GenerationConfig
 
 
 @pytest.mark.parametrize(("prompt", "wanted", "room"), [(10, 50, 50), (60, 50, 40), (99, 50, 1)])
 def test_a_long_prompt_leaves_less_to_sample(prompt: int, wanted: int, room: int) -> None:
-    assert room_for(prompt, 100, wanted) == room
+    assert limit_new_tokens(prompt, 100, wanted) == room
 
 
 @pytest.mark.parametrize("prompt", [100, 500])
 def test_a_prompt_without_room_says_so(prompt: int) -> None:
     with pytest.raises(PromptTooLong, match=f"{prompt} tokens leaves no room in generation.max_model_len 100"):
-        room_for(prompt, 100, 50)
+        limit_new_tokens(prompt, 100, 50)
 
 
 def output(**changes: Any) -> SimpleNamespace:

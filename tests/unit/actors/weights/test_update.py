@@ -9,7 +9,7 @@ import pytest
 
 from actors.errors import PushLate, WeightsRefused, WorkerBroken
 from actors.weights.receive import Mappings, copy_to_shared
-from actors.weights.update import Held, LoadReport, Phases, check_moved, digest_of, update
+from actors.weights.update import LoadedWeights, LoadReport, Phases, check_moved, digest_of, update
 from protocol.packed import checksum
 from protocol.recipe import DeadlinesConfig
 from protocol.shared import SharedBuffer, SharedFile
@@ -17,7 +17,7 @@ from protocol.types import TensorSpec, WeightManifest
 
 PACKED = np.arange(16, dtype=np.uint8)
 MANIFEST = WeightManifest("attacker", 7, (TensorSpec("w", "float32", (4,), 0, 16),), 16, checksum(PACKED))
-OLD = Held(digest_of({"w": "old"}), "packed-old")
+OLD = LoadedWeights(digest_of({"w": "old"}), "packed-old")
 
 
 async def run(engine: "FakeEngine", source: Any = PACKED, deadline_s: float = 5.0, **limits: float) -> LoadReport:
@@ -176,18 +176,28 @@ async def test_a_push_of_the_wrong_length_touches_nothing() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "exact", "moved"),
     [
-        (Held("a", None), Held("a", "p"), True, False),  # the first push may bring what the engine was built from
-        (Held("a", None), Held("b", "p"), True, True),
-        (Held("a", "p"), Held("b", "q"), True, True),
-        (Held("a", "p"), Held("a", "p"), True, False),
-        (Held("a", "p"), Held("a", "q"), False, False),  # the difference was rounded away
+        (
+            LoadedWeights("a", None),
+            LoadedWeights("a", "p"),
+            True,
+            False,
+        ),  # the first push may bring what the engine was built from
+        (LoadedWeights("a", None), LoadedWeights("b", "p"), True, True),
+        (LoadedWeights("a", "p"), LoadedWeights("b", "q"), True, True),
+        (LoadedWeights("a", "p"), LoadedWeights("a", "p"), True, False),
+        (LoadedWeights("a", "p"), LoadedWeights("a", "q"), False, False),  # the difference was rounded away
     ],
 )
-def test_parameters_move_as_the_pushes_do(before: Held, after: Held, exact: bool, moved: bool) -> None:
+def test_parameters_move_as_the_pushes_do(
+    before: LoadedWeights, after: LoadedWeights, exact: bool, moved: bool
+) -> None:
     assert check_moved(before, after, exact) is moved
 
 
-@pytest.mark.parametrize(("before", "after"), [(Held("a", "p"), Held("a", "q")), (Held("a", "p"), Held("b", "p"))])
-def test_parameters_that_contradict_the_push_are_not_served(before: Held, after: Held) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(LoadedWeights("a", "p"), LoadedWeights("a", "q")), (LoadedWeights("a", "p"), LoadedWeights("b", "p"))],
+)
+def test_parameters_that_contradict_the_push_are_not_served(before: LoadedWeights, after: LoadedWeights) -> None:
     with pytest.raises(WorkerBroken):
         check_moved(before, after, exact=True)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cluster.plan.transports import transports_of
-from cluster.publish.native import init_info_of
+from cluster.publish.native import make_init_info
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
 
@@ -64,8 +64,8 @@ def test_a_transport_that_cannot_work_is_refused_in_one_line(given: Recipe, says
 
 
 def test_vllm_is_told_that_the_learner_is_one_process_of_the_group() -> None:
-    info = init_info_of("nccl", 5, "10.0.0.1", 4711)
+    info = make_init_info("nccl", 5, "10.0.0.1", 4711)
     assert (info.backend, info.is_sender, info.world_size) == ("nccl", True, 5)
     assert (info.master_address, info.master_port) == ("10.0.0.1", 4711)
-    info = init_info_of("ipc", 2, "10.0.0.1", 4711)
+    info = make_init_info("ipc", 2, "10.0.0.1", 4711)
     assert (info.backend, info.is_sender, info.packed) == ("ipc", True, False)

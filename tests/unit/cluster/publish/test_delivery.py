@@ -9,7 +9,7 @@ from cluster.publish.delivery import Delivery, Push
 def delivery(*workers: str) -> Delivery:
     d = Delivery(deadline_s=10.0, start_deadline_s=100.0)
     for name in workers:
-        d.started(name, d.register("attacker", name, 0.0), 0)
+        d.record_start(name, d.register("attacker", name, 0.0), 0)
     return d
 
 
@@ -20,9 +20,9 @@ def test_every_healthy_worker_gets_the_newest_version_once() -> None:
     assert [(p.worker, p.version, p.deadline_s) for p in pushes] == [("a", 1, 15.0), ("b", 1, 15.0)]
     assert d.next_pushes(5.0) == []
     for p in pushes:
-        assert not d.delivered("attacker", 1)
-        d.loaded(p.worker, p.ticket, 1)
-    assert d.delivered("attacker", 1) and not d.delivered("attacker", 2)
+        assert not d.is_delivered("attacker", 1)
+        d.record_load(p.worker, p.ticket, 1)
+    assert d.is_delivered("attacker", 1) and not d.is_delivered("attacker", 2)
 
 
 def test_versions_that_queue_up_are_skipped_for_the_newest() -> None:
@@ -32,7 +32,7 @@ def test_versions_that_queue_up_are_skipped_for_the_newest() -> None:
     for version in (2, 3, 4):
         d.publish("attacker", version)
     assert d.next_pushes(0.0) == []
-    d.loaded("a", first.ticket, 1)
+    d.record_load("a", first.ticket, 1)
     assert [p.version for p in d.next_pushes(0.0)] == [4]
     assert d.counts("attacker") == {"published": 4, "superseded": 2}
 
@@ -47,15 +47,15 @@ def test_a_worker_that_fails_is_replaced_and_healthy_only_once_it_names_its_vers
     d = delivery("a", "b")
     d.publish("attacker", 1)
     a, b = d.next_pushes(0.0)
-    d.loaded("b", b.ticket, 1)
+    d.record_load("b", b.ticket, 1)
     again = d.evict("a", a.ticket, "deadline", 10.0)
     assert again is not None
     assert d.workers("attacker")["a"].evictions == {"deadline": 1}
     d.publish("attacker", 2)
     assert [p.worker for p in d.next_pushes(11.0)] == ["b"]
-    assert not d.delivered("attacker", 1)
-    assert not d.loaded("a", a.ticket, 1), "the old process's answer came too late to count"
-    assert d.started("a", again, 1)
+    assert not d.is_delivered("attacker", 1)
+    assert not d.record_load("a", a.ticket, 1), "the old process's answer came too late to count"
+    assert d.record_start("a", again, 1)
     assert [(p.worker, p.version) for p in d.next_pushes(20.0)] == [("a", 2)]
 
 
@@ -63,7 +63,7 @@ def test_an_eviction_about_something_long_over_is_ignored() -> None:
     d = delivery("a")
     d.publish("attacker", 1)
     (push,) = d.next_pushes(0.0)
-    d.loaded("a", push.ticket, 1)
+    d.record_load("a", push.ticket, 1)
     assert d.evict("a", push.ticket, "deadline", 10.0) is None
     assert d.workers("attacker")["a"].state == "healthy"
 
@@ -73,12 +73,12 @@ def test_a_start_that_fails_is_tried_again() -> None:
     first = d.register("defender", "x", 0.0)
     second = d.evict("x", first, "start_deadline", 100.0)
     assert second is not None and d.workers("defender")["x"].deadline_s == 200.0
-    assert not d.started("x", first, 0)
-    assert d.started("x", second, 5)
+    assert not d.record_start("x", first, 0)
+    assert d.record_start("x", second, 5)
 
 
 def test_nothing_is_delivered_where_there_are_no_workers() -> None:
-    assert not delivery("a").delivered("defender", 0)
+    assert not delivery("a").is_delivered("defender", 0)
 
 
 # -- workers of different ages (`push.to: spread`)
@@ -87,7 +87,7 @@ def test_nothing_is_delivered_where_there_are_no_workers() -> None:
 def spread(*periods: int) -> Delivery:
     d = Delivery(deadline_s=10.0, start_deadline_s=100.0)
     for k, period in enumerate(periods):
-        d.started(f"w{k}", d.register("attacker", f"w{k}", 0.0, period), 0)
+        d.record_start(f"w{k}", d.register("attacker", f"w{k}", 0.0, period), 0)
     return d
 
 
@@ -95,8 +95,8 @@ def settle(d: Delivery) -> dict[str, int]:
     """Every push that is due arrives. Gives what each worker serves then."""
     while pushes := d.next_pushes(0.0):
         for push in pushes:
-            assert push.version in d.needed("attacker"), "its bytes are still there"
-            d.loaded(push.worker, push.ticket, push.version)
+            assert push.version in d.needed_versions("attacker"), "its bytes are still there"
+            d.record_load(push.worker, push.ticket, push.version)
     return {name: w.version for name, w in d.workers("attacker").items()}
 
 
@@ -106,7 +106,7 @@ def test_a_worker_of_period_n_takes_every_nth_version() -> None:
     for version in range(1, 9):
         d.publish("attacker", version)
         served.append(tuple(settle(d).values()))
-        assert d.delivered("attacker", version)
+        assert d.is_delivered("attacker", version)
     assert served == [(1, 0, 0), (2, 2, 0), (3, 2, 0), (4, 4, 4), (5, 4, 4), (6, 6, 4), (7, 6, 4), (8, 8, 8)]
 
 
@@ -116,8 +116,8 @@ def test_the_last_version_goes_to_all() -> None:
         d.publish("attacker", version)
         settle(d)
     d.publish("attacker", 3, last=True)
-    assert not d.delivered("attacker", 3)
-    assert settle(d) == {"w0": 3, "w1": 3} and d.delivered("attacker", 3)
+    assert not d.is_delivered("attacker", 3)
+    assert settle(d) == {"w0": 3, "w1": 3} and d.is_delivered("attacker", 3)
 
 
 def test_a_resumed_run_goes_on_with_what_it_had_whatever_the_period() -> None:
@@ -135,8 +135,8 @@ def test_a_slow_worker_still_gets_its_version_when_newer_ones_are_out() -> None:
     for version in (2, 3):
         d.publish("attacker", version)
         d.next_pushes(0.0)
-    assert d.choice("slow") == 2 and {2, 3} <= d.needed("attacker")
-    assert d.started("slow", slow, 2)
+    assert d.choose("slow") == 2 and {2, 3} <= d.needed_versions("attacker")
+    assert d.record_start("slow", slow, 2)
 
 
 @given(
@@ -159,32 +159,32 @@ def test_whatever_happens_bytes_are_there_versions_rise_and_free_workers_keep_th
         if what in ("publish", "skip"):
             version += 1 if what == "publish" else 2  # the learner's own queue displaced one
             assert d.publish("attacker", version)
-            held = (held | {version}) & d.needed("attacker")
+            held = (held | {version}) & d.needed_versions("attacker")
         elif what == "push":
             for push in d.next_pushes(0.0):
                 assert push.version > d.workers("attacker")[push.worker].version and push.version in held
                 pushes[push.worker] = push
         elif what == "start" and name in starts:
-            chosen = d.choice(name)
+            chosen = d.choose(name)
             assert chosen == 0 or chosen in held
-            assert d.started(name, starts.pop(name), chosen)
+            assert d.record_start(name, starts.pop(name), chosen)
         elif name in pushes and what in ("answer", "fail"):
             push = pushes.pop(name)
             assert push.version in held, "nobody wrote over it while it was loaded"
             if what == "answer":
-                assert d.loaded(name, push.ticket, push.version)
+                assert d.record_load(name, push.ticket, push.version)
             else:
                 again = d.evict(name, push.ticket, "died", 0.0)
                 assert again is not None
                 starts[name] = again
     for name, ticket in starts.items():
-        d.started(name, ticket, d.choice(name))
+        d.record_start(name, ticket, d.choose(name))
     for name, push in pushes.items():
-        d.loaded(name, push.ticket, push.version)
+        d.record_load(name, push.ticket, push.version)
     settle(d)
     newest = d.newest("attacker")
-    assert d.delivered("attacker", newest)
+    assert d.is_delivered("attacker", newest)
     for worker in d.workers("attacker").values():
         assert newest - worker.version < worker.period
         assert newest == 0 or first == 1 or worker.version >= first, "a resumed run has nothing older"
-    assert len(d.needed("attacker")) <= 1 + len(set(periods))
+    assert len(d.needed_versions("attacker")) <= 1 + len(set(periods))

@@ -220,9 +220,9 @@ class World:
 
     def start(self, name: str) -> bool:
         """A starting replica is up, on the version that is for it."""
-        version = self.delivery.choice(name)
+        version = self.delivery.choose(name)
         self.preempted[name] = 0  # a new engine counts anew
-        assert self.delivery.started(name, self.starts.pop(name), version)
+        assert self.delivery.record_start(name, self.starts.pop(name), version)
         self.serves[name] = version
         return True
 
@@ -238,7 +238,7 @@ class World:
         push = self.pushes.pop(self.rng.randrange(len(self.pushes)))
         if fails or self.now > push.deadline_s:
             self.restart(push.worker, push.ticket)
-        elif self.delivery.loaded(push.worker, push.ticket, push.version):
+        elif self.delivery.record_load(push.worker, push.ticket, push.version):
             assert push.version > self.serves[push.worker]
             self.serves[push.worker] = push.version
         return True
@@ -258,7 +258,7 @@ class World:
         if player not in self.learns or it.does == "done":
             return False
         if it.does == "settling":
-            if it.version > 0 and not self.delivery.delivered(player, it.version):
+            if it.version > 0 and not self.delivery.is_delivered(player, it.version):
                 return False
             self.go_on(player)
             return True

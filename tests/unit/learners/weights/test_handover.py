@@ -25,11 +25,11 @@ def manifest(version: int) -> WeightManifest:
 
 
 def offer(handover: Handover, version: int, buffer: SharedBuffer | None = None) -> None:
-    buffer = buffer or staged(version)
+    buffer = buffer or make_buffer(version)
     handover.offer(manifest(version), buffer, checksum(array_of(buffer)))
 
 
-def staged(value: int) -> SharedBuffer:
+def make_buffer(value: int) -> SharedBuffer:
     buffer = SharedBuffer.create(8)
     array_of(buffer)[:] = value
     return buffer
@@ -69,7 +69,7 @@ def test_the_newest_waiting_version_wins_and_the_displaced_are_counted() -> None
 def test_a_buffer_is_written_again_when_its_version_was_displaced_or_given_back_and_not_before() -> None:
     sink, pool = SlowSink(gives_back={2: [1, 99]}), StagingPool()  # 99: a version of the group's life before a restart
     handover = Handover(sink, pool)
-    one, displaced, two = staged(1), staged(7), staged(2)
+    one, displaced, two = make_buffer(1), make_buffer(7), make_buffer(2)
     offer(handover, 1, one)
     assert sink.entered.acquire(timeout=10)
     offer(handover, 7, displaced)
@@ -84,7 +84,7 @@ def test_a_buffer_is_written_again_when_its_version_was_displaced_or_given_back_
 
 def test_a_buffer_of_another_length_is_not_used() -> None:
     pool = StagingPool()
-    pool.put(staged(1))
+    pool.put(make_buffer(1))
     assert pool.take(16).nbytes == 16
 
 

@@ -1,0 +1,153 @@
+"""Carries out what `delivery.Delivery` decides: starts the workers, pushes versions to them, and replaces those that fail.
+
+Invariants:
+
+- **every push has a deadline**: a worker that fails or is late is killed, Ray restarts it, its own start loads the version that is
+  for it, and it counts as healthy only when it has said so. Counted by reason: the phase that was late, if it can still say.
+- **no worker stays between two states**: whatever ends a push or a start, the worker is healthy after it or is started anew.
+
+It knows a worker only as a handle with `start`, `load` and `join`. It belongs to one event loop.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import ray
+import structlog
+from ray.exceptions import RayActorError, RayError
+
+from cluster.calls import Unavailable, ask
+from cluster.commit import ChangeSignal
+from cluster.publish.delivery import Delivery, Push
+from cluster.publish.pushes import PushTimes, reason_of
+from cluster.publish.transfer import NativeTransfer
+from cluster.publish.versions import HeldVersion
+from protocol.recipe import PushConfig
+from protocol.roles import Player
+
+log = structlog.get_logger(__name__)
+
+# Of the deadline, for the worker itself: it says which phase was late. Past all of it, it does not answer.
+WORKER_SHARE = 0.9
+SETTLE_S = 0.5  # after a kill: long enough that the old process does not answer for the new one
+AGAIN_S = 1.0  # between two asks of a worker that is not back yet
+
+
+class Workers:
+    """See the module's docstring.
+
+    Args:
+        delivery: decides.
+        push: deadlines of a worker that takes one version.
+        start_deadline_s: for a worker to start, engine and first version included.
+        versions: the published versions that are held, by player and number.
+        node: Ray's id of the node that they are held on.
+        times: of each player's pushes; every push is added.
+        checksums: of each worker's parameters after its last push, by name; kept here.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        push: PushConfig,
+        start_deadline_s: float,
+        versions: Mapping[Player, Mapping[int, HeldVersion]],
+        node: str,
+        times: Mapping[Player, PushTimes],
+        checksums: dict[str, str],
+    ) -> None:
+        self._delivery, self._push, self._start_deadline_s = delivery, push, start_deadline_s
+        self._versions, self._node, self._times, self._checksums = versions, node, times, checksums
+        self._handles: dict[str, Any] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.changed = ChangeSignal()  # some worker serves another version than before
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._handles
+
+    def add(self, player: Player, name: str, handle: Any, period: int) -> None:
+        """A worker of the player, which is started (again, if somebody has already) and then kept newest."""
+        self._handles[name] = handle
+        self._spawn(self._start(name, self._delivery.register(player, name, time.monotonic(), period)))
+
+    async def join(self, transport: str, init_infos: Mapping[str, bytes]) -> None:
+        """Lets each named worker meet a learner. Raises what the first of them does, or `TimeoutError`."""
+        joining = [self._handles[name].join.remote(transport, info) for name, info in init_infos.items()]
+        async with asyncio.timeout(self._push.deadline_s):
+            await asyncio.gather(*joining)
+
+    def push_all(self, transfer: NativeTransfer | None = None) -> None:
+        """Begins every push that is due. Those of the version of `transfer` wait for its learner."""
+        for push in self._delivery.next_pushes(time.monotonic()):
+            version = self._versions[push.player][push.version]
+            if transfer is None or version.manifest.version != transfer.version:
+                self._spawn(self._deliver(push, version, None))
+            else:
+                transfer.pushes[push.worker] = self._spawn(self._deliver(push, version, transfer))
+
+    async def _deliver(self, push: Push, version: HeldVersion, transfer: NativeTransfer | None) -> None:
+        began = time.monotonic()
+        try:
+            # Without a retry of Ray's: a worker that dies is started anew, and its start brings it to the newest version.
+            load = self._handles[push.worker].load.options(max_task_retries=0)
+            # Half the time that there is: what the learner does not send by then, the worker must still get from here.
+            wait_s = min(self._push.deadlines.send_s, self._push.deadline_s / 2)
+            update = None if transfer is None else await transfer.wait(wait_s)
+            source = update or version.buffer.file(self._node)
+            limit_s = WORKER_SHARE * (push.deadline_s - time.monotonic())
+            answer = load.remote(version.manifest, source, limit_s, self._push.deadlines)
+            report = await asyncio.wait_for(answer, push.deadline_s - began)
+        except Exception as error:  # whatever it was, the worker must not stay "delivering" for ever
+            if not isinstance(error, RayError | TimeoutError):
+                log.error("push_failed", worker=push.worker, exc_info=error)
+            await self._replace(push.worker, push.ticket, reason_of(error), kill=not isinstance(error, RayActorError))
+            return
+        if report.version < push.version:
+            await self._replace(push.worker, push.ticket, "not_loaded", kill=True)
+        elif self._delivery.record_load(push.worker, push.ticket, report.version):
+            self._times[push.player].add(time.monotonic() - began, report.pause_s, report.moved, report.phases)
+            self._checksums[push.worker] = report.checksum_after
+            self._after_change()
+
+    async def _replace(self, worker: str, ticket: int, reason: str, kill: bool) -> None:
+        again = self._delivery.evict(worker, ticket, reason, time.monotonic())
+        if again is None:
+            return
+        log.warning("worker_evicted", worker=worker, reason=reason)
+        self._checksums.pop(worker, None)
+        if kill:
+            ray.kill(self._handles[worker], no_restart=False)
+        await asyncio.sleep(SETTLE_S)
+        await self._start(worker, again)
+
+    async def _start(self, worker: str, ticket: int) -> None:
+        limit_s = self._start_deadline_s
+        try:
+            version = await ask(
+                self._handles[worker], "start", part=f"generation-{worker}", limit_s=limit_s, pause_s=AGAIN_S
+            )
+        except (RayError, TimeoutError) as error:
+            cause = error.__cause__ or error if isinstance(error, Unavailable) else error
+            await asyncio.sleep(AGAIN_S)
+            kill = not isinstance(cause, RayActorError)  # one that is gone Ray restarts by itself
+            self._spawn(self._replace(worker, ticket, f"start_{reason_of(cause)}", kill))
+            return
+        if self._delivery.record_start(worker, ticket, version):
+            self._after_change()
+
+    def _after_change(self) -> None:
+        self.changed.notify()
+        self.push_all()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("delivery_failed", exc_info=error)

@@ -1,0 +1,162 @@
+"""The life of a worker under the publisher, with handles that fail, hang and are away: who is killed and started anew, and why."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from ray.exceptions import ActorUnavailableError
+
+from actors.weights.update import LoadReport
+from cluster.publish import workers
+from cluster.publish.delivery import Delivery
+from cluster.publish.pushes import PushTimes
+from cluster.publish.transfer import NativeTransfer
+from cluster.publish.versions import HeldVersion
+from cluster.publish.workers import Workers
+from protocol.recipe import PushConfig
+from protocol.roles import PLAYERS
+from protocol.shared import SharedBuffer, SharedFile
+from protocol.types import NativeUpdate, WeightManifest
+
+PUSH = PushConfig(deadline_s=1.0)
+
+
+class Handle:
+    """A worker's handle. `faults`: what its next loads or starts do instead; the newest version there is comes with a start."""
+
+    def __init__(self, load: list[Any] | None = None, start: list[Any] | None = None) -> None:
+        self.faults = {"load": load or [], "start": start or []}
+        self.version = 0
+        self.newest = 0
+        self.sources: list[Any] = []
+        self.load = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._load))
+        self.start = SimpleNamespace(remote=self._start)
+
+    async def _fault(self, method: str) -> None:
+        if self.faults[method]:
+            fault = self.faults[method].pop(0)
+            if isinstance(fault, Exception):
+                raise fault
+            await asyncio.sleep(fault)
+
+    async def _load(self, manifest: WeightManifest, source: Any, limit_s: float, limits: Any) -> LoadReport:
+        self.sources.append(source)
+        await self._fault("load")
+        self.version = manifest.version
+        return LoadReport(self.version, f"digest-{self.version}", moved=True)
+
+    async def _start(self) -> int:
+        await self._fault("start")
+        self.version = self.newest
+        return self.version
+
+
+class Publisher:
+    """`Workers` of the attacker, and what they are given."""
+
+    def __init__(self, *handles: Handle) -> None:
+        self.handles = handles
+        self.delivery = Delivery(PUSH.deadline_s, 5.0)
+        self.versions: Any = {p: {} for p in PLAYERS}
+        self.times, self.checksums = {p: PushTimes() for p in PLAYERS}, dict[str, str]()
+        self.workers = Workers(self.delivery, PUSH, 5.0, self.versions, "node", self.times, self.checksums)
+        for k, handle in enumerate(handles):
+            self.workers.add("attacker", f"attacker-{k}", handle, period=1)
+
+    def publish(self, version: int, transfer: NativeTransfer | None = None) -> None:
+        manifest = WeightManifest("attacker", version, (), 8, "")
+        self.versions["attacker"][version] = HeldVersion(manifest, SharedBuffer.create(8))
+        assert self.delivery.publish("attacker", version)
+        for handle in self.handles:
+            handle.newest = version
+        self.workers.push_all(transfer)
+
+    async def wait(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5.0):
+            while not condition():
+                await self.workers.changed.wait(0.01)
+
+    async def wait_delivered(self, version: int) -> None:
+        await self.wait(lambda: self.delivery.is_delivered("attacker", version))
+
+    def evictions(self, worker: str = "attacker-0") -> dict[str, int]:
+        return dict(self.delivery.workers("attacker")[worker].evictions)
+
+
+@pytest.fixture(autouse=True)
+def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Handles that were killed; and pauses that take no time."""
+    handles: list[Any] = []
+    monkeypatch.setattr(ray, "kill", lambda handle, no_restart: handles.append(handle))
+    monkeypatch.setattr(workers, "SETTLE_S", 0.0)
+    monkeypatch.setattr(workers, "AGAIN_S", 0.01)
+    yield handles
+
+
+def away() -> ActorUnavailableError:
+    return ActorUnavailableError("restarting", b"\0" * 16)
+
+
+async def test_a_version_reaches_every_worker_and_its_times_and_checksum_are_kept(killed: list[Any]) -> None:
+    publisher = Publisher(Handle(), Handle())
+    await publisher.wait_delivered(0)
+    publisher.publish(1)
+    await publisher.wait_delivered(1)
+    assert publisher.checksums == {"attacker-0": "digest-1", "attacker-1": "digest-1"}
+    assert publisher.evictions() == {} and killed == []
+    (source,) = publisher.handles[0].sources
+    assert isinstance(source, SharedFile) and source.node == "node"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "kills"), [(60.0, "deadline", 1), (RuntimeError("odd"), "RuntimeError", 1), (away(), "died", 0)]
+)
+async def test_a_worker_that_does_not_take_a_version_starts_anew_with_it(
+    fault: Any, reason: str, kills: int, killed: list[Any]
+) -> None:
+    publisher = Publisher(Handle(load=[fault]))
+    await publisher.wait_delivered(0)
+    publisher.publish(1)
+    await publisher.wait_delivered(1)
+    assert publisher.evictions() == {reason: 1} and len(killed) == kills
+    assert len(publisher.handles[0].sources) == 1, "its start brought it to the version"
+
+
+async def test_a_worker_that_is_away_is_asked_again_to_start(killed: list[Any]) -> None:
+    publisher = Publisher(Handle(start=[away(), away()]))
+    await publisher.wait_delivered(0)
+    assert publisher.evictions() == {} and killed == []
+
+
+async def test_a_start_that_fails_is_counted_and_tried_again_in_a_new_process(killed: list[Any]) -> None:
+    publisher = Publisher(Handle(start=[RuntimeRayError()]))
+    await publisher.wait_delivered(0)
+    assert publisher.evictions() == {"start_RuntimeRayError": 1} and len(killed) == 1
+
+
+class RuntimeRayError(ray.exceptions.RayError):
+    """Something of Ray's that does not pass."""
+
+
+@pytest.mark.parametrize("update", [NativeUpdate(b"how"), None])
+async def test_a_push_that_waits_for_its_learner_gets_what_it_says_or_the_bytes_that_are_held(update: Any) -> None:
+    publisher, transfer = Publisher(Handle()), NativeTransfer(1)
+    await publisher.wait_delivered(0)
+    publisher.publish(1, transfer)
+    await asyncio.sleep(0.02)
+    assert list(transfer.pushes) == ["attacker-0"] and publisher.handles[0].sources == []
+    transfer.settle(update)
+    await publisher.wait_delivered(1)
+    (source,) = publisher.handles[0].sources
+    assert source == update if update else isinstance(source, SharedFile)
+
+
+def test_the_held_bytes_are_the_ones_that_were_published() -> None:
+    buffer = SharedBuffer.create(8)
+    np.frombuffer(buffer.view, np.uint8)[:] = 7
+    held = HeldVersion(WeightManifest("attacker", 1, (), 8, ""), buffer)
+    assert bytes(SharedBuffer.open(held.buffer.file()).view) == b"\7" * 8
