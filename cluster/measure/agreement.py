@@ -16,24 +16,10 @@ from numpy.typing import NDArray
 
 from cluster.measure.intervals import Interval, Places, bootstrap, wilson
 from cluster.measure.outcomes import Outcome
-from judge import verdicts
+from judge.verdicts import UNREADABLE
 
 Words = NDArray[np.int64]
 Numbers = NDArray[np.float64]
-
-# How `judge.verdicts` says that it could not read a text; other failures are the judge's absence.
-UNREADABLE = frozenset(
-    (
-        verdicts.CUT_OFF,
-        verdicts.OPEN_REASONING,
-        verdicts.MISSING,
-        verdicts.REPEATED,
-        verdicts.OUT_OF_RANGE,
-        verdicts.NOT_A_NUMBER,
-        verdicts.NOT_A_TRUTH,
-        verdicts.MISPLACED,
-    )
-)
 
 # Answers by the form of the question: Cohen's kappa takes chance agreement within a form.
 _FORMS = (("A", "B", "tie"), ("high", "low"), ("true", "false"))

@@ -170,7 +170,7 @@ def _first(error: BaseException) -> str:
 
 def _lost() -> NoReturn:
     """Here nobody would start the process afresh: what is left fails, and is reported."""
-    raise JudgeUnavailable("the engine was lost", hopeless=True)
+    raise JudgeUnavailable("the engine was lost", permanent=True)
 
 
 def table(rows: Sequence[Row]) -> Table:

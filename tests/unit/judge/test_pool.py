@@ -182,7 +182,7 @@ async def test_an_unparseable_verdict_ends_as_a_failure_after_the_attempts() -> 
 
 
 @pytest.mark.parametrize("failure", ["query is not of the sandbox's world", "no judge", f"{GAVE_UP}: budget spent"])
-async def test_a_hopeless_request_is_not_asked_again(failure: str) -> None:
+async def test_a_request_that_failed_for_good_is_not_asked_again(failure: str) -> None:
     worker = FakeHandle(lambda requests: [Verdict("fake", "fake@1", failure=failure) for _ in requests])
     judges = pool(worker)
     assert [v.failure for v in await judges.judge(REQUESTS)] == [failure] * 3

@@ -116,7 +116,7 @@ async def test_after_the_retries_it_is_unavailable_but_not_for_ever(
     server.fault = fault
     outcome, stats = await ask(config(server, timeout_s=PATIENCE_S[fault == "hang"]))
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == (reason, False)
+    assert (outcome.reason, outcome.permanent) == (reason, False)
     assert stats["requests"] == 3
     billed = fault in ("drop", "hang")  # nobody knows what a request cost that was never answered
     assert stats["unmetered"] == (3 if billed else 0)
@@ -129,7 +129,7 @@ async def test_a_server_that_is_gone_costs_nothing(server: OpenAIServer) -> None
     server.fault = "refuse"
     outcome, stats = await ask(config(server))
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == ("no connection", False)
+    assert (outcome.reason, outcome.permanent) == ("no connection", False)
     assert (stats["requests"], stats["unmetered"], stats["tokens_in"]) == (3, 0, 0)
 
 
@@ -148,7 +148,7 @@ async def test_what_no_repetition_helps_is_asked_once(server: OpenAIServer, faul
     server.fault = fault
     outcome, stats = await ask(config(server))
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == (reason, True)
+    assert (outcome.reason, outcome.permanent) == (reason, True)
     assert stats["requests"] == len(server.requests) == 1
 
 
@@ -162,7 +162,7 @@ async def test_two_of_openais_codes_say_more_than_their_status(
     server.fault, server.error_code = status, code
     outcome, _ = await ask(config(server))
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == (reason, True)
+    assert (outcome.reason, outcome.permanent) == (reason, True)
     assert len(server.requests) == 1
 
 
@@ -225,7 +225,7 @@ async def test_a_spent_budget_ends_the_asking_over_restarts(server: OpenAIServer
     assert isinstance((await ask(settings, ONE, ledger))[0], list)
     outcome, stats = await ask(settings, ONE, ledger)
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == ("budget spent", True)
+    assert (outcome.reason, outcome.permanent) == ("budget spent", True)
     assert (len(server.requests), stats["requests"], stats["budget_tokens_left"]) == (2, 2, room - 5)
     assert KEY not in ledger.read_text()
     assert "water" not in ledger.read_text()
@@ -281,7 +281,7 @@ async def test_where_no_sample_got_an_answer_one_that_may_get_it_later_speaks_fo
     server.script.extend([400, 500])
     outcome, stats = await ask(config(server, retries=0), ASK)
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == ("server error 500", False)
+    assert (outcome.reason, outcome.permanent) == ("server error 500", False)
     assert (stats["unanswered"], stats["unmetered"]) == (2, 0)
 
 
