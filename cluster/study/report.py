@@ -1,4 +1,4 @@
-"""`study.md` from a `Study`: what came out, how it was measured, and what it cannot say. Pure; every number is computed.
+"""`study.md` from a `Study`: the results, how they were measured, and their limits. Pure; every number is computed.
 
 The text between the numbers states the method and its limits; it must stay true whatever the numbers are.
 """
@@ -26,23 +26,19 @@ def report(study: Study, figure: str) -> str:
             "means.",
             "",
         ],
-        _section("Conclusions", _or_nothing(study, conclusions(study))),
+        _section("Conclusions", conclusions(study)),
         _section("Results", _results(study)),
         _section("Every Defender against every Attacker", _cross(study)),
         _section("Method", _method(study)),
         _section("Limits", _limits(study)),
         _section("Left out", _left_out(study)),
-        _section("Again", _again()),
+        _section("Again", _rerun()),
     ]
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
     return [f"## {title}", "", *lines, ""] if lines else []
-
-
-def _or_nothing(study: Study, lines: list[str]) -> list[str]:
-    return lines if any(run.counts for run in study.runs) else ["No run finished, so there is nothing to conclude."]
 
 
 def _head(study: Study) -> list[str]:
@@ -157,7 +153,7 @@ def _left_out(study: Study) -> list[str]:
     return [f"- {run.variant}, seed {run.seed}: {run.note}" for run in study.runs if not run.counts]
 
 
-def _again() -> list[str]:
+def _rerun() -> list[str]:
     return [
         "`make study` runs what is missing under `runs/study` and writes this page again; after an interruption it goes on "
         "where it was. `python -m cluster.study --help` says how to run less of it. Every run's figures: [study.json](study.json).",

@@ -12,7 +12,7 @@ from cluster.study.compare import Place, difference, mean_over_seeds, pareto_fro
 from cluster.study.conclusions import conclusions
 from cluster.study.figures import BASE_SUCCESS, COMPLIANCE, POOLED_SUCCESS, Faced, dump, figures_of, load
 from cluster.study.plot import draw
-from cluster.study.pooled import pooled, pooled_by_seed
+from cluster.study.pooled import pooled_by_seed, pooled_mean
 from cluster.study.report import report
 from cluster.study.variants import VARIANTS
 from protocol.errors import UserError
@@ -127,7 +127,7 @@ def test_cross_play_pools_only_seeds_on_which_all_trained_attackers_played() -> 
     entries = (faced(1, "base", 0.9), faced(1, "grpo", 0.2), faced(1, "pointwise", 0.4), faced(2, "grpo", 0.3))
     found = study({"grpo": [(0.1, 0.8)]}, entries)
     assert pooled_by_seed(found, "grpo", POOLED_SUCCESS) == {1: pytest.approx(0.3)}
-    mean = pooled(found, "grpo", POOLED_SUCCESS)
+    mean = pooled_mean(found, "grpo", POOLED_SUCCESS)
     assert mean is not None and mean.value == pytest.approx(0.3)
     assert "| GRPO | 90.0 | 25.0 | 40.0 | 30.0 (one seed) | 80.0 (one seed) |" in report(found, PICTURE)
 

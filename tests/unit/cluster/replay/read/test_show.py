@@ -14,7 +14,7 @@ import pytest
 from cluster.cli.app import main
 from cluster.inputs.recipe_file import dump_recipe
 from cluster.replay.read.reader import read_run
-from cluster.replay.read.show import printable
+from cluster.replay.read.show import escape
 from protocol.roles import PLAYERS
 from protocol.types import GameRecord
 from tests.unit.cluster.cli.test_cli import run as fails
@@ -138,7 +138,7 @@ def test_a_row_says_what_became_of_it_and_texts_only_if_asked(
 
 
 def test_what_a_model_wrote_cannot_steer_the_terminal() -> None:
-    assert printable("a\x1b[2Jb\nc\u202ed é") == "a\\x1b[2Jb\\nc\\u202ed é"
+    assert escape("a\x1b[2Jb\nc\u202ed é") == "a\\x1b[2Jb\\nc\\u202ed é"
 
 
 READERS: dict[str, Any] = {
