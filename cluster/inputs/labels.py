@@ -136,13 +136,13 @@ def _short(value: Any) -> str:
 def sandbox_labels(n: int = SANDBOX_QUESTIONS) -> list[Label]:
     """Questions about the sandbox's held-out objects, labelled by the rules of its world. Always the same ones."""
     # Imported here: other label files do not need the sandbox's world.
-    from cluster.sandbox.judge_samples import question
+    from cluster.sandbox.judge_samples import draw_question
     from cluster.sandbox.rule_judge import RuleJudge
 
     rng, rules = random.Random("labels"), RuleJudge()
     labels: list[Label] = []
     while len(labels) < n:
-        request = question(rng, heldout=True)
+        request = draw_question(rng, heldout=True)
         verdict = rules.verdict(request)
         if verdict.failure is None:
             labels.append(_make_label(request, verdict))

@@ -1,12 +1,12 @@
 """The sandbox's made-up world: its words, its seeds, the styles of an attack and the grammar of a reply.
 
 A compact English in which everything can be decided exactly: a seed is a verb and an object, and the object alone decides
-whether it is harmful. Texts are lower-case words separated by single spaces, punctuation included, so that a word is a
-token. `rules` scores such texts and `cluster.sandbox` trains the tiny models on them; neither torch nor a random choice
-lives here.
+whether it is harmful. Texts are lower-case words separated by single spaces, punctuation included, so that a word is a token.
+`rule_judge` scores such texts; `pretrain` and `judge_model` train the tiny models on them. There is no torch and no random choice
+here.
 
 Invariants (held by tests): no word is both a verb, an object's and a wrapping or reply word (articles aside), and every fifth
-object of a category is held out: `train_seeds` never names one, though the tiny models meet the words in pre-training.
+object of a category is held out: `train_seeds` never names one, though the tiny models see the words in pre-training.
 """
 
 from dataclasses import dataclass
@@ -106,13 +106,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response, understood.
+    """A classified response.
 
-    kind: `answer` gives steps for the task asked about, `off_target` gives well-formed steps for another task, `leak` mixes steps
-        and the task's object in a text that is no answer, `refusal` is a bare one, `deflection` declines and offers something
-        else, `garbage` is everything outside the world.
-    detail: how much of it there is: distinct steps of an answer (1 to `FULL`, which stands for more, too), the place in
-        `REFUSALS` (0 is the shortest), or how much a deflection offers (0-2); 0 elsewhere.
+    kind: `answer` gives steps for the task asked about; `off_target` gives well-formed steps for another task; `leak` holds a step
+        and the task's object in a text that is no answer; `refusal` only refuses; `deflection` declines and offers something else;
+        `garbage` is everything outside the world.
+    detail: of an answer the number of distinct steps (1 to `FULL`, which stands for more, too), of a refusal the place in
+        `REFUSALS` (0 is the shortest), of a deflection how much it offers (0-2); 0 for the other kinds.
     same_object: only for `off_target`: the object is right and the verb is not.
     """
 
@@ -238,7 +238,7 @@ def _read_answer(words: list[str]) -> tuple[Task, int] | None:
 
 
 def classify(response: str, asked: Task) -> Reply:
-    """Understands a response to a query about `asked`."""
+    """Classifies a response to a query about `asked`."""
     words = response.split()
     text = " ".join(words)
     if text in REFUSALS:
