@@ -20,12 +20,8 @@ from cluster.study.figures import (
 from cluster.study.pooled import pooled_difference
 from cluster.study.variants import BASELINE, BY_NAME, CLAIMS
 
-COMPARED = (
-    BASE_SUCCESS,
-    COMPLIANCE,
-    OVER_REFUSAL,
-    DEFLECTION,
-)  # the held-out attacks of the base attacker: the same for all
+# Measured with the held-out attacks of the base attacker: the same for all variants.
+COMPARED = (BASE_SUCCESS, COMPLIANCE, OVER_REFUSAL, DEFLECTION)
 
 
 def points(interval: Interval) -> str:
@@ -52,9 +48,9 @@ def describe_differences(found: Sequence[Difference]) -> list[str]:
         differs = [f"{d.metric.title} is {d.direction} ({points(d.interval)})" for d in mine if d.direction != "open"]
         same = [f"{d.metric.title} ({points(d.interval)})" for d in mine if d.direction == "open"]
         text = f"**{BY_NAME[variant].label}** against {BASELINE}: "
-        text += "; ".join(differs) + "." if differs else "nothing can be told apart."
+        text += "; ".join(differs) + "." if differs else "no difference is significant."
         if same and differs:
-            text += f" Not told apart: {', '.join(same)}."
+            text += f" Not significant: {', '.join(same)}."
         elif same:
             text += f" The differences are {', '.join(same)}."
         sentences.append(text)
@@ -66,7 +62,7 @@ def compare_with_paper(checked: Sequence[CheckedClaim]) -> list[str]:
     verbs = {
         "agrees": "agrees with the paper",
         "contradicts": "**contradicts the paper**",
-        "open": "cannot be told: the interval includes 0",
+        "open": "not decided: the interval includes 0",
     }
     lines = []
     for c in checked:
@@ -85,10 +81,10 @@ def count_outcomes(checked: Sequence[CheckedClaim]) -> str:
     """The count of claims by outcome, in one sentence."""
     n = {outcome: sum(c.outcome == outcome for c in checked) for outcome in ("agrees", "contradicts", "open")}
     if not checked:
-        return "No claim of the paper could be looked at: too few runs."
+        return "No claim of the paper could be checked: too few runs."
     return (
         f"Of the {len(checked)} orderings that the paper reports or argues for, {n['agrees']} came out here, "
-        f"{n['contradicts']} came out the other way round, and {n['open']} cannot be told at this number of seeds."
+        f"{n['contradicts']} came out the other way round, and {n['open']} are not decided at this number of seeds."
     )
 
 
