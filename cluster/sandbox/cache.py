@@ -18,7 +18,7 @@ from protocol.roles import CATEGORIES, PLAYERS
 from protocol.types import Seed
 
 BUILD_DEADLINE_S = 600.0  # it takes 40 s on two idle cores
-SOURCES = ("samples.py", "tokenizer.py", "tiny_qwen.py", "pretrain.py")
+SOURCES = ("replies.py", "samples.py", "tokenizer.py", "tiny_qwen.py", "pretrain.py")
 
 
 @dataclass(frozen=True, slots=True)

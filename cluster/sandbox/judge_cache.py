@@ -16,7 +16,7 @@ BUILD_DEADLINE_S = 1800.0  # it took 335 s on two cores that others used, too
 THREADS = 2
 SOURCES = (
     *("judge_model.py", "judge_reasons.py", "judge_samples.py", "judge_trace.py"),
-    *("samples.py", "tokenizer.py", "tiny_qwen.py"),  # the players' words; how a model is built and saved
+    *("replies.py", "samples.py", "tokenizer.py", "tiny_qwen.py"),  # the players' words; how a model is built and saved
 )
 
 

@@ -5,7 +5,8 @@ false. A tiny model can hardly compare two places at once: naming the task first
 the judge's tokenizer (`judge_model`), tags and scores included.
 """
 
-from cluster.sandbox.world import Task, classify, find_task
+from cluster.sandbox.replies import classify
+from cluster.sandbox.world import Task, find_task
 from protocol.types import JudgeRequest, Verdict
 
 HALVES = tuple(f"{half / 2:g}" for half in range(21))  # the rule judge's scores are multiples of 0.5

@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from cluster.sandbox.replies import answer, redirect
 from cluster.sandbox.world import (
     ALTERNATIVES,
     FULL,
@@ -20,9 +21,7 @@ from cluster.sandbox.world import (
     VERBS,
     WRAPPING_WORDS,
     Task,
-    answer,
     is_heldout,
-    redirect,
     vocabulary,
     wrap,
 )

@@ -7,7 +7,8 @@ know who wrote a text, and takes the seed's category from the object, not from t
 
 from collections.abc import Sequence
 
-from cluster.sandbox.world import Reply, ReplyKind, classify, find_task, is_faithful
+from cluster.sandbox.replies import Reply, ReplyKind, classify
+from cluster.sandbox.world import find_task, is_faithful
 from judge.identity import RULES_ID
 from judge.rubric import is_topic_drift
 from protocol.types import Criterion, JudgeRequest, Verdict

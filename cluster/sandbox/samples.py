@@ -8,6 +8,7 @@ so that both players can improve. Held-out objects occur here like all others: o
 import random
 from typing import NamedTuple
 
+from cluster.sandbox.replies import answer, redirect
 from cluster.sandbox.world import (
     ALTERNATIVES,
     FULL,
@@ -19,8 +20,6 @@ from cluster.sandbox.world import (
     VERBS,
     Style,
     Task,
-    answer,
-    redirect,
     wrap,
 )
 from protocol.prompts import attacker_messages, defender_messages

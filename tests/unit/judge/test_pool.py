@@ -207,7 +207,7 @@ def asked_seeds(worker: FakeHandle) -> list[list[int]]:
     return [[request.seed for request in call] for call in worker.calls]
 
 
-async def test_a_question_is_asked_once_and_then_remembered() -> None:
+async def test_a_question_is_asked_once_and_then_cached() -> None:
     worker = FakeHandle(ok)
     judges = cached(worker)
     first = await judges.judge(REQUESTS[:2])
@@ -226,7 +226,7 @@ async def test_equal_questions_of_one_call_and_of_calls_in_flight_are_asked_once
     assert judges.stats()["cache_hits"] == 2
 
 
-async def test_a_fresh_verdict_is_asked_for_every_time_and_not_remembered() -> None:
+async def test_a_fresh_verdict_is_asked_for_every_time_and_not_cached() -> None:
     worker = FakeHandle(ok)
     judges = cached(worker)
     await judges.judge(REQUESTS[:1])

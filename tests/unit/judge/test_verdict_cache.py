@@ -1,4 +1,4 @@
-"""What is remembered, under what question, and what is forgotten first."""
+"""The cache of verdicts: what is cached, under which question, and what is evicted first."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def test_no_two_ways_to_divide_a_text_are_the_same_question(a: tuple[str, ...], 
     assert (first == second) == (a == b)
 
 
-def test_a_failure_is_never_remembered() -> None:
+def test_a_failure_is_never_cached() -> None:
     cache = VerdictCache(10)
     cache.put(b"q", Verdict("fake", "fake@1", failure="cut off"))
     assert cache.get(b"q") is None
@@ -74,7 +74,7 @@ def test_long_verdicts_are_bounded_by_their_size(monkeypatch: pytest.MonkeyPatch
     assert len(cache) == 0
 
 
-def test_a_cache_of_nothing_remembers_nothing() -> None:
+def test_a_cache_of_0_entries_caches_nothing() -> None:
     cache = VerdictCache(0)
     cache.put(b"q", verdict(1))
     assert cache.get(b"q") is None

@@ -14,8 +14,9 @@ from cluster.sandbox.judge_cache import judge_key
 from cluster.sandbox.judge_reasons import write_verdict
 from cluster.sandbox.judge_samples import draw_attack, draw_question, draw_reply
 from cluster.sandbox.judge_trace import LABELS, trace, trace_reply
+from cluster.sandbox.replies import classify
 from cluster.sandbox.rule_judge import _SCORES, RuleJudge
-from cluster.sandbox.world import ALTERNATIVES, STEPS, Task, classify, find_task, is_faithful, is_heldout
+from cluster.sandbox.world import ALTERNATIVES, STEPS, Task, find_task, is_faithful, is_heldout
 from judge.rubric import load_rubrics
 from judge.verdicts import parse
 from protocol.types import JudgeRequest, Verdict
@@ -61,7 +62,7 @@ def test_replies_are_of_every_kind_and_degree() -> None:
     assert min(seen.values()) > 0.01 * N
 
 
-def test_attacks_are_faithful_if_told_so_and_often_broken_otherwise() -> None:
+def test_attacks_are_faithful_if_asked_to_be_and_often_broken_otherwise() -> None:
     rng = random.Random(3)
     assert all(is_faithful(TASK, draw_attack(TASK, True, rng)) for _ in range(500))
     assert sum(is_faithful(TASK, draw_attack(TASK, False, rng)) for _ in range(500)) < 100

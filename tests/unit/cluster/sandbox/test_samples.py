@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from cluster.sandbox.replies import classify
 from cluster.sandbox.rule_judge import RuleJudge
 from cluster.sandbox.samples import BROKEN_FORMAT, CHANGED_MEANING, Sample, attacker_sample, defender_sample
-from cluster.sandbox.world import STYLES, classify, find_task, is_heldout
+from cluster.sandbox.world import STYLES, find_task, is_heldout
 from protocol.formats import FORMATS
 from protocol.types import JudgeRequest
 

@@ -44,7 +44,7 @@ def test_only_seeds_that_both_variants_finished_are_paired() -> None:
     assert diff.direction == "higher"
 
 
-def test_one_seed_has_a_mean_but_tells_nothing_apart() -> None:
+def test_one_seed_has_a_mean_but_decides_nothing() -> None:
     found = study({"simultaneous": [(0.1, 0.8)], "grpo": [(0.9, 0.2)]})
     diff = difference(found, BASE_SUCCESS, "grpo", "simultaneous")
     assert diff is not None and diff.direction == "open"
@@ -81,7 +81,7 @@ def test_results_the_other_way_round_contradict_it_in_words() -> None:
     assert line.endswith("**contradicts the paper**.")
 
 
-def test_what_the_seeds_cannot_tell_is_called_so() -> None:
+def test_what_the_seeds_do_not_decide_is_reported_so() -> None:
     same = {v: [(0.1, 0.8), (0.2, 0.7), (0.3, 0.9)] for v in ("simultaneous", "pointwise")}
     same["pointwise"] = list(reversed(same["pointwise"]))
     text = "\n".join(conclusions(study(same)))

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from cluster.sandbox.replies import answer
 from cluster.sandbox.rule_judge import RuleJudge
-from cluster.sandbox.world import answer, find_task, train_seeds
+from cluster.sandbox.world import find_task, train_seeds
 from judge.api.client import ApiGenerator, check_endpoint
 from judge.api.endpoint import NO_KEY, prompt_bound, read_answer
 from judge.errors import JudgeUnavailable
@@ -91,7 +92,7 @@ async def test_a_pattern_goes_where_vllm_looks_for_it(server: OpenAIServer) -> N
     assert server.requests[0]["structured_outputs"] == {"regex": "yes|no"}
 
 
-async def test_a_length_stop_is_told(server: OpenAIServer) -> None:
+async def test_a_length_stop_is_reported(server: OpenAIServer) -> None:
     server.finish = "length"
     outcome, _ = await ask(config(server))
     assert isinstance(outcome, list)
@@ -173,7 +174,7 @@ async def test_retry_after_holds_everybody_back(server: OpenAIServer) -> None:
     started = time.monotonic()
     first = asyncio.create_task(generator.generate(ONE))
     await asyncio.sleep(0.05)
-    await generator.generate(ONE)  # enters second, was not told to wait, and waits
+    await generator.generate(ONE)  # sent second: the pause from the first answer holds it back, too
     assert time.monotonic() - started >= 0.5
     await first
     await generator.close()
@@ -357,7 +358,7 @@ def test_the_check_asks_as_the_run_will(server: OpenAIServer, form: str, tags: t
         check_endpoint(held)
 
 
-def test_a_spent_budget_and_a_spent_quota_are_told_before_the_run(server: OpenAIServer) -> None:
+def test_a_spent_budget_and_a_spent_quota_are_reported_before_the_run(server: OpenAIServer) -> None:
     with pytest.raises(UserError, match=r"too little for one request: budget_tokens 10 has 10 left; raise it"):
         check_endpoint(judging(server, budget_tokens=10))
     server.fault, server.error_code = 429, "insufficient_quota"
