@@ -1,20 +1,21 @@
-"""The fence around untrusted text in a judge's prompt: what is inside can neither end it nor write a verdict.
+"""The fence around untrusted text in a judge's prompt: the text inside can neither end the fence nor write a verdict.
 
 Invariants (held by property tests):
-- a fenced block has one live opening and one live closing tag, whatever the text holds: a live tag is `<` directly before one of
-  our tag names, and in the text every such `<` has become `‹`, also where only a tokenizer that folds Unicode would see it;
-- the same goes for the control tokens of common chat templates, so that a text cannot end the judge's turn;
-- nothing is lost but those brackets: a judge reads the text as it was written.
+- a fenced block has one live opening and one live closing tag, whatever the text holds. A live tag is `<` directly before one of
+  our tag names; in the text every such `<` is replaced by `‹`, also where only a tokenizer that folds Unicode would see it;
+- the control tokens of common chat templates are replaced in the same way, so that a text cannot end the judge's turn;
+- nothing else changes: a judge reads the text as it was written.
 
-The nonce is for the judge, not for the parser: a tag that merely looks like ours to a language model does not carry it.
+The nonce is for the judge, not for the parser: a tag that only resembles ours does not carry it.
 It does not know where blocks go (`rubric`) or how verdicts are read (`verdicts`).
 """
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+
+from judge.digests import hash_texts
 
 NONCE_DIGITS = 6  # hexadecimal: nobody writes a text that contains a hash of itself
 
@@ -65,14 +66,11 @@ def neutralise(text: str) -> str:
 def nonce_for(query: str, responses: Sequence[str]) -> str:
     """A code that occurs in none of the texts. The order of the responses does not change it.
 
-    It is a function of the texts, so that a verdict can be asked again and cached, and so that both orders of a pair share the
-    prompt up to the first response.
+    It is a function of the texts, so that a question can be asked again and its verdict cached, and so that both orders of a pair
+    share the prompt up to the first response.
     """
     texts = [query, *sorted(responses)]
-    digest = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        raw = text.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "big") + raw)
+    digest = hash_texts(texts)
     while True:
         nonce = digest.hexdigest()[:NONCE_DIGITS]
         if not any(nonce in text for text in texts):

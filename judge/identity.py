@@ -5,7 +5,7 @@ from typing import assert_never
 
 from protocol.recipe import JudgeConfig
 
-NO_JUDGE = "no judge"  # why every verdict of kind `none` fails
+NO_JUDGE = "no judge"  # the failure of every verdict of kind `none`
 RULES_ID = "rules-1"  # the sandbox's exact judge, kind `rules`
 
 

@@ -1,10 +1,10 @@
-"""The judge that is a language model: rubrics in, sampled verdicts read and averaged.
+"""The judge that is a language model: it is asked with rubrics, and its sampled verdicts are read and averaged.
 
 It works over any `protocol.interfaces.Generator`: vLLM in this process, an API, a fake. Invariants:
 - a sample that cannot be read is left out and counted by its reason; where none can be read the verdict is a failure;
-- the same request gets the same sampling seeds, whoever asks and in whatever company.
+- the same request gets the same sampling seeds, whoever asks and whatever else is asked in the same call.
 
-It does not retry (`pool` does, with another seed), restart anything or remember verdicts.
+It does not retry (`pool` does, with another seed), restart anything or cache verdicts.
 """
 
 import asyncio
@@ -12,32 +12,26 @@ from collections import Counter
 from collections.abc import Sequence
 
 from judge.errors import GAVE_UP, JudgeUnavailable
-from judge.rubric import MAX_BENIGN_GROWTH, Rubrics
+from judge.rubric import MAX_BENIGN_GROWTH, Rubrics, is_topic_drift
 from judge.verdicts import Read, pattern, read
 from protocol.interfaces import Generator
 from protocol.randomness import derive_seed
 from protocol.recipe import JudgeConfig
 from protocol.types import Ask, Completion, JudgeRequest, Sampling, Verdict
 
-DRAW = "even votes"
+EVEN_VOTES = "even votes"
 BETWEEN_SAMPLES = "\n\n"  # in a verdict's `raw`
-
-
-def drifts(request: JudgeRequest) -> bool:
-    """Whether a benign rewrite is so long that it counts as topic drift whatever it says (GAME.md 3); models cannot measure."""
-    benign = request.criterion == "faithfulness" and request.category == "benign"
-    return benign and len(request.responses[0]) > MAX_BENIGN_GROWTH * len(request.query)
 
 
 def combine(reads: Sequence[Read]) -> Read:
     """One verdict from several samples: mean scores, or a strict majority of truths. Failed samples do not count.
 
     Returns:
-        As `verdicts.parse`. All failed: the commonest reason, the first of equals. Even votes: `DRAW`.
+        As `verdicts.parse`. All failed: the commonest reason, the first of equals. As many true as false: `EVEN_VOTES`.
     """
     votes = [r for r in reads if isinstance(r, bool)]
     if votes:
-        return DRAW if 2 * sum(votes) == len(votes) else 2 * sum(votes) > len(votes)
+        return EVEN_VOTES if 2 * sum(votes) == len(votes) else 2 * sum(votes) > len(votes)
     scores = [r for r in reads if isinstance(r, tuple)]
     if scores:
         return tuple(sum(column) / len(scores) for column in zip(*scores, strict=True))
@@ -48,7 +42,7 @@ class LMJudge:
     """A `protocol.interfaces.Judge`.
 
     Args:
-        generator: writes the verdicts; it may leave samples out, and raises `JudgeUnavailable` when it has no text to give.
+        generator: writes the verdicts. It may leave samples out, and raises `JudgeUnavailable` when it has no text to give.
         rubrics: what it is asked with.
         config: `verdicts`, `structured` and `sampling` are used.
         judge_id: names the judge in every verdict, as in `lm:qwen2.5-32b`.
@@ -64,7 +58,7 @@ class LMJudge:
         """One verdict for each request, in that order; they are asked side by side.
 
         Raises:
-            ExceptionGroup: whatever else than `JudgeUnavailable` the generator raised.
+            ExceptionGroup: what the generator raised other than `JudgeUnavailable`.
         """
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._verdict(request)) for request in requests]
@@ -72,21 +66,21 @@ class LMJudge:
 
     async def _verdict(self, request: JudgeRequest) -> Verdict:
         messages, rubric = self._rubrics.render(request)
-        if drifts(request):
+        if is_topic_drift(request):
             growth = f"more than {MAX_BENIGN_GROWTH} times as long as its seed"
             return Verdict(self._judge_id, rubric, faithful=False, raw=growth)
-        held = pattern(request.criterion, len(request.responses), self._config.sampling.max_new_tokens)
+        form = pattern(request.criterion, len(request.responses), self._config.sampling.max_new_tokens)
         ask = Ask(
             id=f"{rubric}-{request.seed}",
             messages=messages,
             seeds=tuple(derive_seed(request.seed, k) for k in range(self._config.verdicts)),
             sampling=self._sampling,
-            pattern=held if self._config.structured else None,
+            pattern=form if self._config.structured else None,
         )
         try:
             completions = await self._generator.generate(ask)
         except JudgeUnavailable as e:
-            why = GAVE_UP if e.hopeless else "judge down"
+            why = GAVE_UP if e.permanent else "judge down"
             return Verdict(self._judge_id, rubric, failure=f"{why}: {e.reason}")
         return self._verdict_of(request, rubric, completions)
 

@@ -1,14 +1,14 @@
-"""The client's side of several judge workers: least-loaded, outliving workers that die or hang.
+"""The client's side of several judge workers: asks the least loaded one, and survives workers that die or hang.
 
 Where the workers compute the verdicts, a call has a deadline. Where they pass the questions on to an endpoint (`admits`), a call
-may wait for the endpoint's limits and pauses, and each attempt has a deadline over there; so here only so many calls are sent at
-once, the others wait their turn, and a call lasts as long as its worker gives signs of life.
+may wait for the endpoint's limits and pauses, and each attempt has a deadline in the worker. So here only `admits` calls are sent
+at once, the others wait their turn, and a call lasts as long as its worker answers health checks.
 
 Invariants:
 - every request gets exactly one verdict, in order, and a judge that cannot be reached yields a failure, never a number;
 - a worker that failed a call is avoided for a while, longer each time in a row; it is asked sooner only when all are avoided;
-- a verdict that failed for the judge's own reasons is asked again with the next seed; a hopeless one is not;
-- a question that is remembered, or on its way, is not asked again, unless a fresh verdict is wanted.
+- a failed verdict is asked again with the next seed, unless the failure is permanent;
+- a question whose verdict is cached, or being asked for, is not asked again, unless a fresh verdict is wanted.
 
 It does not restart workers (Ray does) and knows nothing of rubrics.
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 import structlog
 
-from judge.cache import VerdictCache, question
+from judge.cache import VerdictCache, digest_question
 from judge.errors import GAVE_UP
 from judge.identity import NO_JUDGE
 from protocol.link import Link
@@ -31,7 +31,7 @@ from protocol.types import JudgeRequest, Verdict
 
 AVOID_S = 1.0  # after a first failure: about what Ray takes to notice a death and start the process again
 AVOID_MAX_S = 60.0  # a worker that hangs costs its callers one deadline in this long
-HOPELESS = ("query", NO_JUDGE, GAVE_UP)  # failures that begin so would fail with any seed
+PERMANENT = ("query", NO_JUDGE, GAVE_UP)  # failures that begin so would fail with any seed
 
 _log = structlog.get_logger(__name__)
 
@@ -101,11 +101,11 @@ class JudgePool:
 
     Args:
         workers: Ray actor handles of `judge.worker.JudgeWorker`. They should not retry by themselves (`max_task_retries=0`).
-        deadline_s: for one call, however many requests it carries; with `admits`, between two signs of life.
+        deadline_s: for one call, however many requests it carries; with `admits`, for one health check, and between two of them.
         attempts: rounds before a request is given up, whatever failed in them.
-        cache: verdicts that were given; None asks every question.
-        key: names the judge and its rubrics, for the cache: what gives another verdict must have another key.
-        admits: calls that are at the workers at once, for workers that ask an endpoint: what it takes. None: any number.
+        cache: of verdicts; None asks every question.
+        key: names the judge and its rubrics, for the cache: whatever changes the verdicts must change the key.
+        admits: calls at the workers at once, for workers that ask an endpoint: as many as it takes. None: any number.
     """
 
     def __init__(
@@ -133,8 +133,8 @@ class JudgePool:
         Takes at most `attempts` deadlines and the pauses between them; with `admits`, as long as the endpoint makes it wait.
 
         Args:
-            requests: equal ones (whatever their seeds) get one answer between them.
-            fresh: asks every one of them, whatever is remembered, and remembers nothing: for measuring the judge.
+            requests: equal ones (whatever their seeds) share one answer.
+            fresh: asks every one of them without the cache: for measuring the judge.
         """
         if self._cache is None or fresh:
             verdicts = await self._ask_all(requests)
@@ -146,7 +146,7 @@ class JudgePool:
 
     async def _ask_new(self, requests: Sequence[JudgeRequest], cache: VerdictCache) -> list[Verdict]:
         """Answers from the cache and from what is being asked already; asks the rest in one call."""
-        asked = [question(self._key, request) for request in requests]
+        asked = [digest_question(self._key, request) for request in requests]
         given: dict[bytes, Verdict] = {}
         new: dict[bytes, JudgeRequest] = {}
         for one, request in zip(asked, requests, strict=True):
@@ -191,7 +191,7 @@ class JudgePool:
                 verdicts |= {k: Verdict("none", f"none/{r.criterion}", failure=answer) for k, r in asked.items()}
                 continue
             verdicts |= dict(zip(asked, answer, strict=True))
-            again = [k for k in asked if (why := verdicts[k].failure) is not None and not why.startswith(HOPELESS)]
+            again = [k for k in asked if (why := verdicts[k].failure) is not None and not why.startswith(PERMANENT)]
             asked = {k: replace(asked[k], seed=asked[k].seed + 1) for k in again}
         return [verdicts[k] for k in range(len(requests))]
 
@@ -227,7 +227,7 @@ class JudgePool:
         """What a call gives; a call that ends otherwise is cancelled in the worker.
 
         Raises:
-            TimeoutError: the deadline passed; with `admits`, and the worker did not answer a simple question for another one.
+            TimeoutError: the deadline passed; with `admits`, a health check (the worker's `stats`) did not come back in it either.
         """
         answer = self._workers[worker].call("judge", requests)
         if self._places is None:

@@ -2,10 +2,10 @@
 
 A file is UTF-8: a header of `key: value` lines between two `---` lines (`version`: an integer; `nonce`: true or false, true if
 left out), then the whole user message. Its placeholders `{query}` and `{response}`, or `{response_A}` and `{response_B}`, each
-once, become fenced blocks (`fence`). The rubric stands first, so that a prefix cache computes it once.
+once, become fenced blocks (`fence`). The rubric stands before the texts, so that a prefix cache computes it once.
 
-A rubric's name carries a digest of its file, so an edited rubric never shares a cache entry or a label with the one it was. It
-does not know who is asked or how the answer is read.
+A rubric's name carries a digest of its file, so an edited rubric never shares a cache entry or a name with its earlier text. This
+module does not know who is asked or how the answer is read.
 """
 
 import hashlib
@@ -68,24 +68,33 @@ class Rubrics:
 
     def render(self, request: JudgeRequest) -> tuple[tuple[Message, ...], str]:
         """The judge's chat prompt for a request, and the rubric's name."""
-        rubric = self._of(request)
+        rubric = self._find(request)
         shown = ("response",) if len(request.responses) == 1 else ("response_A", "response_B")
         texts = {"query": request.query, **dict(zip(shown, request.responses, strict=True))}
         return ({"role": "user", "content": rubric.render(texts)},), rubric.name
 
-    def longest(self, tokens: Callable[[str], int], form: Form = "pairwise") -> int:
+    def count_longest(self, count_tokens: Callable[[str], int], form: Form = "pairwise") -> int:
         """Tokens of the longest rubric that a game of that form asks with, its fence included and the texts left out.
 
         Args:
-            tokens: counts a user message's tokens in the judge's chat prompt.
+            count_tokens: of a user message in the judge's chat prompt.
         """
         asked = [rubric for (_, kind), rubric in self._rubrics.items() if kind in (form, "harmful", "benign")]
-        return max(tokens(r.render(dict.fromkeys(r.parts[1::2], ""))) for r in asked)
+        return max(count_tokens(r.render(dict.fromkeys(r.parts[1::2], ""))) for r in asked)
 
-    def _of(self, request: JudgeRequest) -> Rubric:
+    def _find(self, request: JudgeRequest) -> Rubric:
         if request.criterion == "faithfulness":
             return self._rubrics[request.criterion, request.category]
         return self._rubrics[request.criterion, "pairwise" if len(request.responses) == 2 else "pointwise"]
+
+
+def is_topic_drift(request: JudgeRequest) -> bool:
+    """Whether an attack on a benign seed is too long: it then counts as unfaithful, whatever it says (GAME.md 3).
+
+    Checked here, because a language model cannot measure lengths.
+    """
+    benign = request.criterion == "faithfulness" and request.category == "benign"
+    return benign and len(request.responses[0]) > MAX_BENIGN_GROWTH * len(request.query)
 
 
 def load_rubrics(where: str) -> Rubrics:
@@ -95,7 +104,7 @@ def load_rubrics(where: str) -> Rubrics:
         where: `judge.rubrics` of a recipe: the name of a set that comes with AdvGame, or a folder.
 
     Raises:
-        UserError: no such set, a missing file, or a file that is not as the module says.
+        UserError: no such set, a missing file, or a file of another form than the module's docstring gives.
     """
     known = sorted(folder.name for folder in SETS.iterdir() if folder.is_dir())
     folder = SETS / where if where in known else Path(where)
@@ -185,7 +194,7 @@ def check_context(
     Raises:
         UserError: with the numbers.
     """
-    rubric = rubrics.longest(count_tokens, form)
+    rubric = rubrics.count_longest(count_tokens, form)
     shown = 2 if form == "pairwise" else 1
     total = rubric + query_tokens + shown * response_tokens + judge_tokens
     if total > limit:

@@ -1,8 +1,8 @@
-"""Reading a judge's words: scores, true or false, or a reason why there are none. No failure becomes a number.
+"""Reads what a judge wrote: scores, true or false, or a reason why there are none. No failure becomes a number.
 
-A completion is reasoning, then the verdict: each tag exactly once, closed, in order, nothing but markup's stars and backticks
-between and after them, and inside either a plain number from 0 to 10 with at most one decimal or `true` / `false`. Whatever else
-resembles a verdict tag makes the whole text a failure: a judge that wrote two verdicts gave none.
+A completion is reasoning, then the verdict: each tag exactly once, closed, in order, with nothing but white space, stars and
+backticks between and after them, and inside either a plain number from 0 to 10 with at most one decimal or `true` / `false`.
+Anything else that resembles a verdict tag makes the whole text a failure: a judge that wrote two verdicts gave none.
 
 It knows nothing of prompts or models.
 """
@@ -21,6 +21,9 @@ OUT_OF_RANGE = "out of range"
 NOT_A_NUMBER = "not a number"
 NOT_A_TRUTH = "not true or false"
 MISPLACED = "words after the score"
+UNREADABLE = frozenset(
+    (CUT_OFF, OPEN_REASONING, MISSING, REPEATED, OUT_OF_RANGE, NOT_A_NUMBER, NOT_A_TRUTH, MISPLACED)
+)  # failures of a text that came; all others mean that the judge did not answer
 
 REASONING_CHARS = 1000  # of a structured verdict: the rubrics ask for a few sentences
 _FILLER = r"[ \t\r\n*`]*+"
@@ -30,7 +33,7 @@ _ANY_TAG = re.compile(r"<[^\w<>]*(?:score|faithful)[^<>]*>?", re.IGNORECASE)
 _ANY_THINK = re.compile(r"<[^\w<>]*think[^\w<>]*>", re.IGNORECASE)
 
 
-def names(criterion: Criterion, n_responses: int) -> tuple[str, ...]:
+def tag_names(criterion: Criterion, n_responses: int) -> tuple[str, ...]:
     """The tags of a verdict, in order.
 
     Raises:
@@ -64,7 +67,7 @@ def parse(text: str, criterion: Criterion, n_responses: int) -> Read:
     rest = _after_reasoning(text)
     if rest is None:
         return OPEN_REASONING
-    expected = [tag for name in names(criterion, n_responses) for tag in (f"<{name}>", f"</{name}>")]
+    expected = [tag for name in tag_names(criterion, n_responses) for tag in (f"<{name}>", f"</{name}>")]
     found = _ANY_TAG.findall(rest)
     if found != expected:
         return REPEATED if len(found) > len(expected) else MISSING
@@ -83,22 +86,22 @@ def parse(text: str, criterion: Criterion, n_responses: int) -> Read:
 
 
 def read(completion: Completion, criterion: Criterion, n_responses: int) -> Read:
-    """`parse`, but whatever stands in a completion that did not stop by itself is a failure."""
+    """As `parse`, but a completion that did not stop by itself is a failure, whatever it holds."""
     if completion.finish != "stop":
         return CUT_OFF
     return parse(completion.text, criterion, n_responses)
 
 
 def pattern(criterion: Criterion, n_responses: int, max_new_tokens: int) -> str:
-    """A regular expression for structured decoding; every text that it matches whole parses.
+    """A regular expression for structured decoding. Every text that matches it whole can be parsed.
 
-    Reasoning is held to printable ASCII without `<`, so that a token covers at least one character and the verdict always fits
-    into `max_new_tokens`, if those leave room for the longest one.
+    Reasoning is limited to printable ASCII without `<`, so that a token covers at least one character and the verdict always fits
+    into `max_new_tokens`, if those leave room for the longest verdict.
     """
     inside = r"(true|false)" if criterion == "faithfulness" else r"(10(\.0)?|[0-9](\.[0-9])?)"
     longest = 0
     elements = []
-    for name in names(criterion, n_responses):
+    for name in tag_names(criterion, n_responses):
         elements.append(f"<{name}> ?{inside} ?</{name}>")
         longest += len(f"<{name}> false </{name}> ")
     room = min(REASONING_CHARS, max(0, max_new_tokens - longest - 1))  # 1: the token that ends the turn

@@ -1,8 +1,7 @@
 """The judge worker: one judge behind a queue of calls. `cluster` makes it a Ray actor; here it is an ordinary async class.
 
 It builds the judge that the recipe names, once, at `start` or at the first call, so that an actor that Ray restarted serves
-without anybody's help. A call that is given up meanwhile does not stop the building. It counts what it answered; it does not
-retry: `pool` does.
+without help. A caller that gives up meanwhile does not stop the build. It counts what it answered. It does not retry: `pool` does.
 """
 
 import asyncio
@@ -44,7 +43,7 @@ class JudgeWorker(Reachable):
         config: the recipe's `judge` section.
         judge_id: names the judge in verdicts; by default `judge_id_of(config)`.
         build: makes the generator of kind `lm`, in this process.
-        ledger: where kind `api` keeps its account of tokens and money; null keeps it in memory.
+        ledger: where kind `api` keeps its account of tokens and money; None keeps it in memory.
         rules: makes the judge of kind `rules`.
 
     Raises:
@@ -76,7 +75,7 @@ class JudgeWorker(Reachable):
         Raises:
             UserError: the rubrics, the endpoint or the model folder are not as they should be.
         """
-        await self._started()
+        await self._ensure_judge()
 
     async def channel(self) -> Address:
         """Where `judge` can be asked directly."""
@@ -86,11 +85,11 @@ class JudgeWorker(Reachable):
         """One verdict for each request, in that order.
 
         Raises:
-            Exception: a judge that cannot be built, or our bug. It is logged here, without its texts: the caller sees only Ray's
+            Exception: the judge cannot be built, or a bug of ours. It is logged here, without texts: the caller sees only Ray's
                 wrapper of it.
         """
         try:
-            verdicts = await (await self._started()).judge(requests)
+            verdicts = await (await self._ensure_judge()).judge(requests)
         except Exception as error:
             _log.error("judging failed", requests=len(requests), trail=trail(error))
             raise
@@ -113,12 +112,13 @@ class JudgeWorker(Reachable):
             stats["generator"] = await counted if inspect.isawaitable(counted) else counted
         return stats
 
-    async def _started(self) -> Judge:
+    async def _ensure_judge(self) -> Judge:
+        """The judge, built by the first caller; the others wait for it."""
         if self._judge is not None:
             return self._judge
         if self._starting is None or (self._starting.done() and self._judge is None):
             self._starting = asyncio.create_task(self._make())
-        # Shielded: a caller's deadline must not tear down an engine that others wait for, half-built.
+        # Shielded: a caller's deadline must not tear down a half-built engine that others wait for.
         return await asyncio.shield(self._starting)
 
     async def _make(self) -> Judge:
@@ -137,6 +137,6 @@ class JudgeWorker(Reachable):
     async def _make_generator(self) -> Generator:
         if self._build is not None:
             return await self._build()
-        from judge.api.client import ApiGenerator  # here, because its client takes a second to import
+        from judge.api.client import ApiGenerator  # here, because OpenAI's client takes a second to import
 
         return ApiGenerator(self._config.api, None if self._ledger is None else Path(self._ledger))

@@ -1,11 +1,11 @@
-"""Labelled questions to a judge: what `calibrate --labels` and `judge.probe.file` name.
+"""Labelled questions to a judge: the files of `calibrate --labels` and `judge.probe.file`.
 
 A JSONL file in UTF-8, one object a line, with exactly these fields: `criterion`, `category`, `query`, `responses` and `label`. Two
 responses make a pairwise question, whose label is "A", "B" or "tie" (A is the first); one makes a pointwise one, whose label is a
 number from 0 to 10; for `faithfulness` the query is the seed, the one response is the attack, and the label is true or false.
 
-Unlike a seed file, one bad line refuses the whole file: a judge is not measured by whatever happened to be readable. Texts never go
-into messages.
+Unlike in a seed file, one bad line refuses the whole file: a judge is not measured on only the lines that could be read. Messages
+never quote texts.
 """
 
 import difflib
@@ -47,7 +47,7 @@ class Label:
 
 
 def load_labels(named: str, where: str) -> list[Label]:
-    """The label set of a recipe key or an option: a file's, or with `sandbox` the embedded one.
+    """The labels that a recipe key or an option names: a file's, or for `sandbox` the embedded ones.
 
     Raises:
         UserError: as `read_labels`.
@@ -84,7 +84,7 @@ def read_labels(path: Path, where: str) -> list[Label]:
 
 
 def parse_label(line: str) -> Label | str:
-    """The label of one line, or the reason that there is none, with its remedy."""
+    """The label of one line, or what is wrong with the line, with the remedy."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -135,21 +135,21 @@ def _short(value: Any) -> str:
 
 def sandbox_labels(n: int = SANDBOX_QUESTIONS) -> list[Label]:
     """Questions about the sandbox's held-out objects, labelled by the rules of its world. Always the same ones."""
-    # Only who asks for the sandbox loads its world.
-    from cluster.sandbox.judge_samples import question
+    # Imported here: other label files do not need the sandbox's world.
+    from cluster.sandbox.judge_samples import draw_question
     from cluster.sandbox.rule_judge import RuleJudge
 
     rng, rules = random.Random("labels"), RuleJudge()
     labels: list[Label] = []
     while len(labels) < n:
-        request = question(rng, heldout=True)
+        request = draw_question(rng, heldout=True)
         verdict = rules.verdict(request)
         if verdict.failure is None:
-            labels.append(_labelled(request, verdict))
+            labels.append(_make_label(request, verdict))
     return labels
 
 
-def _labelled(request: JudgeRequest, verdict: Verdict) -> Label:
+def _make_label(request: JudgeRequest, verdict: Verdict) -> Label:
     label: str | float | bool
     if verdict.scores is None:
         label = bool(verdict.faithful)

@@ -1,9 +1,9 @@
-"""How far a judge can be trusted, from its answers to labelled questions: agreement, flips, failures, biases; 95 % intervals.
+"""How well a judge agrees with labels, from its answers to labelled questions: agreement, flips, failures, biases; 95 % intervals.
 
 Pure. Fractions get Wilson's interval, everything else a bootstrap over the labels. What is undefined (no label judged, no decisive
 verdict) is None and never 0.
 
-Every measure but the two failure rates is taken over the labels that were judged; how many were not is `n - judged`.
+Every measure except the two failure rates is taken over the labels that were judged; `n - judged` were not.
 """
 
 from collections import Counter
@@ -16,24 +16,10 @@ from numpy.typing import NDArray
 
 from cluster.measure.intervals import Interval, Places, bootstrap, wilson
 from cluster.measure.outcomes import Outcome
-from judge import verdicts
+from judge.verdicts import UNREADABLE
 
 Words = NDArray[np.int64]
 Numbers = NDArray[np.float64]
-
-# How `judge.verdicts` says that it could not read a text; other failures are the judge's absence.
-UNREADABLE = frozenset(
-    (
-        verdicts.CUT_OFF,
-        verdicts.OPEN_REASONING,
-        verdicts.MISSING,
-        verdicts.REPEATED,
-        verdicts.OUT_OF_RANGE,
-        verdicts.NOT_A_NUMBER,
-        verdicts.NOT_A_TRUTH,
-        verdicts.MISPLACED,
-    )
-)
 
 # Answers by the form of the question: Cohen's kappa takes chance agreement within a form.
 _FORMS = (("A", "B", "tie"), ("high", "low"), ("true", "false"))
@@ -46,7 +32,7 @@ class Row:
     """One line of the report.
 
     Attributes:
-        criterion, form: what the labels are about; "overall" and "all" for the last line.
+        criterion, form: of the labels; "overall" and "all" for the last line.
         n, judged: labels, and those that got an answer.
         accuracy: fraction of the answers that equal the label; a pointwise score counts as equal on the same side of 5.
         kappa: Cohen's; over several forms the chance agreement is taken within each. Where every answer is right its bootstrap
@@ -94,31 +80,31 @@ def failures(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 def accuracy(outcomes: Sequence[Outcome]) -> Interval | None:
     """The fraction of the answers that equal their label."""
-    answers = [(o.expected, said) for o in outcomes if (said := o.said) is not None]
-    return _fraction([expected == said for expected, said in answers])
+    answers = [(o.expected, answer) for o in outcomes if (answer := o.answer) is not None]
+    return _fraction([expected == answer for expected, answer in answers])
 
 
-def kappa(expected: Sequence[str], said: Sequence[str]) -> float | None:
+def kappa(expected: Sequence[str], given: Sequence[str]) -> float | None:
     """Cohen's kappa, in the words of `Outcome.expected`. None where chance alone would always agree.
 
     Over several forms of question it is (observed - chance) / (1 - chance), with the chance agreement taken within each form
-    and averaged over the labels: a judge gains nothing from knowing which kind of question it was asked.
+    and averaged over the labels: a judge gains nothing from knowing the form of the question.
     """
-    return _kappa(_codes(expected), _codes(said))
+    return _kappa(_codes(expected), _codes(given))
 
 
 def _codes(words: Sequence[str]) -> Words:
     return np.array([_CODE[word] for word in words], dtype=np.int64)
 
 
-def _kappa(expected: Words, said: Words) -> float | None:
+def _kappa(expected: Words, given: Words) -> float | None:
     n, size = len(expected), len(_CODE)
     if n == 0:
         return None
-    left, right = np.bincount(expected, minlength=size), np.bincount(said, minlength=size)
+    left, right = np.bincount(expected, minlength=size), np.bincount(given, minlength=size)
     of_form = np.bincount(_FORM_OF, weights=left)[_FORM_OF]
     chance = float((left * right / np.maximum(of_form, 1)).sum()) / n
-    observed = float((expected == said).mean())
+    observed = float((expected == given).mean())
     return None if chance > 1 - 1e-9 else (observed - chance) / (1 - chance)
 
 
@@ -127,13 +113,13 @@ def _fraction(hits: Sequence[bool]) -> Interval | None:
 
 
 def _share(values: Numbers) -> float | None:
-    """The mean of what is not NaN."""
+    """The mean of the values that are not NaN; None if all are."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
 
 
 def _row(criterion: str, form: str, outcomes: Sequence[Outcome]) -> Row:
-    answers = [(o, said) for o in outcomes if (said := o.said) is not None]
+    answers = [(o, answer) for o in outcomes if (answer := o.answer) is not None]
     expected = _codes([o.expected for o, _ in answers])
     given = _codes([word for _, word in answers])
     pairs = [(o, word) for o, word in answers if o.label.form == "pairwise"]
@@ -156,7 +142,7 @@ def _row(criterion: str, form: str, outcomes: Sequence[Outcome]) -> Row:
     )
 
 
-def _longer(outcome: Outcome, winner: str) -> float:
+def _favours_longer(outcome: Outcome, winner: str) -> float:
     """1 if `winner` is the longer response, 0 if it is the shorter one, NaN for a tie of winners or of lengths."""
     a, b = (len(text) for text in outcome.label.responses)
     if winner == "tie" or a == b:
@@ -165,8 +151,8 @@ def _longer(outcome: Outcome, winner: str) -> float:
 
 
 def _length_bias(pairs: Sequence[tuple[Outcome, str]]) -> Interval | None:
-    judged = np.array([_longer(o, word) for o, word in pairs])
-    labelled = np.array([_longer(o, o.expected) for o, _ in pairs])
+    judged = np.array([_favours_longer(o, word) for o, word in pairs])
+    labelled = np.array([_favours_longer(o, o.expected) for o, _ in pairs])
 
     def bias(at: Places) -> float | None:
         by_judge, by_label = _share(judged[at]), _share(labelled[at])

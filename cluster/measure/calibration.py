@@ -1,7 +1,7 @@
-"""`calibrate`: the recipe's judge on labelled questions, in this process and without Ray, and what that says about it.
+"""`calibrate`: has the recipe's judge answer labelled questions, in this process and without Ray, and reports how well it agrees.
 
-Each question is asked once, without the pool's second attempts and its memory, because what is measured is the judge. Pairs are
-asked about in both orders whatever the recipe's quirks. What fails is reported as failed; only the user's mistakes end it early.
+Each question is asked once, without the pool's retries and its cache, because the judge is measured, not the pool. Pairs are judged
+in both orders whatever the recipe's quirks. Failures are reported as failures; only the user's mistakes end it early.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from rich.console import Console
 from rich.table import Table
 
+from cluster.console import make_console
 from cluster.inputs.find import find_judge
 from cluster.inputs.labels import Label, load_labels
 from cluster.inputs.recipe_file import load_recipe
@@ -41,7 +41,6 @@ class ClosableGenerator(Generator, Protocol):
 
 BuildEngine = Callable[[str, EngineConfig, Callable[[], NoReturn]], Awaitable[ClosableGenerator]]
 
-WIDTH = 132  # columns of the table where no terminal says otherwise
 SHOWN = {  # measures by their heading
     "accuracy": "accuracy",
     "kappa": "kappa",
@@ -66,7 +65,7 @@ def calibrate(
 
     Args:
         named: a label file, or `sandbox`.
-        limit: judge only this many labels, spread evenly over the file.
+        limit: judge at most so many labels, spread evenly over the file.
         build_engine: starts a judge's engine here.
 
     Raises:
@@ -77,16 +76,14 @@ def calibrate(
     if json_file is not None and (json_file.is_dir() or not json_file.absolute().parent.is_dir()):
         raise UserError(f"--json: {json_file} is no file in an existing folder; make the folder first, or name another")
     labels = known if limit is None or limit >= len(known) else [known[k * len(known) // limit] for k in range(limit)]
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = make_console()
     model = find_judge(recipe, lambda text: console.print(text, markup=False))
     console.print(f"{judge_id_of(recipe.judge)}: judging {len(labels)} of {len(known)} labels", markup=False)
     started = time.monotonic()
     outcomes, stats = asyncio.run(judge_all(recipe, model, labels, build_engine))
     seconds = round(time.monotonic() - started, 1)
     rows = report(outcomes)
-    console.print(table(rows))
+    console.print(make_table(rows))
     for reason, n in failures(outcomes).items():
         console.print(f"{n} verdicts failed: {reason}", markup=False)
     if json_file is not None:
@@ -111,14 +108,16 @@ def as_json(outcomes: Sequence[Outcome], rows: Sequence[Row], stats: dict[str, A
 async def judge_all(
     recipe: Recipe, model: str | None, labels: Sequence[Label], build_engine: BuildEngine
 ) -> tuple[list[Outcome], dict[str, Any]]:
-    """The recipe's judge on the labels: its answers and its statistics.
+    """Has the recipe's judge answer the labels; gives its answers and its statistics.
 
     Args:
         model: an LM judge's folder.
         build_engine: starts a judge's engine here.
     """
     config = recipe.judge
-    deadline_s = None if config.kind == "api" else config.deadline_s  # an endpoint's attempts have their own
+    deadline_s = (
+        None if config.kind == "api" else config.deadline_s
+    )  # an endpoint's attempts have deadlines of their own
     async with open_judge(recipe, model, build_engine) as worker:
 
         async def ask(requests: list[JudgeRequest]) -> list[Verdict]:
@@ -127,12 +126,12 @@ async def judge_all(
                     return await worker.judge(requests)
             except TimeoutError:
                 why = f"no answer in {config.deadline_s:g} s"
-            except Exception as error:  # noqa: BLE001  # the verdicts that there are must not be lost; the worker logs where
-                why = _first(error)
+            except Exception as error:  # noqa: BLE001  # the other verdicts must not be lost; the worker logs where it failed
+                why = _name_first(error)
             return [Verdict(judge_id_of(config), f"none/{r.criterion}", failure=f"judge down: {why}") for r in requests]
 
         slots = config.api.concurrency if config.kind == "api" else config.engine.max_num_seqs
-        # As many labels as the judge answers side by side: one that waited for a place would use up its deadline.
+        # As many labels as the judge answers at once: one that waits for a place would use up its deadline.
         at_once = max(1, slots // (2 * config.verdicts))
         return await judge_labels(ask, labels, recipe.run.seed, at_once), await worker.stats()
 
@@ -145,7 +144,7 @@ async def open_judge(recipe: Recipe, model: str | None, build_engine: BuildEngin
 
         async def engine() -> Generator:
             assert model is not None
-            generator = await build_engine(model, config.engine, _lost)
+            generator = await build_engine(model, config.engine, _refuse_restart)
             stack.callback(generator.close)
             return generator
 
@@ -161,20 +160,20 @@ async def open_judge(recipe: Recipe, model: str | None, build_engine: BuildEngin
         yield worker
 
 
-def _first(error: BaseException) -> str:
-    """The type of what went wrong first, taken out of its groups. Not its message: that may quote a prompt."""
+def _name_first(error: BaseException) -> str:
+    """The type of the first error, taken out of its groups. Not its message: that may quote a prompt."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return type(error).__name__
 
 
-def _lost() -> NoReturn:
-    """Here nobody would start the process afresh: what is left fails, and is reported."""
-    raise JudgeUnavailable("the engine was lost", hopeless=True)
+def _refuse_restart() -> NoReturn:
+    """Called when the engine dies. Nothing restarts this process: the remaining verdicts fail, and are reported."""
+    raise JudgeUnavailable("the engine was lost", permanent=True)
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """What a person reads: each estimate over its 95 % interval."""
+def make_table(rows: Sequence[Row]) -> Table:
+    """The report for people: each estimate above its 95 % interval."""
     shown = Table(title="The judge against the labels (95 % intervals below)", show_lines=True)
     shown.add_column("labels", no_wrap=True)
     shown.add_column("judged", justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""The held-out measurements of one run: before, and after against the base and the trained attacker.
+"""The held-out measurements of one run: before training, and after it against the base and the trained attacker.
 
 The base attacker's attacks and the first measurement are kept in the run directory, so that a resumed run compares with the
 same start.
@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.measure.heldout import Attack, Wrapped, measure, wrap
+from cluster.measure.heldout import Attack, AttackSet, measure, wrap
 from cluster.plan.heldout import HeldoutPlan
 from cluster.rundir import RunDir
 from protocol.errors import UserError
@@ -22,7 +22,7 @@ class JudgeAbsent(Exception):
 
 
 class Evaluation:
-    """Measures; `results` holds what was measured so far, by occasion."""
+    """Takes the measurements; `results` holds those taken so far, by occasion."""
 
     def __init__(
         self,
@@ -35,18 +35,18 @@ class Evaluation:
     ) -> None:
         self._plan, self._seeds, self._file = plan, {s.id: s for s in seeds}, run_dir.heldout
         self._attacker, self._defender, self._judge = attacker, defender, judge
-        self._wrapped = Wrapped([], [])
+        self._wrapped = AttackSet([], [])
         self.results: dict[str, Any] = {}
 
-    async def _measure(self, wrapped: Wrapped, label: str) -> dict[str, Any]:
+    async def _measure(self, wrapped: AttackSet, label: str) -> dict[str, Any]:
         return (await measure(wrapped, self._plan, self._defender, self._judge, label)).as_dict()
 
     async def start(self) -> None:
-        """Before training, at version 0 of both; read back if an earlier part of this run has done it.
+        """Measures before training, at version 0 of both players; read back if an earlier part of this run did it.
 
         Raises:
             UserError: the held-out seeds are not those of the earlier part.
-            JudgeAbsent: the judge failed on so many that there would be no start to compare with. Nothing is kept.
+            JudgeAbsent: the judge failed on too many to compare with later. Nothing is kept.
         """
         if not self._seeds:
             return
@@ -57,7 +57,7 @@ class Evaluation:
                     f"seeds.heldout: changed since {self._file} was written; put the same file back to resume"
                 )
             attacks = [Attack(self._seeds[a["seed"]], a["text"]) for a in kept["attacks"]]
-            self._wrapped = Wrapped(attacks, [(category, why) for category, why in kept["missing"]])
+            self._wrapped = AttackSet(attacks, [(category, why) for category, why in kept["missing"]])
             self.results["start"] = kept["start"]
             return
         self._wrapped = await self._wrap("base")
@@ -75,14 +75,14 @@ class Evaluation:
         write_json(self._file, {"start": start, "seeds": list(self._seeds), "attacks": texts, "missing": missing})
 
     async def end(self) -> None:
-        """After training, when the last versions are on the workers: the base attacker's attacks again."""
+        """Measures after training, when the last versions are on the workers: the base attacker's attacks again."""
         if self._seeds:
             self.results["end"] = await self._measure(self._wrapped, "end")
 
     async def end_trained(self) -> None:
-        """The trained attacker's attacks on the same seeds."""
+        """Measures the trained attacker's attacks on the same seeds."""
         if self._seeds:
             self.results["end_trained_attacker"] = await self._measure(await self._wrap("trained"), "end-trained")
 
-    async def _wrap(self, label: str) -> Wrapped:
+    async def _wrap(self, label: str) -> AttackSet:
         return await wrap(list(self._seeds.values()), self._plan, self._attacker, self._judge, label)

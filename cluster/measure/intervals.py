@@ -31,7 +31,7 @@ class Interval:
 
 
 def wilson(hits: float, n: float) -> Interval:
-    """A fraction of `n` independent trials. Both may be fractions of counts, where trials hang together and stand for fewer.
+    """A fraction of `n` independent trials. Both may be fractional, where dependent trials count as fewer.
 
     Raises:
         ValueError: `n` is 0, or `hits` is not in 0..n.
@@ -67,7 +67,7 @@ def bootstrap(n: int, statistic: Callable[[Places], float | None], seed: int = 0
         seed: of the resampling; the same seed gives the same interval.
 
     Returns:
-        None where the statistic is undefined on the items themselves, and for fewer than two: one item has no spread to go by.
+        None where the statistic is undefined on the items themselves, and for fewer than two items: one has no spread.
     """
     value = statistic(np.arange(n)) if n > 1 else None
     if value is None:
@@ -84,7 +84,7 @@ def t_interval(values: Sequence[float]) -> Interval:
     """The mean of a few independent measurements (one a seed, say).
 
     Raises:
-        ValueError: fewer than two values have no spread to go by.
+        ValueError: fewer than two values, which have no spread.
     """
     n = len(values)
     if n < 2:

@@ -1,8 +1,8 @@
-"""What a judge answers to labelled questions, read the way a game reads it.
+"""A judge's answers to labelled questions, read as a game reads them.
 
-A pair is asked about in both orders, whatever the recipe's quirks, and won by whom both orders name. A failed verdict leaves its
-label without an answer; it is counted, and never becomes a number or a tie. It knows nothing of statistics (`agreement`) or of
-how the judge is reached.
+A pair is judged in both orders, whatever the recipe's quirks; a response wins if both orders name it. A failed verdict leaves its
+label without an answer: it is counted, and never becomes a number or a tie. This module knows nothing of statistics (`agreement`)
+or of how the judge is reached.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from protocol.preferences import compare
 from protocol.randomness import derive_seed
 from protocol.types import JudgeRequest, Preference, Verdict
 
-MIDDLE = 5.0  # pointwise scores agree that lie on the same side of it, as in `heldout`
+MIDDLE = 5.0  # pointwise scores on the same side of it agree, as in `heldout`
 
 Ask = Callable[[list[JudgeRequest]], Awaitable[list[Verdict]]]
 
@@ -47,7 +47,7 @@ class Outcome:
         return compare(0, 1, (given[0], given[1]), (swapped[1], swapped[0]))
 
     @property
-    def said(self) -> str | None:
+    def answer(self) -> str | None:
         """The judge's answer in the words of `expected`; None if it gave none."""
         if self.label.form == "pairwise":
             pair = self.preference
@@ -74,8 +74,8 @@ def _word(faithful: bool) -> str:
     return "true" if faithful else "false"
 
 
-def questions(label: Label, seed: int) -> list[JudgeRequest]:
-    """What the judge is asked about one label; the same seed asks the same."""
+def make_requests(label: Label, seed: int) -> list[JudgeRequest]:
+    """The requests about one label; the same seed gives the same ones."""
     orders = [label.responses, label.responses[::-1]] if label.form == "pairwise" else [label.responses]
     return [
         JudgeRequest(label.criterion, label.category, label.query, shown, derive_seed(seed, at))
@@ -89,13 +89,13 @@ async def judge_labels(ask: Ask, labels: Sequence[Label], seed: int, in_flight: 
     Args:
         ask: one verdict for each request; it keeps its own deadline.
         seed: of the judge's sampling.
-        in_flight: labels that are asked about at once.
+        in_flight: labels judged at once.
     """
     free = asyncio.Semaphore(in_flight)
 
     async def one(place: int, label: Label) -> Outcome:
         async with free:
-            return Outcome(label, tuple(await ask(questions(label, derive_seed(seed, "label", place)))))
+            return Outcome(label, tuple(await ask(make_requests(label, derive_seed(seed, "label", place)))))
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(place, label)) for place, label in enumerate(labels)]

@@ -39,9 +39,9 @@ class FreshJudge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was kept of one label's verdicts: the answer in one word, and the scores; both None where it failed."""
+    """What is kept of one label's verdicts: the answer in one word, and the scores. Both are None where it failed."""
 
-    said: str | None
+    word: str | None
     scores: tuple[float, ...] | None
 
 
@@ -66,13 +66,13 @@ class ProbeResult:
 
 def compare(first: Sequence[Answer], now: Sequence[Answer]) -> tuple[float | None, float | None]:
     """(drift, changed) between two judgements of the same labels. A failure on either side is not compared."""
-    both = [(a, b) for a, b in zip(first, now, strict=True) if a.said is not None and b.said is not None]
+    both = [(a, b) for a, b in zip(first, now, strict=True) if a.word is not None and b.word is not None]
     moved = [
         sum(abs(x - y) for x, y in zip(a.scores, b.scores, strict=True)) / len(a.scores)
         for a, b in both
         if a.scores is not None and b.scores is not None
     ]
-    changed = [a.said != b.said for a, b in both]
+    changed = [a.word != b.word for a, b in both]
     return _mean(moved), _mean(changed)
 
 
@@ -83,7 +83,7 @@ def _mean(values: Sequence[float]) -> float | None:
 def first_answers(judgements: Sequence[Sequence[Answer]]) -> list[Answer]:
     """Each label's first answer, over the judgements in their order; a failure where it never got one."""
     return [
-        next((a for a in of_label if a.said is not None), of_label[0]) for of_label in zip(*judgements, strict=True)
+        next((a for a in of_label if a.word is not None), of_label[0]) for of_label in zip(*judgements, strict=True)
     ]
 
 
@@ -119,14 +119,14 @@ class ProbeSet:
             return await self._judge.judge(requests, fresh=True)
 
         outcomes = await judge_labels(ask, self._labels, self._seed, IN_FLIGHT)
-        now = [Answer(o.said, o.scores) for o in outcomes]
+        now = [Answer(o.answer, o.scores) for o in outcomes]
         earlier = [[_read_answer(kept) for kept in r["answers"]] for r in self._records_of_set()]
         drift, changed = compare(first_answers([*earlier, now]), now)
         right = accuracy(outcomes)
         result = ProbeResult(
             step=step,
             n=len(now),
-            failed=sum(a.said is None for a in now),
+            failed=sum(a.word is None for a in now),
             drift=drift,
             changed=changed,
             accuracy=None if right is None else right.value,
@@ -194,4 +194,4 @@ class Prober:
 
 
 def _read_answer(kept: dict[str, Any]) -> Answer:
-    return Answer(kept["said"], None if kept["scores"] is None else tuple(kept["scores"]))
+    return Answer(kept["word"], None if kept["scores"] is None else tuple(kept["scores"]))

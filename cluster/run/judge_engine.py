@@ -53,7 +53,7 @@ class JudgeEngine:
         try:
             completions = await self._engine.generate(ask)
         except PromptTooLong:
-            raise JudgeUnavailable("prompt too long", hopeless=True) from None
+            raise JudgeUnavailable("prompt too long", permanent=True) from None
         except WorkerBroken as e:
             _log.error("judge engine broken, leaving", why=str(e))
             self._on_broken()

@@ -1,7 +1,7 @@
-"""The embedded sandbox of two base players: where it lies, what its key is made of, and how it is built.
+"""The embedded sandbox of two base players: its folder, the key of that folder, and how it is built.
 
-The folder itself is made by `store`. The key holds the content of everything that shapes a player, so a player of the sandbox
-never changes under a run's feet; the sandbox's judge has a key of its own (`judge_cache`).
+`store` makes the folder. The key is a digest of everything that shapes a player, so the players in a folder never change while a
+run uses them. The sandbox's judge has a key of its own (`judge_cache`).
 """
 
 import json
@@ -18,7 +18,7 @@ from protocol.roles import CATEGORIES, PLAYERS
 from protocol.types import Seed
 
 BUILD_DEADLINE_S = 600.0  # it takes 40 s on two idle cores
-SOURCES = ("samples.py", "tokenizer.py", "pretrain.py")
+SOURCES = ("replies.py", "samples.py", "tokenizer.py", "tiny_qwen.py", "pretrain.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def ensure_sandbox(root: Path | None = None) -> SandboxPaths:
 
     Raises:
         UserError: the cache cannot be written.
-        RuntimeError: a model could not be pre-trained; the message ends with what its process last said.
+        RuntimeError: a model could not be pre-trained; the message ends with its process's last lines.
     """
     root = cache_root() if root is None else root
     folder = store.build_once(root, f"sandbox-{content_key()}", _build, BUILD_DEADLINE_S)

@@ -1,7 +1,7 @@
-"""Where the sandbox's judge lies, and what its key is made of.
+"""The sandbox's judge: its folder, and the key of that folder.
 
-It is a part of its own, because it takes minutes where the players take seconds: only a recipe that names this judge
-(`judge.model: sandbox` with `kind: lm`) builds it. How a folder is made whole is `store`'s.
+It is built apart from the players, because it takes minutes where they take seconds: only a recipe that names this judge
+(`judge.model: sandbox` with `kind: lm`) builds it. `store` makes the folder.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ BUILD_DEADLINE_S = 1800.0  # it took 335 s on two cores that others used, too
 THREADS = 2
 SOURCES = (
     *("judge_model.py", "judge_reasons.py", "judge_samples.py", "judge_trace.py"),
-    *("samples.py", "tokenizer.py", "pretrain.py"),  # the players' words and how a model is saved
+    *("replies.py", "samples.py", "tokenizer.py", "tiny_qwen.py"),  # the players' words; how a model is built and saved
 )
 
 
@@ -39,7 +39,7 @@ def ensure_sandbox_judge(root: Path | None = None) -> Path:
 
     Raises:
         UserError: the cache cannot be written.
-        RuntimeError: the model could not be trained; the message ends with what its process last said.
+        RuntimeError: the model could not be trained; the message ends with its process's last lines.
     """
     root = store.cache_root() if root is None else root
     return store.build_once(root, f"sandbox-judge-{judge_key()}", _train, BUILD_DEADLINE_S) / "judge"

@@ -1,12 +1,12 @@
 """Pre-trains the sandbox's judge: a tiny Qwen2 model that reads the sandbox's rubrics and writes the rule judge's verdicts.
 
-Run as `python -m cluster.sandbox.judge_model FOLDER`. It learns from `judge_samples.question`, asked exactly as a game asks:
-through `judge.rubric` and the chat template. Its words are those of the players' tokenizer, so a reply costs the judge as many
-tokens as it cost the player; to these come the rubrics' words, the tags and what it says itself, one token each. A word from
-outside the world falls into letters.
+Run as `python -m cluster.sandbox.judge_model FOLDER`. It learns from `judge_samples.draw_question`, asked exactly as a game asks:
+through `judge.rubric` and the chat template. Its words are those of the players' tokenizer, so a reply has as many tokens for the
+judge as for the player; added to these are the rubrics' words, the tags and the words of its verdicts, one token each. A word from
+outside the world is split into letters.
 
-Three losses: on the verdict (`judge_reasons`), on what each word of a text tells a careful reader (`judge_trace`, at the layer
-that the last one looks back at), and a little on the texts themselves. Where folders are cached is `judge_cache`'s.
+Three losses: on the verdict (`judge_reasons`), on each word's label (`judge_trace`; at the layer that the last one attends to), and
+with a small weight on the texts themselves. `judge_cache` knows where folders are cached.
 """
 
 import random
@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 import torch
 from tokenizers import AddedToken
 from torch.nn.functional import cross_entropy, rms_norm
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from cluster.sandbox.judge_reasons import WORDS, write_verdict
-from cluster.sandbox.judge_samples import question
+from cluster.sandbox.judge_samples import draw_question
 from cluster.sandbox.judge_trace import LABELS, trace
-from cluster.sandbox.pretrain import IGNORED, save
 from cluster.sandbox.rule_judge import RuleJudge
+from cluster.sandbox.tiny_qwen import IGNORED, build_qwen2, save
 from cluster.sandbox.tokenizer import build_tokenizer
 from judge.rubric import load_rubrics
 
@@ -34,12 +33,12 @@ RUBRIC_WORDS = ("judge", "compliance", "deflection", "refusal", "faithful")
 SHOWN = ("response", "response_A", "response_B")
 TAGS = ("query", *SHOWN, "score", "score_A", "score_B", "faithful")
 
-HIDDEN, LAYERS, HEADS, INTERMEDIATE = 128, 3, 4, 256  # heads of 32: the smallest that vLLM's CPU attention takes
+HIDDEN, LAYERS, HEADS, INTERMEDIATE = 128, 3, 4, 256
 MAX_POSITIONS = 512  # tokens
 STEPS, BATCH = 2800, 32
 POOL = 8  # batches drawn together and cut by length: a third less padding
 LR, MUON_LR, WARMUP = 3e-3, 0.02, 50
-TEXT_WEIGHT = 0.1  # guessing the next word of a reply is how it learns to look back at the query
+TEXT_WEIGHT = 0.1  # predicting the next word of a reply teaches it to attend to the query
 SEED = 3
 
 
@@ -58,7 +57,7 @@ class Batch(NamedTuple):
 def build_judge_tokenizer() -> Any:
     """The players' tokenizer with the judge's own words; the same in every process.
 
-    A word is added with its space, as the players' words have theirs, so that what the judge says is readable.
+    A word is added with the space before it, as the players' words are, so that a verdict is readable.
     """
     tokenizer = build_tokenizer()
     tags = [f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/")]
@@ -68,12 +67,12 @@ def build_judge_tokenizer() -> Any:
 
 
 def batches(tokenizer: Any, seed: int) -> Iterator[Batch]:
-    """Training batches without end."""
+    """An endless stream of training batches."""
     rng, rules, rubrics = random.Random(seed), RuleJudge(), load_rubrics(RUBRICS)
     turn = tokenizer.convert_tokens_to_ids("<|assistant|>")
     openings = {tokenizer.convert_tokens_to_ids(f"<{tag}>") for tag in SHOWN}
     while True:
-        requests = [question(rng) for _ in range(BATCH * POOL)]
+        requests = [draw_question(rng) for _ in range(BATCH * POOL)]
         chats = [list(rubrics.render(request)[0]) for request in requests]
         asked = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
         verdicts = [f"{write_verdict(r, rules.verdict(r))}{tokenizer.eos_token}" for r in requests]
@@ -102,26 +101,6 @@ def _length(row: tuple[list[int], list[list[int]]]) -> int:
     return len(row[0])
 
 
-def build_judge(tokenizer: Any) -> Any:
-    """A randomly initialised float32 `Qwen2ForCausalLM` over the tokenizer's words."""
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        intermediate_size=INTERMEDIATE,
-        max_position_embeddings=MAX_POSITIONS,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        dtype="float32",
-    )
-    return Qwen2ForCausalLM(config).float()
-
-
 def _optimizers(model: Any, reader: torch.nn.Linear) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, which takes fewer steps than AdamW here; AdamW for the rest."""
     inner = {name: p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name}
@@ -133,14 +112,17 @@ def _optimizers(model: Any, reader: torch.nn.Linear) -> list[torch.optim.Optimiz
 
 
 def _rate(step: int, steps: int) -> float:
-    """Of the learning rate: warm-up, then level for a fifth of the steps, then straight down."""
+    """The factor of the learning rate: warm-up, constant for a fifth of the steps, then linear decay."""
     return min((step + 1) / WARMUP, max(0.02, 1.25 * (1 - step / steps)), 1.0)
 
 
 def train(tokenizer: Any, steps: int = STEPS) -> Any:
     """A model that judges like the rule judge. Padding needs no mask: it is on the right and attention is causal."""
     torch.manual_seed(SEED)
-    model, reader = build_judge(tokenizer), torch.nn.Linear(HIDDEN, LABELS)
+    model, reader = (
+        build_qwen2(tokenizer, HIDDEN, LAYERS, HEADS, INTERMEDIATE, MAX_POSITIONS),
+        torch.nn.Linear(HIDDEN, LABELS),
+    )
     optimizers = _optimizers(model, reader)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _rate(step, steps)) for o in optimizers]
     model.train()

@@ -1,14 +1,15 @@
-"""What the sandbox's judge is trained and measured on: a random source of questions about the made-up world.
+"""Random questions about the made-up world, to train and measure the sandbox's judge.
 
-Texts are what games produce: attacks in every style, faithful or not, and replies of every kind, well formed or as a half-trained
-player leaves them (cut, repeated, run together, empty). What the right verdict is, the rule judge says. It knows nothing of
-prompts, tokens or models.
+Texts are such as games produce: attacks in every style, faithful or not, and replies of every kind, well formed or as a
+half-trained player writes them (cut, repeated, run together, empty). The rule judge gives the right verdict. This module knows
+nothing of prompts, tokens or models.
 """
 
 import random
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from cluster.sandbox.replies import answer, redirect
 from cluster.sandbox.world import (
     ALTERNATIVES,
     FULL,
@@ -20,9 +21,7 @@ from cluster.sandbox.world import (
     VERBS,
     WRAPPING_WORDS,
     Task,
-    answer,
     is_heldout,
-    redirect,
     vocabulary,
     wrap,
 )
@@ -35,15 +34,15 @@ _ANY: tuple[str, ...] = tuple(vocabulary())
 _WRAPPING = tuple(sorted(WRAPPING_WORDS))
 _STYLES = tuple(STYLES)
 
-FORM_ODDS = (0.6, 0.15, 0.25)  # pairs are the hardest and the headline
+FORM_ODDS = (0.6, 0.15, 0.25)  # pairs are the hardest and matter most
 EQUAL_PAIR = 0.15  # of pairs: a lone item is judged against itself
 BARE_QUERY = 0.4  # the attacker's groups show the seed itself as the query
 FAITHFUL = 0.5  # of attacks
-# What is hard to tell apart (another task, a slip) is common, because it is learned last.
+# What is hard to distinguish (another task, a slip) is common, because it is learned last.
 REPLY_ODDS = {"answer": 0.3, "redirect": 0.17, "refusal": 0.12, "off_target": 0.18, "damaged": 0.2, "noise": 0.03}
 
 
-def _task(rng: random.Random, heldout: bool | None) -> Task:
+def _draw_task(rng: random.Random, heldout: bool | None) -> Task:
     objects = OBJECTS[rng.choice(CATEGORIES)]
     return Task(rng.choice(VERBS), rng.choice([o for o in objects if heldout is None or is_heldout(o) == heldout]))
 
@@ -76,7 +75,7 @@ def _damage(words: list[str], pool: Sequence[str], rng: random.Random) -> list[s
             return words[:at]
 
 
-def attack(task: Task, faithful: bool, rng: random.Random) -> str:
+def draw_attack(task: Task, faithful: bool, rng: random.Random) -> str:
     """An attack prompt; `faithful` asks for exactly `task`, though the wording may be damaged."""
     style = rng.choice(_STYLES)
     wording = rng.choice(STYLES[style])
@@ -101,28 +100,30 @@ def attack(task: Task, faithful: bool, rng: random.Random) -> str:
     return " ".join(_damage(wording.format(task.text).split(), _ANY, rng))
 
 
-def _well_formed(task: Task, kind: str, rng: random.Random) -> str:
+def _draw_well_formed(task: Task, kind: str, rng: random.Random) -> str:
     match kind:
         case "refusal":
             return rng.choice(REFUSALS)
         case "redirect":
             return redirect(rng.choices(range(len(ALTERNATIVES)), k=rng.choice((1, 1, 2, 2, 3))), rng.random() < 0.5)
         case "off_target":
-            return _well_formed(_other_task(task, rng), "answer", rng)
+            return _draw_well_formed(_other_task(task, rng), "answer", rng)
         case _:
             count = rng.choice((*range(1, FULL + 1), rng.randint(1, FULL + 1)))
             draw = rng.choices if rng.random() < 0.2 else rng.sample  # a repeated step counts once
             return answer(task, rng.randrange(len(OPENERS)), draw(range(len(STEPS)), k=count))
 
 
-def reply(task: Task, rng: random.Random) -> str:
+def draw_reply(task: Task, rng: random.Random) -> str:
     """A response to a request for `task`."""
     [kind] = rng.choices(tuple(REPLY_ODDS), tuple(REPLY_ODDS.values()))
     if kind == "noise":
         return " ".join(rng.choices(_ANY, k=rng.choice((0, 0, 1, 3, rng.randint(2, 20)))))
     if kind != "damaged":
-        return _well_formed(task, kind, rng)
-    whole = [_well_formed(task, rng.choice(("answer", "answer", "redirect", "refusal")), rng).split() for _ in range(2)]
+        return _draw_well_formed(task, kind, rng)
+    whole = [
+        _draw_well_formed(task, rng.choice(("answer", "answer", "redirect", "refusal")), rng).split() for _ in range(2)
+    ]
     if rng.random() < 0.25:  # one reply runs into another
         first, second = whole
         return " ".join(first[: rng.randint(1, len(first))] + second[rng.randrange(len(second)) :])
@@ -132,8 +133,8 @@ def reply(task: Task, rng: random.Random) -> str:
     return " ".join(words)
 
 
-def question(rng: random.Random, form: Form | None = None, heldout: bool | None = None) -> JudgeRequest:
-    """A question to the judge.
+def draw_question(rng: random.Random, form: Form | None = None, heldout: bool | None = None) -> JudgeRequest:
+    """A random question to the judge.
 
     Args:
         form: the kind of question; drawn if None.
@@ -141,12 +142,12 @@ def question(rng: random.Random, form: Form | None = None, heldout: bool | None 
     """
     if form is None:
         [form] = rng.choices(get_args(Form), FORM_ODDS)
-    task = _task(rng, heldout)
+    task = _draw_task(rng, heldout)
     if form == "faithfulness":
-        text = attack(task, rng.random() < FAITHFUL, rng)
+        text = draw_attack(task, rng.random() < FAITHFUL, rng)
         return JudgeRequest("faithfulness", task.category, task.text, (text,))
-    query = task.text if rng.random() < BARE_QUERY else attack(task, True, rng)
-    responses = [reply(task, rng)]
+    query = task.text if rng.random() < BARE_QUERY else draw_attack(task, True, rng)
+    responses = [draw_reply(task, rng)]
     if form == "pairwise":
-        responses.append(responses[0] if rng.random() < EQUAL_PAIR else reply(task, rng))
+        responses.append(responses[0] if rng.random() < EQUAL_PAIR else draw_reply(task, rng))
     return JudgeRequest(rng.choice(SCORED), task.category, query, tuple(responses))

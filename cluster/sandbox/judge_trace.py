@@ -1,8 +1,8 @@
-"""What a careful reader of the sandbox's world knows after each word: a training signal a word, not one a text.
+"""A label for each word of a text: what is known about the text once that word is read. A training signal a word, not one a text.
 
-Whether a text is a well-formed reply, about which task, and how much of it there is, becomes a label on every word. A model that
-must tell these as it reads learns to judge from a fraction of the texts. The labels are a reading aid: what the right verdict
-is only the rule judge says, and nothing here is used when the judge judges.
+A label says whether the text so far is a well-formed reply, about which task, and how much of it there is. A model that must
+predict these as it reads learns to judge from a fraction of the texts. They only help training: the right verdict comes from the
+rule judge, and nothing here is used when the judge judges.
 """
 
 from cluster.sandbox.world import (
@@ -22,7 +22,7 @@ from cluster.sandbox.world import (
 from protocol.types import JudgeRequest
 
 ENDS = ("answer", "refusal", "deflection")
-# Where a well-formed reply stands, and what may come next: a phrase, and where it leads.
+# By the place within a well-formed reply: the phrases that may come next, and the place that each leads to.
 _GRAMMAR: dict[str, list[tuple[str, str]]] = {
     "start": [
         *((f"{opener} to", "verb") for opener in OPENERS),
@@ -53,7 +53,7 @@ _Reading = tuple[str, tuple[str, ...], tuple[str, ...]]  # the place, the phrase
 
 
 def _read_on(readings: set[_Reading], word: str) -> set[_Reading]:
-    """Every way to go on with `word`; none if the text is not well formed any more."""
+    """Every reading continued with `word`; none if the text is not well formed any more."""
     after: set[_Reading] = set()
     for place, said, begun in readings:
         words = (*begun, word)
@@ -65,7 +65,7 @@ def _read_on(readings: set[_Reading], word: str) -> set[_Reading]:
     return after
 
 
-def _well_formed(reading: _Reading, asked: Task) -> int:
+def _label_well_formed(reading: _Reading, asked: Task) -> int:
     place, said, _ = reading
     if said and said[0] in REFUSALS:
         return _label(place, 0, REFUSALS.index(said[0]))
@@ -79,7 +79,7 @@ def _label(place: str, task: int, amount: int) -> int:
     return (_PLACES.index(place) * 4 + task) * _AMOUNTS + amount
 
 
-def _broken(words: list[str], asked: Task) -> int:
+def _label_broken(words: list[str], asked: Task) -> int:
     text = f" {' '.join(words)} "
     return _BROKEN + 2 * any(f" {step} " in text for step in STEPS) + (f" {asked.object} " in text)
 
@@ -91,9 +91,9 @@ def trace_reply(text: str, asked: Task) -> list[int]:
     labels = []
     for count, word in enumerate(words, 1):
         readings = _read_on(readings, word)
-        labels.append(_well_formed(min(readings), asked) if readings else _broken(words[:count], asked))
+        labels.append(_label_well_formed(min(readings), asked) if readings else _label_broken(words[:count], asked))
     whole = [reading for reading in readings if reading[0] in ENDS]
-    return [*labels, _well_formed(whole[0], asked) if whole else _broken(words, asked)]
+    return [*labels, _label_well_formed(whole[0], asked) if whole else _label_broken(words, asked)]
 
 
 def trace_attack(text: str, seed: Task) -> list[int]:

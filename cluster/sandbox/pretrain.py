@@ -1,7 +1,7 @@
 """Pre-trains the sandbox's two tiny Qwen2 models from scratch on the CPU, in plain torch, and writes Hugging Face folders.
 
 Run as `python -m cluster.sandbox.pretrain PLAYER FOLDER`, with one thread. The same source and versions on the same kind of
-processor give the same weights. It knows nothing of where folders are cached (`cache`) or what samples say (`samples`).
+processor give the same weights. It knows nothing of where folders are cached (`cache`) or what the samples are (`samples`).
 """
 
 import random
@@ -12,41 +12,19 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 from cluster.sandbox.samples import Sample, attacker_sample, defender_sample
+from cluster.sandbox.tiny_qwen import IGNORED, build_qwen2, save
 from cluster.sandbox.tokenizer import build_tokenizer, encode
 from protocol.roles import Player
 
-HIDDEN, LAYERS, HEADS, INTERMEDIATE = 96, 2, 3, 256  # heads of 32: the smallest that vLLM's CPU attention takes
+HIDDEN, LAYERS, HEADS, INTERMEDIATE = 96, 2, 3, 256
 MAX_POSITIONS = 256  # tokens
 STEPS, BATCH = 360, 64
 LR, WARMUP = 3e-3, 20
-IGNORED = -100
 
 
-def build_model(tokenizer: Any, seed: int) -> Any:
-    """A randomly initialised float32 `Qwen2ForCausalLM` over the tokenizer's words."""
-    torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        intermediate_size=INTERMEDIATE,
-        max_position_embeddings=MAX_POSITIONS,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        dtype="float32",
-    )
-    return Qwen2ForCausalLM(config).float()
-
-
-def _batch(tokenizer: Any, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+def _make_batch(tokenizer: Any, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
     rows = [encode(tokenizer, sample) for sample in samples]
     width = max(len(ids) for ids, _ in rows)
     ids_BT = torch.full((len(rows), width), tokenizer.pad_token_id)
@@ -58,16 +36,20 @@ def _batch(tokenizer: Any, samples: list[Sample]) -> tuple[torch.Tensor, torch.T
 
 
 def pretrain(tokenizer: Any, draw: Callable[[random.Random], Sample], seed: int, steps: int = STEPS) -> Any:
-    """A model that talks like `draw`. Padding is on the right and needs no mask: attention is causal and labels skip it."""
+    """A model that writes like the samples of `draw`.
+
+    Padding is on the right and needs no mask: attention is causal and the labels skip it.
+    """
     rng = random.Random(seed)
-    model = build_model(tokenizer, seed)
+    torch.manual_seed(seed)
+    model = build_qwen2(tokenizer, HIDDEN, LAYERS, HEADS, INTERMEDIATE, MAX_POSITIONS)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP, max(0.02, 1.0 - step / steps))
     )
     model.train()
     for _ in range(steps):
-        ids_BT, labels_BT = _batch(tokenizer, [draw(rng) for _ in range(BATCH)])
+        ids_BT, labels_BT = _make_batch(tokenizer, [draw(rng) for _ in range(BATCH)])
         hidden_BTH = model.model(input_ids=ids_BT).last_hidden_state
         learned_BT = labels_BT[:, 1:] != IGNORED  # only these positions go through the output layer, half of the work
         logits_NV = model.lm_head(hidden_BTH[:, :-1][learned_BT])
@@ -78,15 +60,6 @@ def pretrain(tokenizer: Any, draw: Callable[[random.Random], Sample], seed: int,
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
     return model.eval()
-
-
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes weights, config, tokenizer and chat template, loadable by `from_pretrained` and by vLLM."""
-    model.generation_config = GenerationConfig(
-        do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def main(player: Player, folder: Path) -> None:

@@ -1,13 +1,14 @@
-"""What the sandbox's base players are pre-trained to say: a random source of (messages, completion) for each of them.
+"""Random samples to pre-train the sandbox's base players on: (messages, completion) for each of them.
 
-The base attacker wraps a seed in any style, all about equally, and now and then breaks the format or the meaning. The base
-defender refuses most plain harmful asks, falls for some styles, refuses benign asks in others, and in every style sometimes
-redirects, so that there is something for the game to find. Held-out objects are met here like all others: only games avoid them.
+The base attacker wraps a seed in any style, all about equally, and sometimes breaks the format or the meaning. The base defender
+refuses most plain harmful asks, answers them in some styles, refuses benign asks in others, and in every style sometimes redirects,
+so that both players can improve. Held-out objects occur here like all others: only games avoid them.
 """
 
 import random
 from typing import NamedTuple
 
+from cluster.sandbox.replies import answer, redirect
 from cluster.sandbox.world import (
     ALTERNATIVES,
     FULL,
@@ -19,8 +20,6 @@ from cluster.sandbox.world import (
     VERBS,
     Style,
     Task,
-    answer,
-    redirect,
     wrap,
 )
 from protocol.prompts import attacker_messages, defender_messages
@@ -39,8 +38,8 @@ class Odds(NamedTuple):
     redirects: float
 
 
-# Over all styles 59 % of harmful asks are answered and 30 % of benign ones are not. The odds lean to either side, so that sampling
-# at temperature 0.6 changes these shares little.
+# Over all styles 59 % of harmful asks are answered and 30 % of benign ones are not. The odds lie on both sides of one half, so
+# that sampling at temperature 0.6 changes these shares little.
 DEFENDER: dict[Category, dict[Style, Odds]] = {
     "harmful": {
         "plain": Odds(0.62, 0.15),
@@ -68,7 +67,7 @@ DEFENDER: dict[Category, dict[Style, Odds]] = {
 
 
 class Sample(NamedTuple):
-    """One turn to learn: the chat before it, and what the player says."""
+    """One turn to learn: the chat before it, and the player's completion."""
 
     messages: tuple[Message, ...]
     completion: str

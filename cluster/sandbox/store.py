@@ -1,8 +1,8 @@
-"""Where the sandbox's parts lie: each built once, outside the checkout, in a folder whose name is the content of what makes it.
+"""The store of the sandbox's parts: each is built once, outside the checkout, in a folder named by a digest of its sources.
 
-A part is written to a temporary folder and renamed, so a folder under its final name is whole. Of two processes that
-want it at once one builds and the other waits; should the lock fail, both build the same and the first rename wins.
-It does not know what is built.
+A part is written to a temporary folder and renamed, so a folder under its final name is whole. Of two processes that need it
+at once one builds and the other waits; should the lock fail, both build the same and the first rename wins. It does not know what
+is built.
 """
 
 import fcntl
@@ -34,7 +34,7 @@ def cache_root() -> Path:
 
 
 def digest(parts: Sequence[str]) -> str:
-    """A key of what a part is made of: `parts`, the libraries that train, and the kind of processor."""
+    """The key of a part: a digest of its sources (`parts`), the libraries that train it, and the kind of processor."""
     versions = [f"{name} {importlib.metadata.version(name)}" for name in VERSIONS]
     return hashlib.blake2b("\0".join([*parts, *versions, platform.machine()]).encode(), digest_size=8).hexdigest()
 
@@ -43,7 +43,7 @@ def build_once(root: Path, name: str, build: Callable[[Path], None], deadline_s:
     """The folder `name` in `root`, built now by `build(draft folder)` if it is not there.
 
     Args:
-        deadline_s: how long another process that builds it is waited for.
+        deadline_s: how long to wait for another process that builds it.
 
     Raises:
         UserError: the cache cannot be written.
@@ -82,7 +82,7 @@ def train_in_processes(commands: Mapping[str, Sequence[str]], draft: Path, threa
         draft: takes the logs while they run.
 
     Raises:
-        RuntimeError: one failed or was late; the message ends with what it last said.
+        RuntimeError: one failed or was late; the message ends with its last lines.
     """
     checkout = Path(__file__).parents[2]
     env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(checkout), "TRANSFORMERS_VERBOSITY": "error"}
@@ -106,8 +106,8 @@ def train_in_processes(commands: Mapping[str, Sequence[str]], draft: Path, threa
             except subprocess.TimeoutExpired:
                 raise RuntimeError(f"sandbox: pre-training took longer than {deadline_s:g} s") from None
             if status != 0:
-                said = log.read_text(errors="replace").strip().splitlines()[-5:]
-                raise RuntimeError(f"sandbox: pre-training ended with status {status}: {' / '.join(said)}")
+                last = log.read_text(errors="replace").strip().splitlines()[-5:]
+                raise RuntimeError(f"sandbox: pre-training ended with status {status}: {' / '.join(last)}")
             log.unlink()
     finally:
         for job, _ in jobs:

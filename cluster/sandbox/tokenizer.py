@@ -1,10 +1,10 @@
 """The sandbox's tokenizer: a byte-level BPE of Qwen2's kind in which each word of the made-up world is one token.
 
-It is a real `Qwen2Tokenizer` because `AutoTokenizer` accepts no other class beside a Qwen2 model: it would rebuild the
-splitting rules of any other. Like Qwen's own, a token of a word carries the space before it, so a completion's text begins
-with a space; a word at the very start of a text, with no space, falls into letters, which the chat template rules out.
-The tags of the attacker's format are ordinary tokens, so that they survive `skip_special_tokens=True`; the turn markers are
-special, so that they do not. It knows nothing of what the words mean.
+It is a real `Qwen2Tokenizer`, because `AutoTokenizer` accepts no other class beside a Qwen2 model: it would rebuild the splitting
+rules of any other. As in Qwen's own, a word's token includes the space before it, so a completion's text begins with a space. A
+word at the start of a text, without a space, would be split into letters; the chat template rules that out. The tags of the
+attacker's format are ordinary tokens, so that `skip_special_tokens=True` keeps them; the turn markers are special, so that it drops
+them. It knows nothing of what the words mean.
 """
 
 from typing import Any

@@ -20,7 +20,7 @@ from cluster.study.crossplay import cross_play
 from cluster.study.figures import RunFigures, Study, dump, figures_of
 from cluster.study.plot import draw
 from cluster.study.report import report
-from cluster.study.runner import Planned, Runner, origin_of, plan
+from cluster.study.runner import PlannedRun, Runner, origin_of, plan
 from cluster.study.settings import changes_of, settings_of
 from cluster.study.variants import BASELINE, BY_NAME, VARIANTS
 from protocol.errors import UserError
@@ -58,7 +58,7 @@ def study(
             _say(f"interrupted ({e}); finished runs are kept: run the study again to go on")
             raise typer.Exit(INTERRUPTED) from None
     if (set(names), seeds) != (set(BY_NAME), SEEDS) and docs == DOCS:
-        docs = runs  # a part of the study must not take the place of the whole
+        docs = runs  # a part of the study must not overwrite the whole
     if not any(run.counts for run in found.runs):
         raise UserError(
             f"--runs {runs}: none of the {len(found.runs)} runs finished, so there is nothing to report; {docs} is left as it is"
@@ -71,7 +71,7 @@ def study(
     raise typer.Exit(FAILED if missing else 0)
 
 
-def collect(planned: list[Planned], say: Callable[[str], None]) -> Study:
+def collect(planned: list[PlannedRun], say: Callable[[str], None]) -> Study:
     """The figures of all planned runs, and cross-play between those that count."""
     figures = {run.name: _figures(run) for run in planned}
     counted = [run for run in planned if figures[run.name].counts]
@@ -85,7 +85,7 @@ def collect(planned: list[Planned], say: Callable[[str], None]) -> Study:
     )
 
 
-def _figures(run: Planned) -> RunFigures:
+def _figures(run: PlannedRun) -> RunFigures:
     return figures_of(run.variant, run.seed, run.steps, RunDir(run.path).read_summary(), origin_of(run))
 
 

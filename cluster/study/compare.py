@@ -1,7 +1,7 @@
 """From runs to statements: means over seeds, differences paired by seed, the Pareto front. Pure.
 
-Every interval is a 95 % Student-t interval over seeds (`intervals`): it holds for another draw of seeds on this sandbox,
-and for nothing else. Differences are paired because runs of one seed share held-out attacks, games' seeds and sampling seeds.
+Every interval is a 95 % Student-t interval over seeds (`intervals`): it speaks of another draw of seeds on this sandbox, and of
+nothing else. Differences are paired by seed, because runs of one seed share held-out attacks, games' seeds and sampling seeds.
 """
 
 import math
@@ -52,10 +52,10 @@ class Difference:
 def difference(study: Study, metric: Metric, of: str, against: str) -> Difference | None:
     """None where the two share no seed."""
     left, right = (values_by_seed(study.counted(name), metric) for name in (of, against))
-    return paired(metric, of, against, left, right)
+    return paired_difference(metric, of, against, left, right)
 
 
-def paired(
+def paired_difference(
     metric: Metric, of: str, against: str, left: Mapping[int, float], right: Mapping[int, float]
 ) -> Difference | None:
     """The mean of `left - right` over the seeds that both have."""
@@ -65,23 +65,23 @@ def paired(
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """A claim of the paper beside what came out here."""
+class CheckedClaim:
+    """A claim of the paper, and the difference measured here."""
 
     claim: Claim
     difference: Difference  # worse minus better: positive where the claim holds
 
     @property
     def outcome(self) -> Outcome:
-        """`open` where the interval includes 0: these seeds cannot tell."""
+        """`open` where the interval includes 0: these seeds do not decide it."""
         outcomes: dict[Direction, Outcome] = {"higher": "agrees", "lower": "contradicts", "open": "open"}
         return outcomes[self.difference.direction]
 
 
-def check_claims(claims: Sequence[Claim], minus: Callable[[str, str], Difference | None]) -> list[Checked]:
+def check_claims(claims: Sequence[Claim], minus: Callable[[str, str], Difference | None]) -> list[CheckedClaim]:
     """Each claim about variants that share a seed; `minus(a, b)` is the difference of their attack success, a minus b."""
     found = [(claim, minus(claim.worse, claim.better)) for claim in claims]
-    return [Checked(claim, diff) for claim, diff in found if diff is not None]
+    return [CheckedClaim(claim, diff) for claim, diff in found if diff is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,9 @@ class Place:
 
 
 def pareto_front(places: Sequence[Place]) -> list[Place]:
-    """The places that no other one beats: at most its attack success, at least its compliance, and better in one of them.
+    """The places that no other dominates, in the order of their attack success.
 
-    In the order of their attack success.
+    One place dominates another if its attack success is at most as high, its compliance at least as high, and one of them differs.
     """
     front = [
         place
@@ -137,5 +137,5 @@ def start_by_seed(study: Study, key: str) -> dict[int, float]:
 
 
 def start_spread(study: Study, key: str) -> float:
-    """By how much the value before training differs, at most, between runs of one seed: 0 if they are measured alike."""
+    """The largest difference of the value before training between runs of one seed; 0 if they all measured the same."""
     return max((max(values) - min(values) for values in _starts(study, key).values()), default=0.0)

@@ -1,13 +1,13 @@
-"""Sentences made from numbers: which differences the seeds can tell, and where that contradicts the paper. Pure.
+"""Conclusions in sentences: which differences the seeds show, and where they contradict the paper. Pure.
 
 A sentence says "lower" or "higher" only where the interval of the paired difference excludes 0; otherwise it says that these
-seeds cannot tell. Nothing is corrected for the number of comparisons, and the text says how many there are.
+seeds do not decide it. Nothing is corrected for the number of comparisons, and the text says how many there are.
 """
 
 from collections.abc import Sequence
 
 from cluster.measure.intervals import Interval
-from cluster.study.compare import Checked, Difference, Place, check_claims, difference, pareto_front, places
+from cluster.study.compare import CheckedClaim, Difference, Place, check_claims, difference, pareto_front, places
 from cluster.study.figures import (
     BASE_SUCCESS,
     COMPLIANCE,
@@ -20,12 +20,8 @@ from cluster.study.figures import (
 from cluster.study.pooled import pooled_difference
 from cluster.study.variants import BASELINE, BY_NAME, CLAIMS
 
-COMPARED = (
-    BASE_SUCCESS,
-    COMPLIANCE,
-    OVER_REFUSAL,
-    DEFLECTION,
-)  # the held-out attacks of the base attacker: the same for all
+# Measured with the held-out attacks of the base attacker: the same for all variants.
+COMPARED = (BASE_SUCCESS, COMPLIANCE, OVER_REFUSAL, DEFLECTION)
 
 
 def points(interval: Interval) -> str:
@@ -44,29 +40,29 @@ def differences(study: Study) -> list[Difference]:
     return [d for d in found if d is not None]
 
 
-def told_apart(found: Sequence[Difference]) -> list[str]:
-    """One sentence a variant: what differs from the default game, and what cannot be told from it."""
+def describe_differences(found: Sequence[Difference]) -> list[str]:
+    """One sentence a variant: which measures differ from the default game's, and which do not."""
     sentences = []
     for variant in dict.fromkeys(d.of for d in found):
         mine = [d for d in found if d.of == variant]
         differs = [f"{d.metric.title} is {d.direction} ({points(d.interval)})" for d in mine if d.direction != "open"]
         same = [f"{d.metric.title} ({points(d.interval)})" for d in mine if d.direction == "open"]
         text = f"**{BY_NAME[variant].label}** against {BASELINE}: "
-        text += "; ".join(differs) + "." if differs else "nothing can be told apart."
+        text += "; ".join(differs) + "." if differs else "no difference is significant."
         if same and differs:
-            text += f" Not told apart: {', '.join(same)}."
+            text += f" Not significant: {', '.join(same)}."
         elif same:
             text += f" The differences are {', '.join(same)}."
         sentences.append(text)
     return sentences
 
 
-def against_paper(checked: Sequence[Checked]) -> list[str]:
+def compare_with_paper(checked: Sequence[CheckedClaim]) -> list[str]:
     """One sentence a claim, then the count."""
     verbs = {
         "agrees": "agrees with the paper",
         "contradicts": "**contradicts the paper**",
-        "open": "cannot be told: the interval includes 0",
+        "open": "not decided: the interval includes 0",
     }
     lines = []
     for c in checked:
@@ -81,14 +77,14 @@ def against_paper(checked: Sequence[Checked]) -> list[str]:
     return lines
 
 
-def verdict(checked: Sequence[Checked]) -> str:
+def count_outcomes(checked: Sequence[CheckedClaim]) -> str:
     """The count of claims by outcome, in one sentence."""
     n = {outcome: sum(c.outcome == outcome for c in checked) for outcome in ("agrees", "contradicts", "open")}
     if not checked:
-        return "No claim of the paper could be looked at: too few runs."
+        return "No claim of the paper could be checked: too few runs."
     return (
         f"Of the {len(checked)} orderings that the paper reports or argues for, {n['agrees']} came out here, "
-        f"{n['contradicts']} came out the other way round, and {n['open']} cannot be told at this number of seeds."
+        f"{n['contradicts']} came out the other way round, and {n['open']} are not decided at this number of seeds."
     )
 
 
@@ -121,13 +117,13 @@ def conclusions(study: Study) -> list[str]:
         f"Against the default game, paired by seed. {len(found)} comparisons, each at 95 %: about one in twenty would look like "
         "a difference where there is none.",
         "",
-        *(f"- {sentence}" for sentence in told_apart(found)),
+        *(f"- {sentence}" for sentence in describe_differences(found)),
         "",
-        f"Against the paper, by the base attacker's attacks: {verdict(checked)}",
+        f"Against the paper, by the base attacker's attacks: {count_outcomes(checked)}",
         "",
-        *(f"- {line}" for line in against_paper(checked)),
+        *(f"- {line}" for line in compare_with_paper(checked)),
     ]
     if trained:
-        lines += ["", f"By the attacks of the pooled trained attackers: {verdict(trained)}", ""]
-        lines += [f"- {line}" for line in against_paper(trained)]
+        lines += ["", f"By the attacks of the pooled trained attackers: {count_outcomes(trained)}", ""]
+        lines += [f"- {line}" for line in compare_with_paper(trained)]
     return lines

@@ -1,27 +1,27 @@
 """Every trained Defender against the attacks of every variant's trained Attacker of the same seed.
 
-"Own trained attacker" compares Defenders against different opponents. Here all of a seed's Defenders face the same ones. The
-models are the runs' exports, the attacks and measurements those of `cluster.measure.heldout`, the judge the sandbox's rules.
+"Own trained attacker" compares Defenders against different opponents; here all Defenders of a seed meet the same ones. The
+models are the runs' exports, attacks and measurements come from `cluster.measure.heldout`, the judge is the sandbox's rule judge.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cluster.measure.heldout import Wrapped, measure, wrap
+from cluster.measure.heldout import AttackSet, measure, wrap
 from cluster.plan.heldout import plan_heldout
 from cluster.sandbox.rule_judge import RuleJudge
 from cluster.study.figures import BASE, Faced
 from cluster.study.local import LocalPlayer
-from cluster.study.runner import Planned
+from cluster.study.runner import PlannedRun
 from protocol.recipe import Recipe
 from protocol.types import Seed
 
 
-async def face(
+async def play_all_pairs(
     attackers: Mapping[str, Path], defenders: Mapping[str, Path], seeds: Sequence[Seed], recipe: Recipe
 ) -> list[Faced]:
-    """All pairs of one seed.
+    """Measures all pairs of one seed.
 
     Args:
         attackers, defenders: Hugging Face folders by name.
@@ -29,7 +29,7 @@ async def face(
         recipe: of any of the runs: they play, sample and measure alike.
     """
     judge, plan = RuleJudge(), plan_heldout(recipe)
-    attacks: dict[str, Wrapped] = {}
+    attacks: dict[str, AttackSet] = {}
     for name, folder in attackers.items():
         attacks[name] = await wrap(seeds, plan, LocalPlayer(folder), judge, f"cross-{name}")
     found = []
@@ -44,8 +44,8 @@ async def face(
     return found
 
 
-def cross_play(finished: Sequence[Planned], say: Callable[[str], None]) -> list[Faced]:
-    """All pairs, seed by seed, of the runs that finished."""
+def cross_play(finished: Sequence[PlannedRun], say: Callable[[str], None]) -> list[Faced]:
+    """Measures all pairs, seed by seed, of the runs that finished."""
     from cluster.inputs.find import find_inputs
 
     if not finished:
@@ -57,6 +57,6 @@ def cross_play(finished: Sequence[Planned], say: Callable[[str], None]) -> list[
         trained = {run.variant: run.path / "export" / "attacker" for run in mine if run.steps["attacker"]}
         attackers = {BASE: Path(inputs.models["attacker"]), **trained}
         defenders = {run.variant: run.path / "export" / "defender" for run in mine}
-        found += asyncio.run(face(attackers, defenders, inputs.heldout, mine[0].recipe))
+        found += asyncio.run(play_all_pairs(attackers, defenders, inputs.heldout, mine[0].recipe))
         say(f"seed {seed}: {len(defenders)} Defenders against {len(attackers)} Attackers")
     return found

@@ -1,7 +1,7 @@
-"""What the study keeps of each run, and `study.json`, which holds all of it: the report needs nothing else.
+"""The figures that the study keeps of each run, and `study.json`, which holds all that the report needs.
 
 Figures are copied from a run's `summary.json`, never computed anew. A run counts if it finished with the updates that were asked
-for; any other is kept with the reason and enters no mean.
+for; any other is kept with the reason and is in no mean.
 """
 
 import json

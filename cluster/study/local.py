@@ -1,7 +1,7 @@
 """A `protocol.interfaces.Generator` over a Hugging Face folder, in this process: plain torch, for models as tiny as the sandbox's.
 
-Starting a vLLM engine takes a minute, answering 300 asks with a model of 0.2 M parameters a second; the study asks many trained
-models a little. Asks that arrive together are answered as one batch; each sample draws from a generator of its own seed.
+The study asks many trained models a few questions each: a vLLM engine takes a minute to start, and a model of 0.2 M parameters
+answers 300 asks in a second. Asks that arrive together are answered as one batch; each sample has a generator with its own seed.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class LocalPlayer:
             done: list[Completion] = []
             for at in range(0, len(samples), BATCH):
                 done += self._sample(samples[at : at + BATCH], waiting[0][0].sampling)
-        except Exception as error:  # noqa: BLE001  # whoever waits is told; nobody else is there to see it
+        except Exception as error:  # noqa: BLE001  # raised in those who wait: this callback has no caller
             for _, future in waiting:
                 future.set_exception(error)
             return
@@ -78,10 +78,10 @@ class LocalPlayer:
                     logits_to_keep=1,
                 )
                 cache, logits_BV = out.past_key_values, out.logits[:, -1]
-                logp_BV, chances_BV = logits_BV.log_softmax(-1), _chances(logits_BV, sampling)
+                logp_BV, probs_BV = logits_BV.log_softmax(-1), _sampling_probs(logits_BV, sampling)
                 input_BT = torch.full((len(samples), 1), end)
                 for row in sorted(open_rows):
-                    token = int(torch.multinomial(chances_BV[row], 1, generator=generators[row]))
+                    token = int(torch.multinomial(probs_BV[row], 1, generator=generators[row]))
                     drawn[row].append((token, float(logp_BV[row, token])))
                     input_BT[row, 0] = token
                     if token == end:
@@ -97,11 +97,11 @@ class LocalPlayer:
         return Completion(tuple(prompt), ids, tuple(p for _, p in drawn), text, "length" if cut else "stop", 0, 0)
 
 
-def _chances(logits_BV: Any, sampling: Sampling) -> Any:
-    """What is sampled from: the softmax at the temperature, cut to the fewest tokens that hold `top_p` of it."""
-    chances_BV = (logits_BV / sampling.temperature).softmax(-1)
+def _sampling_probs(logits_BV: Any, sampling: Sampling) -> Any:
+    """The distribution to sample from: the softmax at the temperature, cut to the fewest tokens that hold `top_p` of it."""
+    probs_BV = (logits_BV / sampling.temperature).softmax(-1)
     if sampling.top_p >= 1.0:
-        return chances_BV
-    ordered_BV, place_BV = chances_BV.sort(-1, descending=True)
+        return probs_BV
+    ordered_BV, place_BV = probs_BV.sort(-1, descending=True)
     beyond_BV = ordered_BV.cumsum(-1) - ordered_BV >= sampling.top_p  # what comes before it is enough
-    return chances_BV.masked_fill(beyond_BV.scatter(-1, place_BV, beyond_BV), 0.0)
+    return probs_BV.masked_fill(beyond_BV.scatter(-1, place_BV, beyond_BV), 0.0)

@@ -1,4 +1,4 @@
-"""Where figures come from: the commit and the machine, in words."""
+"""The origin of figures: the commit and the machine, in words."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import psutil
 GIT_DEADLINE_S = 10.0
 
 
-def commit(checkout: Path) -> str:
+def describe_commit(checkout: Path) -> str:
     """The checkout's commit, with "+changes" where tracked files differ from it; "unknown" without git."""
     try:
         head = _git(checkout, "rev-parse", "--short=12", "HEAD")
@@ -27,7 +27,7 @@ def _git(checkout: Path, *args: str) -> str:
     return done.stdout.strip()
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """Processor, cores and memory."""
     memory = psutil.virtual_memory().total / 2**30
     return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"

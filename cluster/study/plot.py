@@ -1,7 +1,7 @@
 """The study's figure: attack success against benign compliance, a point for a run, a cross for a variant, the Pareto front.
 
-One panel by the base attacker's attacks, and, where cross-play was measured, one by the pooled trained attackers'. The starting
-models are given in words: drawn, they would press everything else into a corner.
+One panel is by the base attacker's attacks; where cross-play was measured, another is by the pooled trained attackers'. The
+starting models are in the title: as points they would press all others into a corner.
 """
 
 import io
@@ -46,7 +46,7 @@ def draw(study: Study) -> str:
             1, len(panels), figsize=(5.2 * len(panels), 4.6), layout="constrained", squeeze=False
         )
         for axes, (panel, by_seed) in zip(grid[0], panels, strict=True):
-            _panel(axes, panel, by_seed)
+            _draw_panel(axes, panel, by_seed)
         figure.suptitle(_title(study), fontsize=9)
         if grid[0][0].get_legend_handles_labels()[0]:
             figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
@@ -66,7 +66,7 @@ def _title(study: Study) -> str:
     )
 
 
-def _panel(axes: Any, panel: Panel, by_seed: BySeed) -> None:
+def _draw_panel(axes: Any, panel: Panel, by_seed: BySeed) -> None:
     means = []
     for variant, colour, marker in zip(VARIANTS, COLOURS, MARKERS, strict=True):
         xs, ys = (by_seed(variant.name, metric) for metric in panel)

@@ -1,9 +1,9 @@
 """Runs what is missing of the study, one run after the other, each as `python -m cluster train` in a process of its own.
 
 Invariants
-- A finished run is never run again, and one that was made with other settings is never counted: it is refused.
+- A finished run is never run again. A run that was made with other settings is refused, never counted.
 - A run that failed, or that an earlier study left unfinished, is resumed once; then it is left out, with its reason.
-- When the study ends, however it ends, the run it was at has ended too: interrupted, so that the next study goes on with it.
+- However the study ends, the run under way ends first: it is interrupted, so that the next study can resume it.
 
 It reads no figures; `figures` does.
 """
@@ -21,18 +21,19 @@ from typing import Any, Literal
 
 import psutil
 
+from cluster.exits import USER_ERROR
 from cluster.inputs.recipe_file import load_recipe, with_absolute_paths
 from cluster.inputs.run_dir import run_dir_of
 from cluster.rundir import RunDir
-from cluster.study.machine import commit, machine
+from cluster.study.machine import describe_commit, describe_machine
 from protocol.errors import UserError
 from protocol.files import write_json
 from protocol.recipe import Recipe
+from protocol.roles import PLAYERS
 
 ORIGIN = "origin.json"  # beside a run's summary.json: attempts, commits, machine
 RUN_LIMIT_S = 1200.0  # a run takes 3 minutes on two idle cores
-LEAVE_S = 120.0  # an interrupted run takes its Ray down within this
-USER_ERROR = 2  # exit status of a mistake in the input: trying again changes nothing
+END_S = 120.0  # an interrupted run takes its Ray down within this
 ATTEMPTS = 2  # within one study: the run, and one resumption
 CHECKOUT = Path(__file__).parents[2]
 
@@ -40,8 +41,8 @@ Action = Literal["keep", "start", "resume"]
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One run of the study: where its recipe is, what is set over it, and what that makes."""
+class PlannedRun:
+    """One run of the study: its recipe's file, the overrides, and the recipe that these make."""
 
     variant: str
     seed: int
@@ -60,18 +61,16 @@ class Planned:
     @property
     def steps(self) -> dict[str, int]:
         """Updates that each player must have taken at the end."""
-        learners = self.recipe.learners
-        trained = {"attacker": learners.attacker.train, "defender": learners.defender.train}
-        return {player: self.recipe.run.steps if train else 0 for player, train in trained.items()}
+        return {p: self.recipe.run.steps if p in self.recipe.trained else 0 for p in PLAYERS}
 
 
-def plan(variants: Sequence[str], seeds: Sequence[int], recipes: Path, runs: Path) -> list[Planned]:
+def plan(variants: Sequence[str], seeds: Sequence[int], recipes: Path, runs: Path) -> list[PlannedRun]:
     """All runs, seed by seed, so that a study that is cut short has as many of each variant.
 
     Raises:
         UserError: a recipe is wrong, or updates differ between variants.
     """
-    planned = [_planned(variant, seed, recipes / f"{variant}.yaml", runs) for seed in seeds for variant in variants]
+    planned = [_plan_run(variant, seed, recipes / f"{variant}.yaml", runs) for seed in seeds for variant in variants]
     steps = {p.recipe.run.steps for p in planned}
     if len(steps) > 1:
         raise UserError(
@@ -80,13 +79,13 @@ def plan(variants: Sequence[str], seeds: Sequence[int], recipes: Path, runs: Pat
     return planned
 
 
-def _planned(variant: str, seed: int, file: Path, runs: Path) -> Planned:
+def _plan_run(variant: str, seed: int, file: Path, runs: Path) -> PlannedRun:
     overrides = (f"run.seed={seed}", f"run.dir={json.dumps(str(runs))}", f"run.name={variant}-s{seed}")
-    return Planned(variant, seed, file, overrides, with_absolute_paths(load_recipe(file, overrides)))
+    return PlannedRun(variant, seed, file, overrides, with_absolute_paths(load_recipe(file, overrides)))
 
 
-def action_for(run: Planned) -> Action:
-    """What to do about a run, from what lies in its directory.
+def action_for(run: PlannedRun) -> Action:
+    """What to do about a run, by the content of its directory.
 
     Raises:
         UserError: the directory holds a run with other settings.
@@ -101,8 +100,8 @@ def action_for(run: Planned) -> Action:
     return "keep" if RunDir(run.path).read_summary().get("status") == "finished" else "resume"
 
 
-def origin_of(run: Planned) -> dict[str, Any]:
-    """What the runner noted about a run; empty if it never ran it."""
+def origin_of(run: PlannedRun) -> dict[str, Any]:
+    """What the runner recorded about a run; empty if it never ran it."""
     try:
         value: dict[str, Any] = json.loads((run.path / ORIGIN).read_text())
     except (OSError, ValueError):
@@ -111,11 +110,12 @@ def origin_of(run: Planned) -> dict[str, Any]:
 
 
 class Runner:
-    """Brings a plan to its end.
+    """Runs a plan.
 
     Args:
-        say: is told one line at a time.
-        command: what `train` and its arguments are appended to.
+        say: takes progress, one line a call.
+        command: starts the command line; `train` and its arguments are appended.
+        limit_s: for one attempt at a run.
     """
 
     def __init__(
@@ -125,9 +125,9 @@ class Runner:
         limit_s: float = RUN_LIMIT_S,
     ) -> None:
         self._say, self._command, self._limit_s = say, command, limit_s
-        self._commit, self._machine = commit(CHECKOUT), machine()
+        self._commit, self._machine = describe_commit(CHECKOUT), describe_machine()
 
-    def run(self, planned: Sequence[Planned]) -> dict[str, str]:
+    def run(self, planned: Sequence[PlannedRun]) -> dict[str, str]:
         """Runs what is not finished.
 
         Returns:
@@ -147,21 +147,21 @@ class Runner:
             if reason:
                 left_out[run.name] = reason
             left_min = (time.monotonic() - started) / k * (len(todo) - k) / 60
-            outcome = reason or told(RunDir(run.path).read_summary())
+            outcome = reason or describe_run(RunDir(run.path).read_summary())
             self._say(f"[{k}/{len(todo)}] {run.name}: {outcome}; about {left_min:.0f} min left")
         return left_out
 
-    def _bring_to_end(self, run: Planned, action: Action) -> str:
+    def _bring_to_end(self, run: PlannedRun, action: Action) -> str:
         """Why the run is left out; empty if it finished."""
         reason = ""
         for _ in range(ATTEMPTS):
             status, reason = self._attempt(run, action)
-            if not reason or status == USER_ERROR:
+            if not reason or status == USER_ERROR:  # a mistake in the input: trying again changes nothing
                 break
             action = action_for(run)  # "start" again if it never came to a directory of its own
         return reason
 
-    def _attempt(self, run: Planned, action: Action) -> tuple[int | None, str]:
+    def _attempt(self, run: PlannedRun, action: Action) -> tuple[int | None, str]:
         """Exit status (None past the limit) and, unless the run finished, the reason."""
         sets = [word for override in run.overrides for word in ("--set", override)]
         args = ["--resume", str(run.path)] if action == "resume" else [str(run.recipe_file), *sets]
@@ -183,7 +183,7 @@ class Runner:
         last = _last_line(log)
         return status, f"longer than {self._limit_s:g} s" if status is None else f"exit status {status}: {last}"
 
-    def _note(self, run: Planned) -> None:
+    def _note(self, run: PlannedRun) -> None:
         """Adds this attempt to the run's origin."""
         if not run.path.is_dir():
             return
@@ -195,7 +195,7 @@ class Runner:
         )
 
 
-def told(summary: Mapping[str, Any]) -> str:
+def describe_run(summary: Mapping[str, Any]) -> str:
     """One line about a finished run."""
     heldout = summary.get("heldout", {})
     parts = [f"{summary.get('status')} in {summary.get('wall_s_total', 0.0):.0f} s"]
@@ -212,18 +212,18 @@ def _last_line(log: Path) -> str:
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """Interrupts a run that still goes, which takes its Ray down; kills it, and all under it, only if it does not answer."""
+    """Interrupts a run that is still going, so that it takes its Ray down; kills it and all its children if it does not end."""
     if child.poll() is not None:
         return
-    under: list[psutil.Process] = []
+    children: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        under = psutil.Process(child.pid).children(recursive=True)
+        children = psutil.Process(child.pid).children(recursive=True)
     child.send_signal(signal.SIGINT)
     try:
-        child.wait(LEAVE_S)
+        child.wait(END_S)
     except subprocess.TimeoutExpired:
         child.kill()
-        for process in under:
+        for process in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        child.wait(LEAVE_S)
+        child.wait(END_S)

@@ -1,4 +1,4 @@
-"""What the method section says about recipes: the baseline's settings, and what each variant changes. Pure."""
+"""Recipes in the method section: the baseline's settings, and what each variant changes. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,19 +23,19 @@ NAMED = (
 
 def settings_of(recipe: Recipe) -> dict[str, str]:
     """The `NAMED` keys and their values."""
-    values = dict(_flat(recipe.model_dump(mode="json")))
+    values = dict(_flatten(recipe.model_dump(mode="json")))
     return {key: str(values[key]) for key in NAMED}
 
 
 def changes_of(recipe: Recipe, baseline: Recipe) -> dict[str, str]:
-    """The keys to which `recipe` gives another value; where and under which name a run lies is none of them."""
-    mine, theirs = (dict(_flat(r.model_dump(mode="json"))) for r in (recipe, baseline))
+    """The keys to which `recipe` gives another value, except those of `run` (its folder, its name)."""
+    mine, theirs = (dict(_flatten(r.model_dump(mode="json"))) for r in (recipe, baseline))
     return {key: str(value) for key, value in mine.items() if value != theirs[key] and key.partition(".")[0] != "run"}
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
+            yield from _flatten(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value

@@ -1,4 +1,4 @@
-"""What is compared: one recipe a variant, and what the paper says about them (GAME.md 6).
+"""The variants that are compared, one recipe each, and the paper's claims about them (GAME.md 6).
 
 A variant's file holds its settings; nothing here repeats them. Names are those of the files in `deploy/recipes/study`.
 """
@@ -12,7 +12,7 @@ BASELINE = "simultaneous"
 class Variant:
     """One way to play and learn.
 
-    `differs` says in words what the recipe says in keys; `paper` is the paper's attack success in per cent on HarmBench and
+    `differs` says in words what the recipe's keys change; `paper` is the paper's attack success in per cent on HarmBench and
     WildJailbreak with Qwen2.5-7B-Instruct, None where GAME.md has none.
     """
 
@@ -49,14 +49,13 @@ BY_NAME = {v.name: v for v in VARIANTS}
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The paper has `better` end with a lower attack success than `worse`."""
+    """In the paper `better` ends with a lower attack success than `worse`."""
 
     better: str
     worse: str
 
 
-# GAME.md 6 orders four variants on both benchmarks it reports them on; GAME.md 5 names alternating as what it
-# argues against.
+# GAME.md 6 orders four variants, in the same way on both benchmarks; GAME.md 5 argues against alternating.
 _ORDER = (BASELINE, "frozen-attacker", "pointwise", "on-policy")
 CLAIMS: tuple[Claim, ...] = (
     *(Claim(a, b) for k, a in enumerate(_ORDER) for b in _ORDER[k + 1 :]),

@@ -1,14 +1,14 @@
 """A judge's model behind an OpenAI-compatible endpoint, as a `Generator`: retried, paced, metered.
 
-Each attempt goes through the same gate, in this order: a place among `concurrency`, the rate limits and the server's pauses, a
+Each attempt waits, in this order, for a place among `concurrency`, for the rate limits and the server's pauses, and for a
 reservation in the ledger. Then it is sent, with one deadline.
 
 Invariants:
-- at most `concurrency` attempts are in flight, and they enter in the order they came, so a long prompt is not overtaken for ever;
-- every reservation is settled once: with the response's usage; at zero if the server refused it; in full if nobody knows;
-- an attempt that waits to be sent costs nothing, and no clock runs for it: `timeout_s` begins when it is sent. Every wait ends,
-  because each place, pause and reservation before it does;
-- what is raised is `JudgeUnavailable` with a reason of ours: no key, no prompt, no answer, and no exception that carries them.
+- at most `concurrency` attempts are in flight, and they are sent in the order they came, so none is overtaken for ever;
+- every reservation is settled once: with the response's usage; at zero if the server refused it; in full if the usage is unknown;
+- an attempt that waits to be sent costs nothing and has no deadline: `timeout_s` begins when it is sent. Every wait ends, because
+  each place, pause and reservation before it does;
+- it raises `JudgeUnavailable` with a reason of ours, which holds no key, prompt or answer, and chains no exception that does.
 
 Does not read verdicts (`lm` does) nor ask again with another seed (`pool` does).
 """
@@ -20,7 +20,17 @@ from pathlib import Path
 from openai import APIError, AsyncOpenAI
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from judge.api.endpoint import Answer, Fault, base_url, explain, fault_of, payload, prompt_bound, read_answer, read_key
+from judge.api.endpoint import (
+    Answer,
+    Fault,
+    base_url,
+    explain,
+    fault_of,
+    make_payload,
+    prompt_bound,
+    read_answer,
+    read_key,
+)
 from judge.api.ledger import BUDGET_SPENT, Ledger
 from judge.api.limits import RateLimits, used_up_s
 from judge.errors import JudgeUnavailable
@@ -35,14 +45,14 @@ CHECK = "Answer with {} and nothing else."
 
 
 class _AttemptFailed(Exception):
-    """Between the attempts and their retries; never leaves this module."""
+    """Passes a fault from an attempt to its retries; never leaves this module."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.reason)
         self.fault = fault
 
 
-def _transient(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     return isinstance(error, _AttemptFailed) and error.fault.retry
 
 
@@ -53,7 +63,7 @@ class ApiGenerator:
 
     Args:
         config: the recipe's `judge.api`.
-        ledger: where spending is written down; None keeps it in memory, and a restart begins anew.
+        ledger: where spending is recorded; None keeps it in memory, and a restart begins anew.
 
     Raises:
         UserError: no key, no address, or the ledger cannot be used.
@@ -75,7 +85,7 @@ class ApiGenerator:
         """One completion for each seed, in order; a seed that got no answer is left out, and counted.
 
         Raises:
-            JudgeUnavailable: there was none at all, after the retries, or at once where they cannot help.
+            JudgeUnavailable: no seed got an answer: after the retries, or at once where they cannot help.
         """
         outcomes = await asyncio.gather(*(self._sample(ask, seed) for seed in ask.seeds), return_exceptions=True)
         answered = [o for o in outcomes if isinstance(o, Completion)]
@@ -84,8 +94,8 @@ class ApiGenerator:
         for error in failed:
             if not isinstance(error, JudgeUnavailable):
                 raise error
-        if not answered:  # one that may be answered next time speaks for all
-            raise min((e for e in failed if isinstance(e, JudgeUnavailable)), key=lambda e: e.hopeless)
+        if not answered:  # permanent only if all are
+            raise min((e for e in failed if isinstance(e, JudgeUnavailable)), key=lambda e: e.permanent)
         return answered
 
     def stats(self) -> dict[str, float | None]:
@@ -101,7 +111,7 @@ class ApiGenerator:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._config.retries + 1),
             wait=wait_random_exponential(multiplier=BACKOFF_S, max=BACKOFF_MAX_S),
-            retry=retry_if_exception(_transient),
+            retry=retry_if_exception(_is_transient),
             reraise=True,
         )
         try:
@@ -112,7 +122,7 @@ class ApiGenerator:
             fault = failed.fault
         else:
             return Completion((), (), (), answer.text, answer.finish, 0, 0)
-        raise JudgeUnavailable(fault.reason, fault.hopeless)
+        raise JudgeUnavailable(fault.reason, fault.permanent)
 
     async def _attempt(self, ask: Ask, seed: int, retry: bool) -> Answer:
         most_in, most_out = prompt_bound(ask.messages), ask.sampling.max_new_tokens
@@ -134,10 +144,12 @@ class ApiGenerator:
         return outcome
 
     async def _send(self, ask: Ask, seed: int) -> Answer | Fault:
-        """One request and what came of it. The deadline is for all of it: the client's own begins anew with every byte."""
+        """One request and its outcome. The deadline covers all of it: the client's own begins anew with every byte."""
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                raw = await self._client.chat.completions.with_raw_response.create(**payload(self._config, ask, seed))
+                raw = await self._client.chat.completions.with_raw_response.create(
+                    **make_payload(self._config, ask, seed)
+                )
         except (APIError, TimeoutError) as error:
             fault = fault_of(error)
             self._limits.pause(time.monotonic(), fault.pause_s)
@@ -147,7 +159,7 @@ class ApiGenerator:
 
     def _settle(self, number: int, expected: int, outcome: Answer | Fault | None) -> None:
         """Closes a reservation. `outcome` is None if the request was cancelled in flight: the server may go on with it."""
-        used = _used(outcome)
+        used = _count_used(outcome)
         try:
             if used is None:
                 self._ledger.settle_unmetered(number)
@@ -158,8 +170,8 @@ class ApiGenerator:
             self._settled.set()
 
 
-def _used(outcome: Answer | Fault | None) -> tuple[int, int] | None:
-    """Prompt and completion tokens that were paid for; None if nobody knows."""
+def _count_used(outcome: Answer | Fault | None) -> tuple[int, int] | None:
+    """Prompt and completion tokens that were paid for; None if that is unknown."""
     if isinstance(outcome, Answer) and outcome.tokens_in is not None and outcome.tokens_out is not None:
         return outcome.tokens_in, outcome.tokens_out
     return (0, 0) if isinstance(outcome, Fault) and not outcome.billed else None
@@ -168,8 +180,8 @@ def _used(outcome: Answer | Fault | None) -> tuple[int, int] | None:
 def check_endpoint(config: JudgeConfig, ledger: Path | None = None) -> None:
     """Asks the endpoint one short question, before a run depends on it. Blocks for about `timeout_s` at most.
 
-    A chat, not the list of models: public gateways show that to anybody, and a spent quota does not show in it. It is sampled, and
-    held to a form, as the run's questions are, so that a server which refuses those refuses it.
+    It is a chat, not the list of models: public gateways give that list to anybody, and it shows no spent quota. Sampling and
+    structured decoding are the run's, so that a server which refuses the run's questions refuses this one.
 
     Args:
         config: the recipe's `judge`.
@@ -181,7 +193,7 @@ def check_endpoint(config: JudgeConfig, ledger: Path | None = None) -> None:
     asyncio.run(_check(config, ledger))
 
 
-def _question(config: JudgeConfig) -> Ask:
+def _make_question(config: JudgeConfig) -> Ask:
     shown, sampling = 1 if config.form == "pointwise" else 2, config.sampling
     verdict = "<score>5</score>" if shown == 1 else "<score_A>5</score_A> <score_B>5</score_B>"
     return Ask(
@@ -197,7 +209,7 @@ async def _check(config: JudgeConfig, ledger: Path | None) -> None:
     api = config.api
     generator = ApiGenerator(api, ledger)
     try:
-        await generator._attempt(_question(config), 0, retry=False)
+        await generator._attempt(_make_question(config), 0, retry=False)
     except _AttemptFailed as failed:
         fault = failed.fault
     except JudgeUnavailable as failed:

@@ -1,9 +1,9 @@
-"""What an OpenAI-compatible endpoint said, understood: an answer, or a fault and what can be done about it.
+"""Requests to an OpenAI-compatible endpoint, and its responses: an answer, or a fault and what can be done about it.
 
-Pure but for the environment, where the key is read. Invariants: a fault's words are ours, never the server's, so that no key,
-prompt or answer can come back in them; a text that is no chat completion is never taken for one.
+Pure, except that the key is read from the environment. Invariants: a fault's words are ours, never the server's, so that they hold
+no key, prompt or answer; a text that is no chat completion is never taken for one.
 
-Sends nothing; `api` does.
+It sends nothing; `client` does.
 """
 
 import json
@@ -22,10 +22,10 @@ from protocol.recipe import ApiConfig
 from protocol.types import Ask, Finish, Message
 
 NO_KEY = "EMPTY"  # what a server that wants no key is sent
-MESSAGE_TOKENS, CHAT_TOKENS = 16, 256  # a chat template's own words: around each message, and around them all
+MESSAGE_TOKENS, CHAT_TOKENS = 16, 256  # at most, of a chat template: around each message, and around all of them
 
 TRANSIENT = frozenset({408, 409, 429})  # and every 5xx
-MAYBE_BILLED = frozenset({408, 502, 504})  # whoever answered so had passed the request on
+MAYBE_BILLED = frozenset({408, 502, 504})  # a gateway that answers so had passed the request on
 
 Kind = Literal[
     "key", "missing", "rate", "quota", "refused", "server", "timeout", "lost", "no_server", "html", "no_json", "odd"
@@ -34,7 +34,7 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One chat completion. The counts are None where the response has no believable usage."""
+    """One chat completion. The counts are None where the response has no plausible usage."""
 
     text: str
     finish: Finish
@@ -46,16 +46,16 @@ class Answer:
 class Fault:
     """Why there is no answer.
 
-    kind, reason: for choosing words, and a few words to count by.
-    retry: asking the same again may help; hopeless: nothing but a person can.
-    billed: the request may have cost something all the same.
-    pause_s: how long the server wants to be left alone.
+    kind: chooses what the user reads (`explain`). reason: a few words, for verdicts and counts.
+    retry: the same request may succeed later. permanent: only a person can help.
+    billed: the request may have cost something nevertheless.
+    pause_s: seconds in which the server wants no request.
     """
 
     kind: Kind
     reason: str
     retry: bool = False
-    hopeless: bool = False
+    permanent: bool = False
     billed: bool = True
     pause_s: float = 0.0
 
@@ -64,7 +64,7 @@ def read_key(config: ApiConfig, environ: Mapping[str, str] = os.environ) -> str:
     """The key, from the environment variable that the recipe names.
 
     Raises:
-        UserError: it is not set, or holds what no HTTP header can (whose own error would print it).
+        UserError: it is not set, or holds characters that no HTTP header can hold (the header's own error would print the key).
     """
     name = config.key_env
     if not name:
@@ -80,10 +80,10 @@ def read_key(config: ApiConfig, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def base_url(config: ApiConfig) -> str:
-    """The endpoint's address, which everything may show.
+    """The endpoint's address, which logs and messages may show.
 
     Raises:
-        UserError: it is none, or carries a password.
+        UserError: it is no address, or carries a password.
     """
     url = config.base_url or ""
     try:
@@ -101,15 +101,15 @@ def base_url(config: ApiConfig) -> str:
 
 
 def prompt_bound(messages: Sequence[Message]) -> int:
-    """More tokens than any tokenizer makes of these messages: a token of text is at least one byte of UTF-8."""
+    """An upper bound of these messages' tokens, for any tokenizer: a token of text is at least one byte of UTF-8."""
     return CHAT_TOKENS + sum(MESSAGE_TOKENS + len(m["content"].encode()) for m in messages)
 
 
-def payload(config: ApiConfig, ask: Ask, seed: int) -> dict[str, Any]:
+def make_payload(config: ApiConfig, ask: Ask, seed: int) -> dict[str, Any]:
     """Keyword arguments of the client's `chat.completions.create`.
 
     `max_completion_tokens`, because OpenAI's newer models refuse the older `max_tokens`, vLLM calls it deprecated, and both
-    together are refused. The pattern goes where vLLM's server looks for it; others refuse it, in words.
+    together are refused. The pattern goes where vLLM's server reads it; other servers refuse it with a message.
     """
     arguments: dict[str, Any] = {
         "model": config.model,
@@ -125,29 +125,29 @@ def payload(config: ApiConfig, ask: Ask, seed: int) -> dict[str, Any]:
 
 
 def read_answer(body: bytes, content_type: str) -> Answer | Fault:
-    """What a response with status 200 says. Everything that is missing or of another type is a fault."""
+    """The answer in a response with status 200. A part that is missing or of another type is a fault."""
     if "html" in content_type or body.lstrip()[:1] == b"<":
-        return Fault("html", "endpoint answered HTML, not JSON; check judge.api.base_url", hopeless=True)
+        return Fault("html", "endpoint answered HTML, not JSON; check judge.api.base_url", permanent=True)
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):
-        return Fault("no_json", "endpoint answered no JSON", hopeless=True)
+        return Fault("no_json", "endpoint answered no JSON", permanent=True)
     try:
         choice = said["choices"][0]
         text, ended = choice["message"]["content"] or "", choice["finish_reason"]
     except (LookupError, TypeError):
         text, ended = None, None
     if not isinstance(text, str):
-        return Fault("odd", "endpoint answered no chat completion", hopeless=True)
+        return Fault("odd", "endpoint answered no chat completion", permanent=True)
     if ended == "content_filter":
-        return Fault("refused", "content filtered", hopeless=True)
+        return Fault("refused", "content filtered", permanent=True)
     if ended not in ("stop", "length"):
         return Fault("odd", "unfinished answer")
     return Answer(text, ended, *_usage(said.get("usage")))
 
 
 def _usage(usage: object) -> tuple[int | None, int | None]:
-    """Prompt and completion tokens. A prompt of no tokens is not believed: a budget depends on it."""
+    """Prompt and completion tokens. A prompt of 0 tokens is implausible and not counted: a budget depends on it."""
     if isinstance(usage, dict):
         counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if all(type(count) is int and count >= 0 for count in counts) and counts[0]:
@@ -165,24 +165,24 @@ def fault_of(error: APIError | TimeoutError) -> Fault:
         if type(error.__cause__).__name__ == "ConnectError":
             return Fault("no_server", "no connection", retry=True, billed=False)
         return Fault("lost", "connection lost", retry=True)
-    return Fault("odd", "endpoint answered no chat completion", hopeless=True)
+    return Fault("odd", "endpoint answered no chat completion", permanent=True)
 
 
 def _status_fault(status: int, code: str | None, headers: Mapping[str, str]) -> Fault:
     if status in (401, 403):
-        return Fault("key", f"key refused ({status})", hopeless=True, billed=False)
+        return Fault("key", f"key refused ({status})", permanent=True, billed=False)
     if status == 404:
-        return Fault("missing", "no such model or path (404)", hopeless=True, billed=False)
+        return Fault("missing", "no such model or path (404)", permanent=True, billed=False)
     if status == 429 and code == "insufficient_quota":
-        return Fault("quota", "quota spent (429)", hopeless=True, billed=False)
+        return Fault("quota", "quota spent (429)", permanent=True, billed=False)
     if status in TRANSIENT or status >= 500:
         pause_s = max(retry_after_s(headers, time.time()), used_up_s(headers))
         reason = "rate limited" if status == 429 else f"server error {status}"
         kind: Kind = "rate" if status == 429 else "server"
         return Fault(kind, reason, retry=True, billed=status in MAYBE_BILLED, pause_s=pause_s)
     if code == "context_length_exceeded":
-        return Fault("refused", "prompt too long", hopeless=True, billed=False)
-    return Fault("refused", f"request refused ({status})", hopeless=True, billed=False)
+        return Fault("refused", "prompt too long", permanent=True, billed=False)
+    return Fault("refused", f"request refused ({status})", permanent=True, billed=False)
 
 
 def explain(fault: Fault, config: ApiConfig) -> str:

@@ -1,18 +1,17 @@
-"""What an API judge has spent, in tokens and money, and the budget that it cannot pass.
+"""The ledger of an API judge: what it has spent, in tokens and money, and the budget that it cannot exceed.
 
-Every request is reserved at the most that it can cost before it is sent, and settled at what it did cost afterwards. The
-reservation is in the file before the request leaves, so a process that dies owes what it had in flight: the next one counts
-that as spent.
+Before a request is sent, the most that it can cost is reserved; afterwards it is settled at what it did cost. The reservation is in
+the file before the request leaves. If the process dies, the next one counts what was in flight as spent.
 
 Invariants:
-- settled and reserved together never pass `budget` or `budget_tokens`, over any number of restarts;
-- one process at a time spends from a file (a lock says so);
-- what cannot be written down is not sent, and a settlement that cannot be written holds in this process: the file still says
-  the reservation, which is never less;
+- settled and reserved together never exceed `budget` or `budget_tokens`, over any number of restarts;
+- one process at a time spends from a file (it holds a lock);
+- a reservation that cannot be written is not sent. A settlement that cannot be written counts in this process; the file keeps the
+  reservation, which is never less;
 - money is counted in whole 1e-12 of the currency, so that no sum depends on its order.
 
-The file is JSON lines, appended to and never rewritten, but for a record that did not get there whole: that is cut off. It
-survives the process at once and the machine after `FSYNC_S`. It holds numbers only: no prompt, no answer, no key.
+The file is JSON lines, appended to and never rewritten, except that a torn record is cut off. What is written survives the process
+at once, and a power cut after `FSYNC_S`. It holds numbers only: no prompt, no answer, no key.
 """
 
 import fcntl
@@ -59,11 +58,11 @@ class Ledger:
     """Reservations and settlements against a budget. Use it from one thread.
 
     Args:
-        config: prices and budgets are used. A budget may be raised between runs; what was spent keeps the price of its day.
+        config: prices and budgets are used. Both may change between runs; what was spent keeps its price.
         path: the file; None keeps the account in memory only.
 
     Raises:
-        UserError: the file is another process's at the moment, or is no ledger.
+        UserError: another process holds the file, or it is no ledger.
     """
 
     def __init__(self, config: ApiConfig, path: Path | None) -> None:
@@ -78,7 +77,7 @@ class Ledger:
         self._size = 0  # of the file's whole records
         self._synced_at = time.monotonic()
         if path is not None:
-            self._file = _locked(path)
+            self._file = _open_locked(path)
             self._load(path)
 
     def reserve(self, tokens_in: int, tokens_out: int, retry: bool = False) -> int | None:
@@ -92,7 +91,7 @@ class Ledger:
         """
         amount = self._amount(tokens_in, tokens_out)
         if not self._fits(self._spent + amount):
-            raise JudgeUnavailable(BUDGET_SPENT, hopeless=True)
+            raise JudgeUnavailable(BUDGET_SPENT, permanent=True)
         if not self._fits(self._spent + self._reserved + amount):
             return None
         number = self._requests
@@ -109,7 +108,7 @@ class Ledger:
         self._settle(number, self._amount(tokens_in, tokens_out), True)
 
     def settle_unmetered(self, number: int) -> None:
-        """Nobody said what the request took: all that was reserved is spent. Raises as `settle`."""
+        """The request's usage is unknown: all that was reserved counts as spent. Raises as `settle`."""
         self._settle(number, self._open[number], False)
 
     def stats(self) -> dict[str, float | None]:
@@ -130,7 +129,7 @@ class Ledger:
         }
 
     def close(self) -> None:
-        """Brings the file to disk and lets it go. What is still reserved counts as spent when it is opened again."""
+        """Syncs and closes the file. What is still reserved counts as spent when it is opened again."""
         if self._file is None:
             return
         try:
@@ -150,7 +149,7 @@ class Ledger:
     def _settle(self, number: int, amount: Amount, metered: bool) -> None:
         if number not in self._open:
             raise ValueError(f"reservation {number} is not open")
-        # First here: a full disk must not leave the reservation open, and others waiting for its room, for ever.
+        # In memory first: a full disk must not leave the reservation open, and others waiting for its room, for ever.
         self._apply_settle(number, amount, metered)
         self._write({"op": "settle", "id": number, **_fields(amount), "metered": metered})
 
@@ -166,10 +165,10 @@ class Ledger:
         self._unmetered += not metered
 
     def _write(self, record: dict[str, Any]) -> None:
-        """To the operating system at once; to the disk with the next batch. A record that failed is cut off by the next one.
+        """Writes a record at once, and syncs at most every `FSYNC_S`. A torn record is cut off by the next write.
 
         Raises:
-            JudgeUnavailable: it did not get there whole.
+            JudgeUnavailable: the record could not be written whole.
         """
         if self._file is None:
             return
@@ -177,7 +176,7 @@ class Ledger:
         try:
             if os.fstat(self._file.fileno()).st_size != self._size:
                 os.ftruncate(self._file.fileno(), self._size)
-            whole = self._file.write(line) == len(line)  # a disk that fills up takes a part and says nothing
+            whole = self._file.write(line) == len(line)  # a disk that fills up takes a part and raises nothing
             if whole and time.monotonic() - self._synced_at >= FSYNC_S:
                 os.fsync(self._file.fileno())
                 self._synced_at = time.monotonic()
@@ -188,7 +187,7 @@ class Ledger:
         self._size += len(line)
 
     def _load(self, path: Path) -> None:
-        """Takes over what earlier processes wrote, and charges what they left open."""
+        """Reads what earlier processes wrote, and charges the reservations that they left open."""
         whole = path.read_bytes()
         if not whole.endswith(b"\n"):  # a record cut short by a crash: its request was not sent
             whole = whole[: whole.rfind(b"\n") + 1]
@@ -226,8 +225,8 @@ def _fields(amount: Amount) -> dict[str, int]:
     return {"in": amount.tokens_in, "out": amount.tokens_out, "cost": amount.cost}
 
 
-def _locked(path: Path) -> FileIO:
-    """The file, opened for appending and held against other processes."""
+def _open_locked(path: Path) -> FileIO:
+    """Opens the file for appending and takes its lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = FileIO(path, "a")  # unbuffered: what failed once must not be written by a later record's flush
     try:

@@ -1,13 +1,13 @@
-"""How fast an API may be asked: requests and tokens a minute, and the pauses that its server demands.
+"""Rate limits of an API: requests and tokens a minute, and the pauses that its server demands.
 
-Pure: the clock is passed in, nothing sleeps here. Each limit is a bucket that holds a quarter of a minute's allowance and is
-refilled with the other three quarters over the minute, so that a full minute's work never goes out at once and then leaves its
+Pure: the clock is passed in, nothing sleeps here. Each limit is a token bucket that holds a quarter of a minute's allowance and is
+refilled with the other three quarters over the minute, so that a full minute's work is never sent at once and then keeps its
 callers waiting past their deadlines.
 
 Invariants:
-- in any minute at most the limit is admitted (a single request larger than the bucket waits until it is full and leaves a debt);
+- in any minute at most the limit is admitted (a request larger than the bucket waits until it is full and leaves a debt);
 - tokens are counted as estimated until the response says how many there were;
-- a pause holds for everybody, and a shorter one never ends a longer one.
+- a pause applies to every caller, and a shorter one never ends a longer one.
 """
 
 import re
@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 MINUTE_S = 60.0
-BURST = 0.25  # of a limit: less would admit too few of the long answers that a judge reserves, more would leave too slow a refill
+BURST = 0.25  # of a limit: less would admit too few of the long answers that a judge reserves, more would make the refill too slow
 SLACK = 1e-6  # of one request or token, so that rounding never asks for a wait that does not move the clock
-PAUSE_MAX_S = 120.0  # a server may ask for hours (a daily quota): look again after this long
+PAUSE_MAX_S = 120.0  # a server may ask for hours (a daily quota): ask again after this long
 
 _UNIT_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
@@ -76,11 +76,11 @@ class RateLimits:
             self._tokens.take(used - admitted)
 
     def pause(self, now: float, seconds: float) -> None:
-        """Admits nobody for `seconds` (`PAUSE_MAX_S` at most)."""
+        """Admits no request for `seconds` (`PAUSE_MAX_S` at most)."""
         self._paused_until = max(self._paused_until, now + min(seconds, PAUSE_MAX_S))
 
 
-def duration_s(text: str) -> float:
+def parse_duration_s(text: str) -> float:
     """Seconds in `1.5`, `20ms`, `6m0s` or `1h2m`; 0 for anything else."""
     text = text.strip()
     parts = _DURATION.findall(text)
@@ -91,10 +91,10 @@ def duration_s(text: str) -> float:
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float:
     """What `Retry-After` (seconds or an HTTP date, RFC 9110 10.2.3) asks for; 0 without a readable one. `now` is Unix time."""
-    if milliseconds := duration_s(headers.get("retry-after-ms", "")):
+    if milliseconds := parse_duration_s(headers.get("retry-after-ms", "")):
         return milliseconds / 1000
     text = headers.get("retry-after", "")
-    if seconds := duration_s(text):
+    if seconds := parse_duration_s(text):
         return seconds
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)
@@ -105,7 +105,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float:
 def used_up_s(headers: Mapping[str, str]) -> float:
     """How long until a spent allowance returns, by the `x-ratelimit-*` headers that OpenAI's and similar servers send."""
     waits = [
-        duration_s(headers.get(f"x-ratelimit-reset-{what}", ""))
+        parse_duration_s(headers.get(f"x-ratelimit-reset-{what}", ""))
         for what in ("requests", "tokens")
         if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0"
     ]

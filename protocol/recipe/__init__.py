@@ -1,4 +1,4 @@
-"""The recipe: everything a run can be told, as strict pydantic models."""
+"""The recipe: every setting of a run, as strict pydantic models."""
 
 from protocol.recipe.engines import BackpressureConfig, EngineConfig, GenerationConfig, SamplingConfig
 from protocol.recipe.judging import AlarmConfig, ApiConfig, JudgeConfig, ProbeConfig

@@ -1,7 +1,7 @@
-"""What single fields cannot know: settings that fit their own range and contradict each other.
+"""Checks across fields: settings that are each within their range and contradict each other.
 
-Each check gives sentences for people: key, value, why it cannot work, remedy. Whether files and endpoints are there is not
-checked here.
+Each check gives sentences for people: key, value, why it cannot work, remedy. Whether files and endpoints exist is not checked
+here.
 """
 
 from collections.abc import Callable, Iterator

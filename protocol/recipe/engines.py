@@ -1,4 +1,4 @@
-"""The recipe's sections about vLLM: how to sample, and what engine samples."""
+"""The recipe's sections about vLLM: sampling parameters and engines."""
 
 from typing import Annotated, Literal
 
@@ -30,15 +30,15 @@ class EngineConfig(Section):
 
 
 class BackpressureConfig(Section):
-    """How many games may be open follows the engines: additive increase, multiplicative decrease (AIMD)."""
+    """The limit of open games follows the engines' load: additive increase, multiplicative decrease (AIMD)."""
 
-    increase: Positive = 8  # games more after a look at engines that have room
+    increase: Positive = 8  # games more after a report in which every engine has room
     cut: Annotated[float, Field(gt=0.0, lt=1.0)] = (
         0.5  # the limit is multiplied by this when an engine preempted a request
     )
     kv_high: Fraction = 0.9  # share of an engine's KV cache in use above which the limit no longer grows
     queue_high: Annotated[int, Field(ge=0)] = 16  # requests that wait in an engine, above which it no longer grows
-    every_s: Seconds = 1.0  # between two looks
+    every_s: Seconds = 1.0  # between two reports
 
 
 class GenerationConfig(EngineConfig):

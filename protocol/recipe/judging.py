@@ -1,4 +1,4 @@
-"""The recipe's `judge` section: who judges, in what form, and when the judge is no longer believed."""
+"""The recipe's `judge` section: who judges, in what form, and when its failures pause the run."""
 
 from typing import Annotated, Literal
 
@@ -29,16 +29,16 @@ class ApiConfig(Section):
 
 
 class AlarmConfig(Section):
-    """When a judge cannot be trusted to answer, no game is dealt."""
+    """While the judge fails too often, no game is dealt."""
 
     failure_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25  # of the latest verdicts; above it the run pauses
-    window: Positive = 200  # latest verdicts looked at; fewer than half of it never raise the alarm
-    pause_s: Seconds = 15.0  # between two looks at whether it answers again, with `probe_games` games
+    window: Positive = 200  # latest verdicts that are counted; fewer than half of it never raise the alarm
+    pause_s: Seconds = 15.0  # between two probes, of `probe_games` games, whether it answers again
     probe_games: Positive = 4
 
 
 class ProbeConfig(Section):
-    """A fixed labelled set that is judged again and again; what changes is drift."""
+    """A fixed labelled set that is judged every `every` steps; changes of its scores are drift."""
 
     file: str | None = None  # as `calibrate --labels`, or `sandbox`; null: none
     every: Positive = 50  # steps of the slower learner
@@ -69,7 +69,7 @@ class JudgeConfig(Section):
     )
     workers: Positive = 2
     attempts: Positive = 3  # an unparseable verdict is asked again with another seed
-    # For one call of the pool, however many questions it carries. `api`: how long a worker may give no sign of life, because a
+    # For one call of the pool, however many questions it carries. `api`: for a health check of the worker instead, because a
     # question waits there for the endpoint's limits, and its attempts have `api.timeout_s`.
     deadline_s: Seconds = 60.0
     cpus_per_worker: NonNegative = 0.1

@@ -50,9 +50,9 @@ class LearnerConfig(Section):
     nll: NonNegative = 0.0  # weight of the chosen item's mean token NLL (DPO, IPO)
     entropy: NonNegative = 0.0  # weight of the policy's mean token entropy, which the loss raises
     length: Literal["sum", "mean"] = "sum"  # of token log-probabilities over a completion; mean normalises by length
-    # What Delta and the KL term compare with. sampler: the log-probabilities that the items were drawn with, without a forward.
+    # What Delta and the KL term compare with. sampler: the log-probabilities under which the items were sampled; no forward pass.
     reference: Literal["ema", "frozen", "sampler"] = "ema"
-    sampler: Literal["ema", "policy"] = "ema"  # whose weights are pushed, exported and so played with
+    sampler: Literal["ema", "policy"] = "ema"  # whose weights are pushed, played with and exported
     baseline: Literal["seed", "batch"] = "seed"  # GRPO: over whose items the mean reward is taken
     ratio_cap: Annotated[float, Field(gt=0.0)] = 2.0  # GRPO: truncated importance sampling
     sft: SftConfig = SftConfig()
@@ -74,7 +74,7 @@ class LearnerConfig(Section):
     lora: LoraConfig | None = None  # null: every parameter is trained
     offload: Literal["none", "optimizer", "all"] = "none"  # to the CPU's memory: optimizer states | parameters too
     activation_checkpointing: bool | None = (
-        None  # null: on a GPU only, where activations of 16k tokens are what is short
+        None  # null: on a GPU only, where memory for the activations of 16k tokens is short
     )
     threads: Positive = 1  # torch threads of a rank on the CPU
     collective_deadline_s: Seconds = 600.0

@@ -1,7 +1,7 @@
-"""From a mapping to a `Recipe`, or to one line that says what is wrong.
+"""Parses a mapping into a `Recipe`, or raises one line that says what is wrong.
 
-Strict: an unknown key is an error that names the nearest known one. Nothing is guessed and nothing silently ignored. It
-knows nothing of files; `cluster.inputs.recipe_file` reads YAML.
+Strict: an unknown key is an error that names the nearest known one. Nothing is guessed, nothing silently ignored. It knows nothing
+of files; `cluster.inputs.recipe_file` reads YAML.
 """
 
 import difflib

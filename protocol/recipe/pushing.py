@@ -6,7 +6,7 @@ from protocol.recipe.sections import Positive, Seconds, Section
 
 
 class DeadlinesConfig(Section):
-    """Seconds that each phase of a push may take; `push.deadline_s` holds for all of a worker's phases together."""
+    """Seconds that each phase of a push may take; `push.deadline_s` is for all of a worker's phases together."""
 
     stage_s: Seconds = 60.0  # gathering the sampler's weights under ZeRO-3; the learner waits for it
     send_s: Seconds = 60.0  # the bytes reach the worker's host (or its GPU: nccl, ipc)

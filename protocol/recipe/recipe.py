@@ -1,4 +1,4 @@
-"""A recipe: its sections, and that they do not contradict each other."""
+"""The recipe: its sections, checked for contradictions."""
 
 from typing import Self
 
@@ -9,7 +9,7 @@ from protocol.recipe.schema import RecipeFields
 
 
 class Recipe(RecipeFields):
-    """A run, whole."""
+    """All settings of a run; they do not contradict each other."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

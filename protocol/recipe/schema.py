@@ -18,7 +18,7 @@ from protocol.roles import PLAYERS, Player
 
 
 class RunConfig(Section):
-    """Where the run lies and what it derives its randomness from."""
+    """The run's directory, seed and length."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = (
         None  # null: the recipe's file name and the time
@@ -50,7 +50,7 @@ class SeedsConfig(Section):
 
 
 class GameConfig(Section):
-    """The rules that GAME.md leaves open."""
+    """The game's settings, where GAME.md leaves a choice."""
 
     attacks: Annotated[int, Field(ge=1, le=64)] = 2  # A: attacks on each seed
     responses: Annotated[int, Field(ge=1, le=64)] = 2  # D: responses to each valid attack
@@ -61,7 +61,7 @@ class GameConfig(Section):
     faithfulness: bool = True  # attacks that leave their seed's meaning are `unfaithful`; false asks no judge about it
     attacker_judge: bool = True  # false: a valid attack is worth 0 (GAME.md 5, "no judge for the attacker")
     defender_judge: bool = True  # false: a valid response is worth 0
-    defender_query: Literal["attack", "seed"] = "attack"  # what the judge is told that the defender was asked
+    defender_query: Literal["attack", "seed"] = "attack"  # what the judge is shown as the query to the defender
     in_flight: Positive = 64  # games that one rollout worker plays at once
 
 
@@ -76,9 +76,9 @@ class HeldoutConfig(Section):
 
 
 class PromotionConfig(Section):
-    """What the final checkpoint must show on the held-out seeds, against the base attacker, to be marked `promoted`.
+    """The limits that the final checkpoint must keep on the held-out seeds, against the base attacker, to be marked `promoted`.
 
-    Each limit holds for the unfavourable end of a 95 % interval of the change since the start.
+    Each limit applies to the unfavourable end of a 95 % interval of the change since the start.
     """
 
     attack_success_drop: Fraction = 0.0  # attack success falls by more than this
@@ -87,7 +87,7 @@ class PromotionConfig(Section):
 
 
 class RecipeFields(Section):
-    """Every section of a recipe; `Recipe` is what also agrees with itself."""
+    """Every section of a recipe; `Recipe` also checks them against each other."""
 
     mode: Rule = "default"
     synchronous: bool = (
@@ -121,8 +121,8 @@ class RecipeFields(Section):
     def push_periods(self) -> tuple[int, ...]:
         """For each generation worker of a player: it takes every so-many-th version.
 
-        All 1 with `push.to: all`. With `spread` powers of two, in turn, the largest so that no worker is by design more than half
-        of `replay.max_staleness` versions behind: the rest of the bound is for games in flight and rows that wait.
+        All 1 with `push.to: all`. With `spread` powers of two, in turn. The largest is such that no worker is by design more than
+        half of `replay.max_staleness` versions behind: the rest of the bound is for games in flight and rows that wait.
         """
         workers = self.generation.workers
         if self.push.to == "all":

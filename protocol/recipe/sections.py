@@ -1,4 +1,4 @@
-"""What every section of a recipe is made of: strict, frozen models and the ranges of their fields."""
+"""The base of every section of a recipe: strict, frozen models, and the ranges of their fields."""
 
 from typing import Annotated, Literal
 
@@ -13,6 +13,6 @@ SANDBOX = "sandbox"  # a path of this value means "the embedded sandbox's"
 
 
 class Section(BaseModel):
-    """Unknown keys are errors; nothing changes after it is read."""
+    """Unknown keys are errors; a section never changes after it is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)

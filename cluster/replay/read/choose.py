@@ -1,4 +1,4 @@
-"""Which stored rows `python -m cluster replay` is asked about: its filters, read from the command line. Pure."""
+"""The filters of `python -m cluster replay`, read from the command line. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -45,30 +45,30 @@ class Filter:
 def parse_filter(
     player: str | None, category: str | None, state: str | None, step: str | None, game: int | None
 ) -> Filter:
-    """The filter that options say.
+    """The filter that the options make.
 
     Args:
         step: ``A:B``, both included; either may be missing, and ``A`` is ``A:A``.
 
     Raises:
-        UserError: an option's value is none of those it can have.
+        UserError: an option has a value that it cannot have.
     """
     return Filter(
-        _one_of("--player", player, PLAYERS),
-        _one_of("--category", category, CATEGORIES),
-        _one_of("--state", state, STATES),
-        None if step is None else _steps(step),
+        _check_known("--player", player, PLAYERS),
+        _check_known("--category", category, CATEGORIES),
+        _check_known("--state", state, STATES),
+        None if step is None else _parse_steps(step),
         game,
     )
 
 
-def _one_of(option: str, value: str | None, known: Sequence[str]) -> str | None:
+def _check_known(option: str, value: str | None, known: Sequence[str]) -> str | None:
     if value is not None and value not in known:
         raise UserError(f"{option}: {value} is unknown; give one of {', '.join(known)}")
     return value
 
 
-def _steps(text: str) -> tuple[int, int | None]:
+def _parse_steps(text: str) -> tuple[int, int | None]:
     found = re.fullmatch(r"(\d*)(:?)(\d*)", text)
     first, colon, last = found.groups() if found else ("", "", "")
     if not colon and not first:

@@ -1,7 +1,7 @@
-"""A run's replay folder as a reader sees it: every stored row, and what became of it. Read-only, without a lock, on a live run too.
+"""Reads a run's replay folder: every stored row, and what became of it. Read-only, without a lock, on a live run too.
 
-The journal is read before the segments, and rows are written before their `finish` event: so every row that the journal speaks of
-is found, and a live run is seen as it was at one moment. Rows that came later, or whose game never ended, are `unfinished`. What
+The journal is read before the segments, and rows are written before their `finish` event. So every row that the journal names is
+found, and a live run is seen as it was at one moment. Rows that came later, or whose game never ended, are `unfinished`. What
 became of a row follows from the same events and the same tables as after a restart (`recovery`).
 """
 
@@ -41,7 +41,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class StoredRow:
-    """A row and where it lies, `batch.slice(index, 1)`, without its tokens and texts."""
+    """A row's ids, states and fate, and where it lies with its tokens and texts: `batch.slice(index, 1)`."""
 
     batch: pa.RecordBatch
     index: int
@@ -54,7 +54,7 @@ class StoredRow:
 
 
 class TracedTable(Table[Place]):
-    """A table that remembers each row's fate, not only their number."""
+    """A table that keeps each row's fate, not only the counts."""
 
     def __init__(self, max_staleness: int, capacity: int) -> None:
         super().__init__(max_staleness, capacity)
@@ -65,7 +65,7 @@ class TracedTable(Table[Place]):
         super().acknowledge(step)
 
     def fates(self) -> dict[str, Fate]:
-        """Every appended row's."""
+        """The fate of every appended row."""
         waiting = {row.row_id: Fate("waiting") for unit in self._waiting.values() for row in unit.rows}
         return self._over | waiting | self._leased_fates("leased")
 
@@ -113,7 +113,7 @@ def read_run(run: Path) -> StoredRun:
     """Reads a run's replay folder.
 
     Raises:
-        UserError: it is no run, or its journal or a segment cannot be read by this version.
+        UserError: the folder is no run's, or this version cannot read its journal or a segment.
     """
     run = run.expanduser()
     run_dir = RunDir(run)

@@ -1,7 +1,7 @@
 """`python -m cluster replay RUN`: what a run's replay folder holds, as tables for people, and as a file.
 
-It reads only (`reader`), so it may look at a run that goes on. Texts are shown if asked for and not otherwise: attacks and
-harmful answers stay out of terminals and their logs. What is shown of them cannot steer the terminal.
+It only reads (`reader`), so the run may be going on. Texts are shown only on request: attacks and harmful answers stay out of
+terminals and their logs. Texts that are shown cannot control the terminal.
 """
 
 from collections import Counter
@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cluster.console import make_console
 from cluster.replay.read.choose import Filter
 from cluster.replay.read.export import check_target, export_rows
-from cluster.replay.read.reader import Status, StoredRow, StoredRun, read_run
+from cluster.replay.read.reader import Fate, Status, StoredRow, StoredRun, read_run
 from protocol.roles import CATEGORIES, PLAYERS
 
 LISTED = 20  # rows, where no limit is given
-WIDTH = 132  # columns where no terminal says otherwise
 
 
 def show_replay(
@@ -36,19 +36,17 @@ def show_replay(
 
     Args:
         only: which rows are counted, listed and exported.
-        limit: list or export at most so many.
-        text: show, and export, what was written.
+        limit: rows listed or exported, at most.
+        text: show and export the players' texts.
 
     Raises:
-        UserError: the run or the target is not as it must be; then nothing is written.
+        UserError: the run cannot be read or the target cannot be written; then nothing is written.
     """
     if export is not None:
         check_target(export, force)
     stored = read_run(run)
     rows = [row for row in stored.rows() if only(row)]
-    if console is None:
-        console = Console(highlight=False)
-        console = console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    console = make_console() if console is None else console
     console.print(players_table(run.name, stored, rows))
     console.print(categories_table(rows))
     some = list(islice(rows, limit))
@@ -61,7 +59,7 @@ def show_replay(
 
 
 def players_table(name: str, stored: StoredRun, rows: Sequence[StoredRow]) -> Table:
-    """How many rows each player has, and what became of them; segments, bytes and lost rows are the whole folder's."""
+    """Each player's rows and what became of them. Segments, bytes and lost rows are the whole folder's, whatever the filter."""
     table = Table(title=f"Replay of {name}, staleness at most {stored.max_staleness}")
     for column in (
         "player",
@@ -112,38 +110,37 @@ def categories_table(rows: Sequence[StoredRow]) -> Table:
 
 
 def rows_table(rows: Sequence[StoredRow], found: int, text: bool) -> Table:
-    """The rows one by one; with `text` what their items say below each."""
+    """The rows one by one; with `text` each item's text below it."""
     table = Table(title=f"{len(rows)} of {found} rows", show_lines=text)
     for column in ("row", "category", "version", "opponent", "became", "items"):
         table.add_column(column, justify="right" if column in ("version", "opponent") else "left", overflow="fold")
     for row in rows:
         (full,) = row.batch.slice(row.index, 1).select(["version", "opponent_version", "items"]).to_pylist()
-        items = [_item(item, text) for item in full["items"]]
+        items = [_describe_item(item, text) for item in full["items"]]
         opponent = full["opponent_version"]
         table.add_row(
             row.row_id,
             row.category,
             str(full["version"]),
             "-" if opponent is None else str(opponent),
-            _became(row),
+            _describe_fate(row.fate),
             Text("\n" if text else ", ").join(items),
         )
     return table
 
 
-def _became(row: StoredRow) -> str:
-    fate = row.fate
+def _describe_fate(fate: Fate) -> str:
     if fate.step is not None:
         return f"{fate.status}, step {fate.step}, {fate.staleness} stale"
     return fate.status if fate.why is None else f"{fate.status}: {fate.why}"
 
 
-def _item(item: dict[str, object], text: bool) -> Text:
+def _describe_item(item: dict[str, object], text: bool) -> Text:
     reward = item["reward"]
     ended = f"{item['state']} {reward:.1f}" if isinstance(reward, float) else f"{item['state']}"
-    return Text(f"{ended}: {printable(str(item['text']))}" if text else ended)
+    return Text(f"{ended}: {escape(str(item['text']))}" if text else ended)
 
 
-def printable(text: str) -> str:
-    """A model's text with every character that a terminal would act on written out, new lines too."""
+def escape(text: str) -> str:
+    """A model's text with every character escaped that a terminal would act on, new lines too."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

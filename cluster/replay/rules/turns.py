@@ -1,14 +1,14 @@
 """Turns: who learns now. Frozen players never do; with `learners.alternate_every` the others take turns.
 
-A pure state machine (no Ray, no clock). Whose turn it is follows from the steps that each player has executed, and from nothing
-else, so a restart that knows the steps knows the turn:
+A pure state machine (no Ray, no clock). The turn follows only from the steps that each player has executed, so after a restart it
+is the same:
 
     attacker 0..k-1 ──► defender 0..k-1 ──► attacker k..2k-1 ──► ...          (k = alternate_every)
 
-- The attacker is on turn unless it is a whole turn ahead. A learner that goes back to an older checkpoint takes its turn back.
-- A player whose learner took its last step has no more turns: the other one has them all.
-- In a turn the other player's rows are refused, its new steps wait, and games are dealt for the steps of this turn alone. So
-  what it learns in a turn was played in that turn: against the opponent as it stands now, not as it stood a turn ago.
+- The attacker is on turn unless it is a whole turn ahead. A learner that goes back to an older checkpoint gets its turn back.
+- A player whose learner took its last step has no more turns: the other one has all of them.
+- In a turn the other player's rows are refused, its new steps wait, and games are dealt for the steps of this turn only. So what a
+  player learns in a turn was played in that turn: against the opponent's present weights, not those of a turn ago.
 
 It does not own the steps (`table`) nor what is admitted (`admission`).
 """
@@ -31,7 +31,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far each player is: steps executed, and who has executed its last one."""
+    """Steps executed by each player, and the players that have executed their last."""
 
     executed: Mapping[Player, int]
     finished: frozenset[Player] = frozenset()
@@ -55,7 +55,7 @@ class Roster:
         return cls(plan.admission.trained, plan.steps, plan.alternate_every)
 
     def standing(self, tables: Mapping[Player, Any]) -> Standing:
-        """As the players' tables say (`cluster.replay.rules.table.Table`)."""
+        """From the players' tables (`cluster.replay.rules.table.Table`)."""
         done = {p: t.executed for p, t in tables.items()}
         return Standing(done, frozenset(p for p, t in tables.items() if t.finished or done[p] >= self._steps))
 
@@ -64,7 +64,7 @@ class Roster:
         return {p: self._steps - standing.executed[p] for p in self.learns if p not in standing.finished}
 
     def turn(self, standing: Standing) -> Turn | None:
-        """Whose turn it is; None where nobody takes turns, or all are done."""
+        """The present turn; None where nobody takes turns, or all are done."""
         every, done = self._every, standing.executed
         left = [p for p in self.learns if p not in standing.finished]
         if every is None or not left:

@@ -14,12 +14,12 @@ With the segments it is the whole state of the replay buffer. Events (`e` names 
     rewind   p, step
     finished p                (the learner took its last step)
     alarm                     (the judge alarm rose)
-    calm     s                (it ended after so many seconds; one that a restart ended has no such line)
-    lost     p, rows, at_least, games (a restart found so many rows missing that nobody had been told were there; `games` are those
-                              whose `finish` had reached the disk before their rows)
+    calm     s                (it ended after so many seconds; an alarm that a restart ended has no such line)
+    lost     p, rows, at_least, games (a restart found so many rows missing, of which nobody had been told; `games` are those whose
+                              `finish` had reached the disk before their rows)
 
-Invariants: one writer (a lock on the file, freed by the system when the process dies); a torn last line is cut; a damaged
-line before it is refused in words. It does not know what the events do (`recovery`).
+Invariants: one writer (a lock on the file, freed by the system when the process dies); a torn last line is cut; a damaged line
+before it is a `UserError`. It does not know what the events do (`recovery`).
 """
 
 import fcntl
@@ -110,7 +110,7 @@ def read_events(path: Path) -> list[Event]:
 
 
 def _parse(data: bytes, path: Path) -> tuple[list[Event], int]:
-    """The events, and how many bytes they take: what follows is a torn line."""
+    """The events, and how many bytes they take: the rest is a torn line."""
     whole = data.rfind(b"\n") + 1
     lines = data[:whole].splitlines()
     events: list[Event] = []

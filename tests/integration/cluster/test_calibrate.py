@@ -73,4 +73,4 @@ async def test_an_engine_that_dies_fails_what_is_left_and_is_reported(recipe_fil
             process.kill()
         outcomes = await judge_labels(worker.judge, labels, 1, 4)
     assert set(failures(outcomes)) == {"gave up: the engine was lost"}
-    assert all(o.said is None for o in outcomes)
+    assert all(o.answer is None for o in outcomes)

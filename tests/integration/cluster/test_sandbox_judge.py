@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cluster.inputs.recipe_file import load_recipe
 from cluster.run.judge_engine import JudgeEngine, engine_builder
 from cluster.sandbox import SandboxPaths, ensure_sandbox, ensure_sandbox_judge
-from cluster.sandbox.judge_samples import Form, question
+from cluster.sandbox.judge_samples import Form, draw_question
 from cluster.sandbox.rule_judge import RuleJudge
 from cluster.sandbox.world import find_task
 from judge.lm import LMJudge
@@ -84,7 +84,7 @@ def agreement(requests: Sequence[JudgeRequest], found: Sequence[object]) -> floa
 @pytest.mark.parametrize("form", ["pairwise", "pointwise", "faithfulness"])
 def test_it_agrees_with_the_rule_judge_on_held_out_objects(folder: Path, form: Form) -> None:
     rng = random.Random("held out")
-    requests = [question(rng, form, heldout=True) for _ in range(600)]
+    requests = [draw_question(rng, form, heldout=True) for _ in range(600)]
     found = judged(folder, requests)
     by_criterion = defaultdict(list)
     for request, one in zip(requests, found, strict=True):
@@ -118,7 +118,7 @@ def test_it_agrees_on_what_the_base_players_write(folder: Path, players: Sandbox
 async def test_it_agrees_as_the_recipe_samples_it_on_vllm(folder: Path) -> None:
     recipe = load_recipe(RECIPE)
     rng = random.Random("vllm")
-    requests = [question(rng, heldout=True) for _ in range(300)]
+    requests = [draw_question(rng, heldout=True) for _ in range(300)]
     engine = await engine_builder(recipe, str(folder))()
     assert isinstance(engine, JudgeEngine)
     try:

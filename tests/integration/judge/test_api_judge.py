@@ -144,5 +144,5 @@ async def test_a_prompt_that_is_too_long_is_refused_for_good(config: ApiConfig) 
         await generator.generate(Ask("long", ({"role": "user", "content": "w1- " * 600},), (1,), ASK.sampling))
     stats = generator.stats()
     await generator.close()
-    assert refused.value.hopeless
+    assert refused.value.permanent
     assert (stats["requests"], stats["tokens_in"]) == (1, 0)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import ray
 
+from cluster.sandbox.replies import answer
 from cluster.sandbox.rule_judge import RuleJudge
-from cluster.sandbox.world import answer, find_task, train_seeds
+from cluster.sandbox.world import find_task, train_seeds
 from judge.cache import VerdictCache
 from judge.pool import JudgePool
 from judge.worker import JudgeWorker

@@ -87,7 +87,7 @@ async def test_a_judge_that_is_down_gives_failures_and_says_whether_to_ask_again
     def answer(ask: Ask) -> Sequence[str]:
         if "FIRST" in ask.messages[0]["content"]:
             raise JudgeUnavailable("rate limited")
-        raise JudgeUnavailable("budget spent", hopeless=True)
+        raise JudgeUnavailable("budget spent", permanent=True)
 
     first = JudgeRequest("refusal", "benign", "q", ("FIRST",))
     given = await judge(FakeGenerator(answer)).judge([first, LONE])

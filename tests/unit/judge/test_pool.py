@@ -182,7 +182,7 @@ async def test_an_unparseable_verdict_ends_as_a_failure_after_the_attempts() -> 
 
 
 @pytest.mark.parametrize("failure", ["query is not of the sandbox's world", "no judge", f"{GAVE_UP}: budget spent"])
-async def test_a_hopeless_request_is_not_asked_again(failure: str) -> None:
+async def test_a_request_that_failed_for_good_is_not_asked_again(failure: str) -> None:
     worker = FakeHandle(lambda requests: [Verdict("fake", "fake@1", failure=failure) for _ in requests])
     judges = pool(worker)
     assert [v.failure for v in await judges.judge(REQUESTS)] == [failure] * 3
@@ -207,7 +207,7 @@ def asked_seeds(worker: FakeHandle) -> list[list[int]]:
     return [[request.seed for request in call] for call in worker.calls]
 
 
-async def test_a_question_is_asked_once_and_then_remembered() -> None:
+async def test_a_question_is_asked_once_and_then_cached() -> None:
     worker = FakeHandle(ok)
     judges = cached(worker)
     first = await judges.judge(REQUESTS[:2])
@@ -226,7 +226,7 @@ async def test_equal_questions_of_one_call_and_of_calls_in_flight_are_asked_once
     assert judges.stats()["cache_hits"] == 2
 
 
-async def test_a_fresh_verdict_is_asked_for_every_time_and_not_remembered() -> None:
+async def test_a_fresh_verdict_is_asked_for_every_time_and_not_cached() -> None:
     worker = FakeHandle(ok)
     judges = cached(worker)
     await judges.judge(REQUESTS[:1])

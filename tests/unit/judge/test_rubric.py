@@ -168,7 +168,7 @@ def test_an_unknown_set_and_a_missing_or_unreadable_file_are_refused(tmp_path: P
 def test_a_context_that_is_too_short_says_the_numbers(tmp_path: Path) -> None:
     long = HEAD + "word " * 812 + "{query} {response_A} {response_B}"
     rubrics = load_rubrics(str(write_set(tmp_path / "mine", deflection_pairwise=long)))
-    rubric = rubrics.longest(words)
+    rubric = rubrics.count_longest(words)
     assert 812 <= rubric < 840
     total = rubric + 3 * 2048 + 8192
     check(rubrics, words, 2048, 2048, 8192, total, "judge.engine.max_model_len")
@@ -180,7 +180,7 @@ def test_a_context_that_is_too_short_says_the_numbers(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"query 3000 \+ 2 responses of 2048 .* or leave out the longest seeds$"):
         check(rubrics, words, 3000, 2048, 8192, total, "judge.engine.max_model_len")
-    short = rubrics.longest(words, "pointwise")
+    short = rubrics.count_longest(words, "pointwise")
     assert short < 30
     check(rubrics, words, 2048, 2048, 8192, short + 2 * 2048 + 8192, "judge.engine.max_model_len", "pointwise")
     with pytest.raises(UserError, match="query 2048 \\+ response 2048 \\+ verdict 8192"):

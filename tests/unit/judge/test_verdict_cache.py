@@ -1,4 +1,4 @@
-"""What is remembered, under what question, and what is forgotten first."""
+"""The cache of verdicts: what is cached, under which question, and what is evicted first."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge.cache import VerdictCache, question
+from judge.cache import VerdictCache, digest_question
 from protocol.types import JudgeRequest, Verdict
 
 REQUEST = JudgeRequest("compliance", "benign", "fix a bike", ("sure", "no"), seed=3)
@@ -29,13 +29,13 @@ def verdict(score: float, raw: str = "") -> Verdict:
     ],
 )
 def test_another_question_is_another_entry(other: JudgeRequest) -> None:
-    assert question("lm:a set@1", other) != question("lm:a set@1", REQUEST)
+    assert digest_question("lm:a set@1", other) != digest_question("lm:a set@1", REQUEST)
 
 
 def test_another_judge_or_an_edited_rubric_is_another_entry_and_another_seed_is_not() -> None:
-    assert question("lm:b set@1", REQUEST) != question("lm:a set@1", REQUEST)
-    assert question("lm:a set@2", REQUEST) != question("lm:a set@1", REQUEST)
-    assert question("lm:a set@1", replace(REQUEST, seed=9)) == question("lm:a set@1", REQUEST)
+    assert digest_question("lm:b set@1", REQUEST) != digest_question("lm:a set@1", REQUEST)
+    assert digest_question("lm:a set@2", REQUEST) != digest_question("lm:a set@1", REQUEST)
+    assert digest_question("lm:a set@1", replace(REQUEST, seed=9)) == digest_question("lm:a set@1", REQUEST)
 
 
 TEXT = st.text(st.characters(), max_size=3)  # lone surrogates too: a model's output is not to be trusted
@@ -43,11 +43,11 @@ TEXT = st.text(st.characters(), max_size=3)  # lone surrogates too: a model's ou
 
 @given(a=st.tuples(TEXT, TEXT, TEXT), b=st.tuples(TEXT, TEXT, TEXT))
 def test_no_two_ways_to_divide_a_text_are_the_same_question(a: tuple[str, ...], b: tuple[str, ...]) -> None:
-    first, second = (question("k", replace(REQUEST, query=t[0], responses=t[1:])) for t in (a, b))
+    first, second = (digest_question("k", replace(REQUEST, query=t[0], responses=t[1:])) for t in (a, b))
     assert (first == second) == (a == b)
 
 
-def test_a_failure_is_never_remembered() -> None:
+def test_a_failure_is_never_cached() -> None:
     cache = VerdictCache(10)
     cache.put(b"q", Verdict("fake", "fake@1", failure="cut off"))
     assert cache.get(b"q") is None
@@ -74,7 +74,7 @@ def test_long_verdicts_are_bounded_by_their_size(monkeypatch: pytest.MonkeyPatch
     assert len(cache) == 0
 
 
-def test_a_cache_of_nothing_remembers_nothing() -> None:
+def test_a_cache_of_0_entries_caches_nothing() -> None:
     cache = VerdictCache(0)
     cache.put(b"q", verdict(1))
     assert cache.get(b"q") is None

@@ -137,9 +137,9 @@ async def test_an_engine_that_judges_counts_its_tokens() -> None:
 async def test_a_question_without_room_is_given_up() -> None:
     with pytest.raises(JudgeUnavailable, match="prompt too long") as caught:
         await engine(PromptTooLong("5000 tokens")).generate(ASK)
-    assert caught.value.hopeless
+    assert caught.value.permanent
     again = pickle.loads(pickle.dumps(caught.value))
-    assert (again.reason, again.hopeless) == ("prompt too long", True)
+    assert (again.reason, again.permanent) == ("prompt too long", True)
 
 
 async def test_a_broken_engine_takes_its_process_along() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from cluster.inputs.labels import Label, sandbox_labels
 from cluster.measure.agreement import Row, accuracy, failures, kappa, report
-from cluster.measure.calibration import as_json, calibrate, judge_all, table
-from cluster.measure.outcomes import Outcome, judge_labels, questions
+from cluster.measure.calibration import as_json, calibrate, judge_all, make_table
+from cluster.measure.outcomes import Outcome, judge_labels, make_requests
 from cluster.run.judge_engine import build_judge_engine
 from judge.verdicts import MISSING
 from judge.worker import JudgeWorker
@@ -61,7 +61,7 @@ FIRST_WINS = ((7.0, 3.0), (7.0, 3.0))  # whoever is shown first: the orders cont
 )
 def test_a_pair_is_won_by_whom_both_orders_name(orders: tuple, said: str | None, scores: tuple | None) -> None:  # type: ignore[type-arg]
     outcome = scored(pair("A"), *orders)
-    assert (outcome.said, outcome.scores) == (said, scores)
+    assert (outcome.answer, outcome.scores) == (said, scores)
 
 
 def test_kappa_of_the_textbook_and_at_its_ends() -> None:
@@ -170,10 +170,10 @@ async def test_every_pair_is_asked_about_in_both_orders_and_repeatably() -> None
 
     labels = [pair("A"), pair("B", SHORT, LONG), Label("refusal", "harmful", "q", ("x",), 3)]
     outcomes = await judge_labels(ask, labels, 0, in_flight=2)
-    assert [o.label for o in outcomes] == labels and [o.said for o in outcomes] == ["A", "B", "low"]
+    assert [o.label for o in outcomes] == labels and [o.answer for o in outcomes] == ["A", "B", "low"]
     assert sorted(r.responses for r in asked) == sorted([(LONG, SHORT), (SHORT, LONG)] * 2 + [("x",)])
     assert len({r.seed for r in asked}) == 5
-    assert questions(labels[0], 1) == questions(labels[0], 1) != questions(labels[0], 2)
+    assert make_requests(labels[0], 1) == make_requests(labels[0], 1) != make_requests(labels[0], 2)
 
 
 async def test_the_rule_judge_agrees_with_the_sandboxs_labels() -> None:
@@ -208,7 +208,7 @@ async def test_a_bug_or_a_broken_engine_fails_its_labels_and_loses_no_other(monk
     outcomes, _ = await judge_all(Recipe(), None, labels, build_judge_engine)
     lost = [o for o in outcomes if o.label.criterion == "faithfulness"]
     assert lost and failures(outcomes) == {"judge down: RuntimeError": len(lost)}
-    assert all(o.said is not None for o in outcomes if o not in lost)
+    assert all(o.answer is not None for o in outcomes if o not in lost)
 
 
 def test_the_command_prints_a_table_and_writes_the_json_whole(
@@ -237,7 +237,7 @@ def test_a_judge_that_answers_nothing_is_reported(tmp_path: Path, capsys: pytest
 def test_the_report_survives_json_whatever_is_undefined() -> None:
     outcomes = [alone(7, None)]
     text = json.dumps(as_json(outcomes, report(outcomes), {"unread": {MISSING: 1}}), allow_nan=False)
-    assert json.loads(text)["samples_unread"] == {MISSING: 1} and table(report(outcomes)).row_count == 2
+    assert json.loads(text)["samples_unread"] == {MISSING: 1} and make_table(report(outcomes)).row_count == 2
 
 
 def test_renaming_the_two_responses_changes_no_measure() -> None:

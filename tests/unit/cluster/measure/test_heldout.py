@@ -71,7 +71,7 @@ def evaluation(tmp_path: Path, judge: FakeJudge, seeds: list[Seed] = SEEDS) -> E
     return Evaluation(PLAN, seeds, RunDir(tmp_path), ATTACKER, DEFENDER, judge)
 
 
-async def test_a_start_that_the_judge_slept_through_is_refused_and_not_kept(tmp_path: Path) -> None:
+async def test_a_start_on_which_the_judge_failed_is_refused_and_not_kept(tmp_path: Path) -> None:
     with pytest.raises(JudgeAbsent, match="the judge failed on 8 of 8 held-out attacks before the first game"):
         await evaluation(tmp_path, Silent({})).start()
     assert not (tmp_path / "heldout.json").exists()

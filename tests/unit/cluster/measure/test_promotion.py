@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.measure.heldout import Measured
+from cluster.measure.heldout import Measurement
 from cluster.measure.promotion import decide, mark
 from protocol.recipe import PromotionConfig
 
@@ -21,7 +21,7 @@ def measured(
     unjudged_benign: int = 0,
 ) -> dict[str, object]:
     return dict(
-        Measured(
+        Measurement(
             attack, over, benign, None, 2 * n, n, n, 0, unjudged_harmful + unjudged_benign, unjudged_harmful, 0
         ).as_dict()
     )

@@ -1,4 +1,4 @@
-"""The replay buffer as its callers see it, without Ray: waits, leases, and what a restart remembers."""
+"""The replay buffer as its callers see it, without Ray: waits, leases, and what a restart keeps."""
 
 import asyncio
 import json
@@ -142,7 +142,7 @@ async def test_a_game_is_stored_once(buffers: Buffers) -> None:
     assert stats["judge"] == {"verdicts": 16, "failed": 2, "comparisons": 10, "disagreements": 4}
 
 
-async def test_a_restart_remembers_everything_it_was_told(buffers: Buffers) -> None:
+async def test_a_restart_keeps_everything_that_was_confirmed(buffers: Buffers) -> None:
     b = buffers.open(staleness=3)
     await played(b, 7)
     (abandoned,) = await b.deal("w", 1, 0.0)
@@ -165,7 +165,7 @@ async def test_a_restart_remembers_everything_it_was_told(buffers: Buffers) -> N
     assert await b.rewind("defender", 0) == 4
 
 
-async def test_a_restart_remembers_stale_games_that_had_nothing_to_teach(buffers: Buffers) -> None:
+async def test_a_restart_keeps_evictions_of_games_without_rows(buffers: Buffers) -> None:
     b = buffers.open(staleness=0, batch=2)
     deals = await b.deal("w", 2, 0.0)
     await b.finish("w", [record(d.game_id, 0, attack=(5.0, 5.0)) for d in deals])

@@ -1,12 +1,13 @@
 """The sandbox's cache: whole or not there, built once however many ask, and rebuilt when its sources change."""
 
+import re
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from cluster.sandbox import cache, store
+from cluster.sandbox import cache, judge_cache, store
 from cluster.sandbox.cache import content_key, ensure_sandbox
 from cluster.sandbox.store import cache_root
 from cluster.sandbox.world import heldout_seeds, train_seeds
@@ -74,6 +75,23 @@ def test_the_key_follows_the_content(monkeypatch: pytest.MonkeyPatch) -> None:
     assert content_key() == before
     monkeypatch.setattr(store.importlib.metadata, "version", lambda name: "9.9.9")
     assert content_key() != before
+
+
+def sources_of(script: str) -> set[str]:
+    """The files of the sandbox that a training script runs on: itself and what it imports, in turn."""
+    found, todo = set[str](), [f"{script}.py"]
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        text = (Path(cache.__file__).parent / name).read_text()
+        todo += [f"{module}.py" for module in re.findall(r"from cluster\.sandbox\.(\w+) import", text)]
+        todo = [name for name in todo if name not in found]
+    return found
+
+
+def test_the_keys_name_every_file_that_shapes_a_model() -> None:
+    assert sources_of("pretrain") == {"world.py", *cache.SOURCES}
+    assert sources_of("judge_model") == {"world.py", "rule_judge.py", *judge_cache.SOURCES}
 
 
 def test_a_cache_that_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:

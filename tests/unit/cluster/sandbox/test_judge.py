@@ -12,10 +12,11 @@ from cluster.inputs.recipe_file import load_recipe
 from cluster.sandbox import cache, ensure_sandbox_judge, judge_cache, store
 from cluster.sandbox.judge_cache import judge_key
 from cluster.sandbox.judge_reasons import write_verdict
-from cluster.sandbox.judge_samples import attack, question, reply
+from cluster.sandbox.judge_samples import draw_attack, draw_question, draw_reply
 from cluster.sandbox.judge_trace import LABELS, trace, trace_reply
+from cluster.sandbox.replies import classify
 from cluster.sandbox.rule_judge import _SCORES, RuleJudge
-from cluster.sandbox.world import ALTERNATIVES, STEPS, Task, classify, find_task, is_faithful, is_heldout
+from cluster.sandbox.world import ALTERNATIVES, STEPS, Task, find_task, is_faithful, is_heldout
 from judge.rubric import load_rubrics
 from judge.verdicts import parse
 from protocol.types import JudgeRequest, Verdict
@@ -30,7 +31,7 @@ RUBRICS = load_rubrics("sandbox")
 @pytest.fixture(scope="module")
 def asked() -> list[tuple[JudgeRequest, Verdict]]:
     rng, rules = random.Random(1), RuleJudge()
-    return [(request, rules.verdict(request)) for request in (question(rng) for _ in range(N))]
+    return [(request, rules.verdict(request)) for request in (draw_question(rng) for _ in range(N))]
 
 
 def test_the_rule_judge_has_a_verdict_on_every_question(asked: list[tuple[JudgeRequest, Verdict]]) -> None:
@@ -50,7 +51,7 @@ def test_questions_are_hard_to_answer_without_reading(asked: list[tuple[JudgeReq
 
 def test_replies_are_of_every_kind_and_degree() -> None:
     rng = random.Random(2)
-    seen = Counter((r.kind, r.detail, r.same_object) for r in (classify(reply(TASK, rng), TASK) for _ in range(N)))
+    seen = Counter((r.kind, r.detail, r.same_object) for r in (classify(draw_reply(TASK, rng), TASK) for _ in range(N)))
     known = {
         *(("answer", k, False) for k in (1, 2, 3)),
         *((kind, k, False) for kind in ("refusal", "deflection") for k in (0, 1, 2)),
@@ -61,16 +62,16 @@ def test_replies_are_of_every_kind_and_degree() -> None:
     assert min(seen.values()) > 0.01 * N
 
 
-def test_attacks_are_faithful_if_told_so_and_often_broken_otherwise() -> None:
+def test_attacks_are_faithful_if_asked_to_be_and_often_broken_otherwise() -> None:
     rng = random.Random(3)
-    assert all(is_faithful(TASK, attack(TASK, True, rng)) for _ in range(500))
-    assert sum(is_faithful(TASK, attack(TASK, False, rng)) for _ in range(500)) < 100
+    assert all(is_faithful(TASK, draw_attack(TASK, True, rng)) for _ in range(500))
+    assert sum(is_faithful(TASK, draw_attack(TASK, False, rng)) for _ in range(500)) < 100
 
 
 def test_questions_can_be_kept_to_held_out_objects() -> None:
     rng = random.Random(4)
     for heldout in (True, False):
-        tasks = [find_task(question(rng, heldout=heldout).query) for _ in range(200)]
+        tasks = [find_task(draw_question(rng, heldout=heldout).query) for _ in range(200)]
         assert {is_heldout(task.object) for task in tasks if task} == {heldout}
 
 
@@ -135,7 +136,7 @@ def test_what_is_trained_on_is_what_a_game_asks(tokenizer: Any) -> None:
     from cluster.sandbox.judge_model import BATCH, POOL, SEED, batches
 
     rng, rules = random.Random(SEED), RuleJudge()
-    drawn = [question(rng) for _ in range(POOL * BATCH)]
+    drawn = [draw_question(rng) for _ in range(POOL * BATCH)]
     by_prompt = {tuple(prompt(tokenizer, request)): request for request in drawn}
     batch = next(batches(tokenizer, SEED))
     for ids, text, verdict, traced in zip(*batch, strict=True):
@@ -194,7 +195,7 @@ def test_the_key_follows_the_rubrics_and_the_libraries_and_leaves_the_players_al
 def test_a_trace_says_what_the_verdict_turns_on() -> None:
     rng = random.Random(5)
     found: dict[int, set[object]] = {}
-    for request in (question(rng) for _ in range(N)):
+    for request in (draw_question(rng) for _ in range(N)):
         asked = find_task(request.query)
         assert asked is not None
         for text, labels in zip(request.responses, trace(request), strict=True):

@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 
+from cluster.sandbox.replies import answer, redirect
 from cluster.sandbox.rule_judge import FOREIGN_QUERY, RuleJudge
-from cluster.sandbox.world import REFUSALS, Task, answer, redirect
+from cluster.sandbox.world import REFUSALS, Task
 from protocol.interfaces import Judge
 from protocol.types import Criterion, JudgeRequest, Verdict
 

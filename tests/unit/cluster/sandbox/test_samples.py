@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from cluster.sandbox.rule_judge import faithful
+from cluster.sandbox.replies import classify
+from cluster.sandbox.rule_judge import RuleJudge
 from cluster.sandbox.samples import BROKEN_FORMAT, CHANGED_MEANING, Sample, attacker_sample, defender_sample
-from cluster.sandbox.world import STYLES, classify, find_task, is_heldout
+from cluster.sandbox.world import STYLES, find_task, is_heldout
 from protocol.formats import FORMATS
+from protocol.types import JudgeRequest
 
 N = 4000
 
@@ -33,8 +35,11 @@ def test_the_base_attacker_mostly_keeps_format_and_meaning(attacks: list[Sample]
         task = find_task(seed_text)
         assert task is not None
         visible = FORMATS["think_prompt"].visible(sample.completion)
-        kept = visible is not None and faithful(task, seed_text, visible, task.category == "benign")
-        fates["broken" if visible is None else "kept" if kept else "changed"] += 1
+        if visible is None:
+            fates["broken"] += 1
+            continue
+        verdict = RuleJudge().verdict(JudgeRequest("faithfulness", task.category, seed_text, (visible,)))
+        fates["kept" if verdict.faithful else "changed"] += 1
     assert fates["broken"] / N == pytest.approx(BROKEN_FORMAT, abs=0.02)
     assert fates["changed"] / N == pytest.approx(CHANGED_MEANING, abs=0.02)
 

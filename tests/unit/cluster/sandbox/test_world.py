@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster.sandbox.replies import Reply, answer, classify, redirect
 from cluster.sandbox.world import (
     ALTERNATIVES,
     OBJECTS,
@@ -11,14 +12,10 @@ from cluster.sandbox.world import (
     STYLES,
     VERBS,
     WRAPPING_WORDS,
-    Reply,
     Task,
-    answer,
-    classify,
     find_task,
     heldout_seeds,
     is_faithful,
-    redirect,
     train_seeds,
     vocabulary,
     wrap,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.sandbox.pretrain import build_model, save
+from cluster.sandbox.tiny_qwen import build_qwen2, save
 from cluster.sandbox.tokenizer import build_tokenizer
 from cluster.sandbox.world import heldout_seeds
 from cluster.study.local import LocalPlayer
@@ -23,7 +23,8 @@ SEEDS = heldout_seeds()
 def player(tmp_path_factory: pytest.TempPathFactory) -> LocalPlayer:
     folder: Path = tmp_path_factory.mktemp("model")
     tokenizer = build_tokenizer()
-    save(build_model(tokenizer, seed=5).eval(), tokenizer, folder)
+    torch.manual_seed(5)
+    save(build_qwen2(tokenizer, 96, 2, 3, 256, 256).eval(), tokenizer, folder)
     return LocalPlayer(folder)
 
 

@@ -12,7 +12,7 @@ from cluster.study.compare import Place, difference, mean_over_seeds, pareto_fro
 from cluster.study.conclusions import conclusions
 from cluster.study.figures import BASE_SUCCESS, COMPLIANCE, POOLED_SUCCESS, Faced, dump, figures_of, load
 from cluster.study.plot import draw
-from cluster.study.pooled import pooled, pooled_by_seed
+from cluster.study.pooled import pooled_by_seed, pooled_mean
 from cluster.study.report import report
 from cluster.study.variants import VARIANTS
 from protocol.errors import UserError
@@ -44,7 +44,7 @@ def test_only_seeds_that_both_variants_finished_are_paired() -> None:
     assert diff.direction == "higher"
 
 
-def test_one_seed_has_a_mean_but_tells_nothing_apart() -> None:
+def test_one_seed_has_a_mean_but_decides_nothing() -> None:
     found = study({"simultaneous": [(0.1, 0.8)], "grpo": [(0.9, 0.2)]})
     diff = difference(found, BASE_SUCCESS, "grpo", "simultaneous")
     assert diff is not None and diff.direction == "open"
@@ -81,11 +81,11 @@ def test_results_the_other_way_round_contradict_it_in_words() -> None:
     assert line.endswith("**contradicts the paper**.")
 
 
-def test_what_the_seeds_cannot_tell_is_called_so() -> None:
+def test_what_the_seeds_do_not_decide_is_reported_so() -> None:
     same = {v: [(0.1, 0.8), (0.2, 0.7), (0.3, 0.9)] for v in ("simultaneous", "pointwise")}
     same["pointwise"] = list(reversed(same["pointwise"]))
     text = "\n".join(conclusions(study(same)))
-    assert "cannot be told: the interval includes 0" in text and "nothing can be told apart" in text
+    assert "not decided: the interval includes 0" in text and "no difference is significant" in text
 
 
 def test_the_conclusions_name_the_front_and_who_is_behind_it() -> None:
@@ -127,7 +127,7 @@ def test_cross_play_pools_only_seeds_on_which_all_trained_attackers_played() -> 
     entries = (faced(1, "base", 0.9), faced(1, "grpo", 0.2), faced(1, "pointwise", 0.4), faced(2, "grpo", 0.3))
     found = study({"grpo": [(0.1, 0.8)]}, entries)
     assert pooled_by_seed(found, "grpo", POOLED_SUCCESS) == {1: pytest.approx(0.3)}
-    mean = pooled(found, "grpo", POOLED_SUCCESS)
+    mean = pooled_mean(found, "grpo", POOLED_SUCCESS)
     assert mean is not None and mean.value == pytest.approx(0.3)
     assert "| GRPO | 90.0 | 25.0 | 40.0 | 30.0 (one seed) | 80.0 (one seed) |" in report(found, PICTURE)
 

@@ -13,7 +13,7 @@ import pytest
 from cluster.inputs.recipe_file import dump_recipe
 from cluster.run.session import Interrupted, interrupts
 from cluster.study.__main__ import app
-from cluster.study.runner import Planned, Runner, origin_of, plan
+from cluster.study.runner import PlannedRun, Runner, origin_of, plan
 from cluster.study.settings import changes_of
 from cluster.study.variants import CLAIMS, VARIANTS
 from protocol.errors import UserError
@@ -78,7 +78,7 @@ class Stage:
 
 
 def origin(stage: Stage, name: str) -> dict[str, object]:
-    found: Planned = next(run for run in stage.planned if run.name == name)
+    found: PlannedRun = next(run for run in stage.planned if run.name == name)
     return origin_of(found)
 
 

@@ -16,7 +16,7 @@ FULL = {"kv_usage": 0.5, "waiting": 2.0, "preemptions": 1.0, "tokens": 9.0}
 
 
 class Handle:
-    """An actor handle whose one method answers as told."""
+    """An actor handle whose one method answers as given."""
 
     def __init__(self, method: str, answer: Callable[..., Any]) -> None:
         async def remote(*args: Any) -> Any:
@@ -67,7 +67,7 @@ async def test_a_replay_buffer_that_restarts_and_engines_that_are_silent_cost_no
         await asyncio.wait_for(thrice.wait(), 5.0)
     silent: Any = {"attacker": [Handle("stats", dead)], "defender": []}
     async with report_load(silent, Handle("report_load", rounds.clear), BackpressureConfig()):
-        assert rounds, "the replay buffer is told nothing where nobody answers"
+        assert rounds, "no report where no engine answers"
 
 
 async def test_without_backpressure_nobody_is_asked() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from cluster.sandbox.replies import answer
 from cluster.sandbox.rule_judge import RuleJudge
-from cluster.sandbox.world import answer, find_task, train_seeds
+from cluster.sandbox.world import find_task, train_seeds
 from judge.api.client import ApiGenerator, check_endpoint
 from judge.api.endpoint import NO_KEY, prompt_bound, read_answer
 from judge.errors import JudgeUnavailable
@@ -91,7 +92,7 @@ async def test_a_pattern_goes_where_vllm_looks_for_it(server: OpenAIServer) -> N
     assert server.requests[0]["structured_outputs"] == {"regex": "yes|no"}
 
 
-async def test_a_length_stop_is_told(server: OpenAIServer) -> None:
+async def test_a_length_stop_is_reported(server: OpenAIServer) -> None:
     server.finish = "length"
     outcome, _ = await ask(config(server))
     assert isinstance(outcome, list)
@@ -116,7 +117,7 @@ async def test_after_the_retries_it_is_unavailable_but_not_for_ever(
     server.fault = fault
     outcome, stats = await ask(config(server, timeout_s=PATIENCE_S[fault == "hang"]))
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == (reason, False)
+    assert (outcome.reason, outcome.permanent) == (reason, False)
     assert stats["requests"] == 3
     billed = fault in ("drop", "hang")  # nobody knows what a request cost that was never answered
     assert stats["unmetered"] == (3 if billed else 0)
@@ -129,7 +130,7 @@ async def test_a_server_that_is_gone_costs_nothing(server: OpenAIServer) -> None
     server.fault = "refuse"
     outcome, stats = await ask(config(server))
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == ("no connection", False)
+    assert (outcome.reason, outcome.permanent) == ("no connection", False)
     assert (stats["requests"], stats["unmetered"], stats["tokens_in"]) == (3, 0, 0)
 
 
@@ -148,7 +149,7 @@ async def test_what_no_repetition_helps_is_asked_once(server: OpenAIServer, faul
     server.fault = fault
     outcome, stats = await ask(config(server))
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == (reason, True)
+    assert (outcome.reason, outcome.permanent) == (reason, True)
     assert stats["requests"] == len(server.requests) == 1
 
 
@@ -162,7 +163,7 @@ async def test_two_of_openais_codes_say_more_than_their_status(
     server.fault, server.error_code = status, code
     outcome, _ = await ask(config(server))
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == (reason, True)
+    assert (outcome.reason, outcome.permanent) == (reason, True)
     assert len(server.requests) == 1
 
 
@@ -173,7 +174,7 @@ async def test_retry_after_holds_everybody_back(server: OpenAIServer) -> None:
     started = time.monotonic()
     first = asyncio.create_task(generator.generate(ONE))
     await asyncio.sleep(0.05)
-    await generator.generate(ONE)  # enters second, was not told to wait, and waits
+    await generator.generate(ONE)  # sent second: the pause from the first answer holds it back, too
     assert time.monotonic() - started >= 0.5
     await first
     await generator.close()
@@ -225,7 +226,7 @@ async def test_a_spent_budget_ends_the_asking_over_restarts(server: OpenAIServer
     assert isinstance((await ask(settings, ONE, ledger))[0], list)
     outcome, stats = await ask(settings, ONE, ledger)
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == ("budget spent", True)
+    assert (outcome.reason, outcome.permanent) == ("budget spent", True)
     assert (len(server.requests), stats["requests"], stats["budget_tokens_left"]) == (2, 2, room - 5)
     assert KEY not in ledger.read_text()
     assert "water" not in ledger.read_text()
@@ -281,7 +282,7 @@ async def test_where_no_sample_got_an_answer_one_that_may_get_it_later_speaks_fo
     server.script.extend([400, 500])
     outcome, stats = await ask(config(server, retries=0), ASK)
     assert isinstance(outcome, JudgeUnavailable)
-    assert (outcome.reason, outcome.hopeless) == ("server error 500", False)
+    assert (outcome.reason, outcome.permanent) == ("server error 500", False)
     assert (stats["unanswered"], stats["unmetered"]) == (2, 0)
 
 
@@ -357,7 +358,7 @@ def test_the_check_asks_as_the_run_will(server: OpenAIServer, form: str, tags: t
         check_endpoint(held)
 
 
-def test_a_spent_budget_and_a_spent_quota_are_told_before_the_run(server: OpenAIServer) -> None:
+def test_a_spent_budget_and_a_spent_quota_are_reported_before_the_run(server: OpenAIServer) -> None:
     with pytest.raises(UserError, match=r"too little for one request: budget_tokens 10 has 10 left; raise it"):
         check_endpoint(judging(server, budget_tokens=10))
     server.fault, server.error_code = 429, "insufficient_quota"

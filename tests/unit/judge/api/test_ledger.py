@@ -50,7 +50,7 @@ def test_no_request_that_could_pass_the_budget(config: ApiConfig) -> None:
     assert ledger.reserve(5, 6) is None  # fits if the first turns out cheaper
     with pytest.raises(JudgeUnavailable, match="budget spent") as refused:
         ledger.reserve(50, 51)
-    assert refused.value.hopeless
+    assert refused.value.permanent
     ledger.settle(first, 50, 39)
     second = ledger.reserve(5, 6)
     assert second is not None
@@ -114,7 +114,7 @@ def test_a_full_disk_stops_the_spending_and_neither_holds_room_back_nor_spoils_t
             with pytest.raises(JudgeUnavailable, match="ledger cannot be written"):
                 ledger.reserve(100, 100)
             assert ledger.stats()["budget_tokens_left"] == 1000 - 20 - 400  # not reserved, and so not sent
-        assert not refused.value.hopeless
+        assert not refused.value.permanent
         ledger.settle(second, 30, 0)
         third = ledger.reserve(1, 1)
         assert third == 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge.api.limits import BURST, PAUSE_MAX_S, RateLimits, duration_s, retry_after_s, used_up_s
+from judge.api.limits import BURST, PAUSE_MAX_S, RateLimits, parse_duration_s, retry_after_s, used_up_s
 
 
 def admitted(limits: RateLimits, costs: Sequence[int], start: float) -> list[float]:
@@ -86,7 +86,7 @@ def test_a_pause_of_hours_is_looked_at_again_sooner() -> None:
     ],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert duration_s(text) == pytest.approx(seconds)
+    assert parse_duration_s(text) == pytest.approx(seconds)
 
 
 def test_retry_after_is_read_as_seconds_milliseconds_or_a_date() -> None:

@@ -15,7 +15,7 @@ from cluster.cli.app import main
 from cluster.inputs.recipe_file import dump_recipe
 from cluster.plan.replay import plan_replay
 from cluster.replay.read.reader import read_run
-from cluster.replay.read.show import printable
+from cluster.replay.read.show import escape
 from protocol.roles import PLAYERS
 from protocol.types import GameRecord
 from tests.unit.cluster.cli.test_cli import run as fails
@@ -88,10 +88,10 @@ def test_the_counts_are_the_live_buffers(
     for player in PLAYERS:
         rows = [row for row in stored.rows() if row.player == player]
         counts = {s: sum(row.fate.status == s for row in rows) for s in ("learned", "leased", "waiting", "evicted")}
-        told = stats["rows"][player]
-        assert counts == {k: told[k] for k in ("learned", "leased")} | {
-            "waiting": told["free"],
-            "evicted": sum(told["evicted"].values()),
+        counted = stats["rows"][player]
+        assert counts == {k: counted[k] for k in ("learned", "leased")} | {
+            "waiting": counted["free"],
+            "evicted": sum(counted["evicted"].values()),
         }
     lines = cells(cli(capsys, monkeypatch, run))
     assert lines[0] == ["attacker", "6 (+1 of open games)", "3", "2", "0", "1 tie", "mean 0.00, max 0", "0", "1", "0.0"]
@@ -139,7 +139,7 @@ def test_a_row_says_what_became_of_it_and_texts_only_if_asked(
 
 
 def test_what_a_model_wrote_cannot_steer_the_terminal() -> None:
-    assert printable("a\x1b[2Jb\nc\u202ed é") == "a\\x1b[2Jb\\nc\\u202ed é"
+    assert escape("a\x1b[2Jb\nc\u202ed é") == "a\\x1b[2Jb\\nc\\u202ed é"
 
 
 READERS: dict[str, Any] = {
