@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.inputs.recipe_file import dump_recipe
+from cluster.run.states import is_resumable
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.files import make_folder, write_file
@@ -77,7 +78,7 @@ def find_run(path: Path) -> RunDir:
         raise UserError(
             f"--resume: {run_dir.path} is no run (it has no recipe.yaml); give the path of a directory under runs/"
         )
-    if run_dir.read_summary().get("status") == "finished":
+    if not is_resumable(run_dir.read_summary().get("status")):
         raise UserError(
             f"--resume: {run_dir.path} is finished; start a new run, or raise run.steps under another run.name"
         )

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import structlog
 
-from cluster.exits import FAILED, INTERRUPTED
+from cluster.exits import INTERRUPTED
 from cluster.inputs.find import find_inputs
 from cluster.inputs.recipe_file import load_recipe, with_absolute_paths
 from cluster.observe.logs import configure_logs
@@ -18,10 +18,14 @@ from cluster.plan.transports import transports_of
 from cluster.replay.rules.admission import AdmissionRule
 from cluster.run.folder import check_free, find_run, lock_run, make_run, name_run
 from cluster.run.session import Interrupted, Session, interrupts, ray_session
+from cluster.run.states import RunEnd, RunFailed
 from cluster.run.summary import heldout_table, run_table
 from cluster.rundir import RunDir
 from protocol.errors import UserError, trail
 from protocol.recipe import Recipe
+
+if TYPE_CHECKING:
+    from cluster.run.driver import Run
 
 log = structlog.get_logger(__name__)
 
@@ -99,29 +103,27 @@ def _run(recipe: Recipe, run_dir: RunDir | None, started_at: float) -> int:
             return _drive(run, progress, run_dir)
 
 
-def _drive(run: Any, progress: Progress, run_dir: RunDir) -> int:
+def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:
     """Drives the run to its end, however it ends, and shows what came of it."""
-    from cluster.run.driver import RunFailed
-
-    status, note, code = "finished", "", 0
+    end, note = RunEnd.FINISHED, ""
     try:
         asyncio.run(run.drive())
     except Interrupted as e:
-        status, note, code = "interrupted", str(e), INTERRUPTED
+        end, note = RunEnd.INTERRUPTED, str(e)
     except RunFailed as e:
-        status, note, code = "failed", str(e), FAILED
+        end, note = RunEnd.FAILED, str(e)
     except Exception as e:  # noqa: BLE001  # the summary is written whatever went wrong; where goes to the log, not what: it may quote a prompt
         log.error("the driver failed", trail=trail(e))
-        status, note, code = "failed", f"{type(e).__name__}; logs/driver-0.log says where", FAILED
-    summary = run.summary(status, note)
+        end, note = RunEnd.FAILED, f"{type(e).__name__}; logs/driver-0.log says where"
+    summary = run.summary(end, note)
     progress.console.print(run_table(summary))
     if summary["heldout"]:
         progress.console.print(heldout_table(summary))
-    progress.say(f"{status}{': ' + note if note else ''}")
-    if status == "finished":
+    progress.say(f"{end.word}{': ' + note if note else ''}")
+    if end.resumable:
+        progress.say(f"logs: {run_dir.logs}; go on with: python -m cluster train --resume {run_dir.path}")
+    else:
         folders = [str(run_dir.path / folder) for folder in summary["export"].values() if folder is not None]
         progress.say(f"trained models: {' and '.join(folders)}")
-    else:
-        progress.say(f"logs: {run_dir.logs}; go on with: python -m cluster train --resume {run_dir.path}")
     progress.say(f"summary: {run_dir.summary}")
-    return code
+    return end.exit_status

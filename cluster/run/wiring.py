@@ -7,7 +7,7 @@ import asyncio
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from judge.cache import VerdictCache
 from judge.identity import judge_id_of
 from judge.pool import JudgePool
 from judge.rubric import load_rubrics
+from judge.stats import PoolStats
 from judge.worker import JudgeWorker
 from learners.fit import fit_group
 from learners.loop import LearnerSpec
@@ -67,8 +68,15 @@ class Parts:
         return judge_pool(self.judges, recipe)
 
 
+@dataclass(frozen=True, slots=True)
+class RolloutStats(rollout.RolloutStats):
+    """With what the worker's judge pool counted."""
+
+    pool: PoolStats = field(default_factory=PoolStats)
+
+
 class RolloutWorker(rollout.RolloutWorker):
-    """A rollout worker that tells what its judge pool counted, under `judge`."""
+    """A rollout worker that tells what its judge pool counted."""
 
     def __init__(
         self, name: str, recipe: Recipe, source: GameSource, attacker: Generator, defender: Generator, pool: JudgePool
@@ -76,8 +84,9 @@ class RolloutWorker(rollout.RolloutWorker):
         super().__init__(name, recipe, source, attacker, defender, pool)
         self._pool = pool
 
-    async def stats(self) -> dict[str, Any]:
-        return await super().stats() | {"judge": self._pool.stats()}
+    async def stats(self) -> RolloutStats:
+        games = await super().stats()
+        return RolloutStats(games.playing, games.finished, games.abandoned, self._pool.stats())
 
 
 def judge_pool(workers: Sequence[Any], recipe: Recipe) -> JudgePool:

@@ -47,9 +47,9 @@ async def look(engines: Mapping[str, Any], replay: Any) -> None:
     """One round."""
     answers = await asyncio.gather(*(_answer(handle.stats.remote()) for handle in engines.values()))
     looks = [
-        Look(name, answer["kv_usage"], int(answer["waiting"]), int(answer["preemptions"]))
+        Look(name, answer.occupancy.kv_usage, answer.occupancy.waiting, answer.occupancy.preemptions)
         for name, answer in zip(engines, answers, strict=True)
-        if answer is not None and "kv_usage" in answer
+        if answer is not None and answer.occupancy is not None
     ]
     if looks:
         await _answer(replay.pressure.remote(looks))

@@ -9,7 +9,6 @@ import pytest
 from actors.errors import GenerationDeadline
 from cluster.measure.evaluation import Evaluation, JudgeAbsent
 from cluster.measure.heldout import measure, wrap
-from cluster.run.driver import judging_of
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.recipe import parse_recipe
@@ -85,14 +84,3 @@ async def test_a_resumed_run_compares_with_the_same_attacks_and_refuses_other_se
     for others in (SEEDS[1:], [*SEEDS, Seed("x", "more", "benign")]):
         with pytest.raises(UserError, match=r"seeds\.heldout: changed"):
             await evaluation(tmp_path, FakeJudge({"reply": 7}), others).start()
-
-
-def test_what_the_judges_counted_is_added_up() -> None:
-    worker = {"calls": 1, "unread": {"no score": 2}, "generator": {"completions": 10, "tokens": 50, "cost": None}}
-    assert judging_of([worker, worker]) == {
-        "unread": {"no score": 4},
-        "unread_rate": 0.2,
-        "completions": 20,
-        "tokens": 100,
-    }
-    assert judging_of([{"calls": 3, "verdicts": 5, "failed": 0}]) == {}

@@ -8,11 +8,13 @@ import pytest
 import ray
 
 import cluster.supervise.engine_load as looks
+from actors.engine.occupancy import OccupancyStats
+from actors.generation import GenerationStats
 from cluster.replay.rules.backpressure import Look
 from cluster.supervise.engine_load import looking
 from protocol.recipe import BackpressureConfig
 
-FULL = {"kv_usage": 0.5, "waiting": 2.0, "preemptions": 1.0, "tokens": 9.0}
+FULL = GenerationStats(tokens=9, occupancy=OccupancyStats(kv_usage=0.5, waiting=2, preemptions=1))
 
 
 class Handle:
@@ -42,7 +44,7 @@ async def test_engines_are_looked_at_before_and_while_games_are_played(monkeypat
 
     generators: Any = {
         "attacker": [Handle("stats", lambda: FULL), Handle("stats", dead)],
-        "defender": [Handle("stats", lambda: {"tokens": 3.0}), Handle("stats", lambda: asyncio.sleep(9.0))],
+        "defender": [Handle("stats", lambda: GenerationStats(tokens=3)), Handle("stats", lambda: asyncio.sleep(9.0))],
     }
     async with looking(generators, Handle("pressure", pressure), BackpressureConfig(every_s=0.01)):
         assert told == [[Look("generation-attacker-0", 0.5, 2, 1)]]
