@@ -5,7 +5,6 @@ It shows nothing and judges nothing; the learners' reports, which come with the 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
@@ -16,7 +15,7 @@ from cluster.run.answers import answer_or, answers_of
 from cluster.run.states import RunFailed
 from cluster.run.wiring import Parts, RolloutStats
 from judge.stats import JudgeStats, PoolStats, add_judges
-from protocol.roles import PLAYERS
+from protocol.roles import PLAYERS, Player
 
 log = structlog.get_logger(__name__)
 
@@ -35,13 +34,14 @@ class Poll:
     async def ask(self, parts: Parts) -> None:
         """Asks replay buffer and publisher, and takes the learners' reports. Raises `RunFailed` if one of them is dead."""
         replay = await answer_or(parts.replay.stats.remote(), self.stats.replay)
+        self.stats = replace(self.stats, replay=replay)
         publisher = await answer_or(parts.publisher.stats.remote(), self.stats.publisher)
-        self.stats = replace(self.stats, replay=replay, publisher=publisher)
+        self.stats = replace(self.stats, publisher=publisher)
         self._history.add(await answer_or(parts.publisher.drain_metrics.remote(), []))
 
     async def ask_workers(self, parts: Parts) -> None:
         """Counts who answers of the generation and judge workers, and what they counted. Raises `RunFailed` if one is dead."""
-        of_player: dict[Any, Sequence[GenerationStats | None]] = {
+        of_player: dict[Player, Sequence[GenerationStats | None]] = {
             p: await answers_of([h.stats.remote() for h in parts.generators[p]]) for p in PLAYERS
         }
         judges: Sequence[JudgeStats | None] = await answers_of([h.stats.remote() for h in parts.judges])

@@ -1,6 +1,6 @@
 """Watches a run from its first game to the last learner step: asks, shows, and ends it when a part gave up or nothing moves.
 
-It restarts nothing (Ray, Ray Train and the publisher do) and decides what is a standstill in `supervise.watchdog`.
+It restarts nothing (Ray, Ray Train and the publisher do). What a standstill is, `supervise.watchdog` decides.
 """
 
 import asyncio

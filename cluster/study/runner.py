@@ -23,6 +23,7 @@ import psutil
 
 from cluster.inputs.recipe_file import load_recipe, with_absolute_paths
 from cluster.run.folder import run_path
+from cluster.run.states import is_resumable
 from cluster.rundir import RunDir
 from cluster.study.machine import commit, machine
 from protocol.errors import UserError
@@ -98,7 +99,7 @@ def action_for(run: Planned) -> Action:
         raise UserError(
             f"{run.path}: made with other settings than {run.recipe_file}; move it away, or give another --runs"
         )
-    return "keep" if RunDir(run.path).read_summary().get("status") == "finished" else "resume"
+    return "resume" if is_resumable(RunDir(run.path).read_summary().get("status")) else "keep"
 
 
 def origin_of(run: Planned) -> dict[str, Any]:
