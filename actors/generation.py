@@ -15,12 +15,14 @@ choose workers.
 import asyncio
 import os
 import time
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
 import structlog
 
 from actors.engine.engine import Engine
+from actors.engine.occupancy import OccupancyStats
 from actors.errors import GenerationDeadline, WeightsRefused, WorkerBroken
 from actors.weights.receive import Mappings
 from actors.weights.update import LoadedWeights, LoadReport, Phases, digest_of, update
@@ -31,7 +33,7 @@ from protocol.roles import Player
 from protocol.shared import SharedFile
 from protocol.types import Ask, Completion, WeightManifest
 
-__all__ = ["GenerationWorker", "LoadReport", "VersionSource", "WeightsRefused", "WorkerBroken"]
+__all__ = ["GenerationStats", "GenerationWorker", "LoadReport", "VersionSource", "WeightsRefused", "WorkerBroken"]
 _log = structlog.get_logger(__name__)
 
 
@@ -45,6 +47,35 @@ class VersionSource(Protocol):
     async def fetch(self, manifest: WeightManifest, file: SharedFile) -> Any:
         """The bytes of a version that is pushed: `file` itself on its own node, elsewhere a copy."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationStats:
+    """A worker since it was made.
+
+    Attributes:
+        pid: its process.
+        version: that a request asked now is sampled under.
+        serving: whether an engine runs.
+        requests: asks taken; `in_flight`: those not answered yet.
+        tokens: generated, of answered asks.
+        starts: engines built; `start_s`: seconds that the last one took, its first version included.
+        loads: versions taken in flight; `load_s`, `pause_s`: seconds of the last one, and of them without generation.
+        occupancy: how full the engine is; None without an engine, or without `generation.backpressure`.
+    """
+
+    pid: int = 0
+    version: int = 0
+    serving: bool = False
+    requests: int = 0
+    tokens: int = 0
+    in_flight: int = 0
+    starts: int = 0
+    loads: int = 0
+    start_s: float = 0.0
+    load_s: float = 0.0
+    pause_s: float = 0.0
+    occupancy: OccupancyStats | None = None
 
 
 class GenerationWorker(Reachable):
@@ -72,7 +103,7 @@ class GenerationWorker(Reachable):
         self._version = 0
         self._starting = asyncio.Lock()
         self._updating = asyncio.Lock()
-        self._counts = {"requests": 0, "tokens": 0, "in_flight": 0, "starts": 0, "loads": 0}
+        self._requests = self._tokens = self._in_flight = self._starts = self._loads = 0
         self._start_s = self._load_s = self._pause_s = 0.0
 
     async def start(self) -> int:
@@ -99,7 +130,7 @@ class GenerationWorker(Reachable):
             raise
         self._weights, self._version, self._engine = weights, version, engine
         self._start_s = time.perf_counter() - started
-        self._counts["starts"] += 1
+        self._starts += 1
         _log.info("worker serves", player=self._player, version=version, start_s=round(self._start_s, 1))
 
     async def _load_newest(
@@ -143,8 +174,8 @@ class GenerationWorker(Reachable):
             WorkerBroken: the engine was lost meanwhile. Ask again.
         """
         engine = await self._ensure_engine()
-        self._counts["requests"] += 1
-        self._counts["in_flight"] += 1
+        self._requests += 1
+        self._in_flight += 1
         try:
             async with asyncio.timeout(self._config.deadline_s):
                 completions = await engine.generate(ask)
@@ -154,8 +185,8 @@ class GenerationWorker(Reachable):
             self._discard(engine)
             raise
         finally:
-            self._counts["in_flight"] -= 1
-        self._counts["tokens"] += sum(len(c.token_ids) for c in completions)
+            self._in_flight -= 1
+        self._tokens += sum(len(c.token_ids) for c in completions)
         return completions
 
     async def load(
@@ -189,7 +220,7 @@ class GenerationWorker(Reachable):
                 raise
             self._weights = LoadedWeights(report.checksum_after, manifest.checksum)
             self._version = manifest.version
-        self._counts["loads"] += 1
+        self._loads += 1
         self._load_s, self._pause_s = report.phases["load"], report.pause_s
         return report
 
@@ -213,15 +244,23 @@ class GenerationWorker(Reachable):
         """xxh3 of each parameter as the engine holds it, by vLLM's name (q, k, v are one tensor there)."""
         return await (await self._ensure_engine()).checksums()
 
-    async def stats(self) -> dict[str, float]:
-        """Counts since the worker was made, its process, and the seconds of its last start and load.
-
-        While an engine serves and `generation.backpressure` is set, also how full it is: see `occupancy.Occupancy`.
-        """
+    async def stats(self) -> GenerationStats:
+        """Counts, this process, and how full the engine is."""
         engine = self._engine
-        full = {} if engine is None or engine.occupancy is None else engine.occupancy.read()
-        times = {"pid": os.getpid(), "start_s": self._start_s, "load_s": self._load_s, "pause_s": self._pause_s}
-        return {**self._counts, **times, "version": self._version, "serving": float(engine is not None), **full}
+        return GenerationStats(
+            pid=os.getpid(),
+            version=self._version,
+            serving=engine is not None,
+            requests=self._requests,
+            tokens=self._tokens,
+            in_flight=self._in_flight,
+            starts=self._starts,
+            loads=self._loads,
+            start_s=self._start_s,
+            load_s=self._load_s,
+            pause_s=self._pause_s,
+            occupancy=None if engine is None or engine.occupancy is None else engine.occupancy.read(),
+        )
 
     async def shutdown(self) -> None:
         """Ends the engine's processes. A later call would start them again."""

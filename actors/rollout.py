@@ -13,7 +13,8 @@ with it the cluster's run; if the process dies, Ray restarts it and its games ar
 import asyncio
 import contextlib
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -51,6 +52,21 @@ async def _wait_for(event: asyncio.Event) -> None:
             await event.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class RolloutStats:
+    """A worker since its process started.
+
+    Attributes:
+        playing: games being played.
+        finished: games brought back.
+        abandoned: games given up, by reason.
+    """
+
+    playing: int = 0
+    finished: int = 0
+    abandoned: Mapping[str, int] = field(default_factory=dict)
+
+
 class RolloutWorker:
     """Plays games of `source` until `stop`.
 
@@ -84,7 +100,7 @@ class RolloutWorker:
         self._finished = 0
         self._abandoned: Counter[str] = Counter()
 
-    async def run(self) -> dict[str, Any]:
+    async def run(self) -> RolloutStats:
         """Plays until `stop`; gives `stats()`. Raises what the source raises."""
         try:
             async with asyncio.TaskGroup() as group:
@@ -108,9 +124,9 @@ class RolloutWorker:
         async with asyncio.timeout(SOURCE_DEADLINE_S):
             await self._stopped.wait()
 
-    async def stats(self) -> dict[str, Any]:
-        """Games being played, brought back, and given up by reason."""
-        return {"playing": len(self._playing), "finished": self._finished, "abandoned": dict(self._abandoned)}
+    async def stats(self) -> RolloutStats:
+        """The games of this process."""
+        return RolloutStats(len(self._playing), self._finished, dict(self._abandoned))
 
     async def _fetch_games(self) -> None:
         """Asks for games whenever there is room; on `stop`, ends the games."""

@@ -16,7 +16,6 @@ It does not restart workers (Ray does) and knows nothing of rubrics.
 import asyncio
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +25,7 @@ import structlog
 from judge.cache import VerdictCache, digest_question
 from judge.errors import GAVE_UP
 from judge.identity import NO_JUDGE
+from judge.stats import PoolStats
 from protocol.link import Link
 from protocol.types import JudgeRequest, Verdict
 
@@ -125,7 +125,7 @@ class JudgePool:
         self._cache, self._key = cache, key
         self._places = None if admits is None else asyncio.Semaphore(admits)
         self._coming: dict[bytes, asyncio.Task[dict[bytes, Verdict]]] = {}
-        self._counts: Counter[str] = Counter()
+        self._verdicts = self._failed = self._retried = self._calls_failed = self._cache_hits = 0
 
     async def judge(self, requests: Sequence[JudgeRequest], fresh: bool = False) -> list[Verdict]:
         """One verdict for each request, in that order.
@@ -140,8 +140,8 @@ class JudgePool:
             verdicts = await self._ask_all(requests)
         else:
             verdicts = await self._ask_new(requests, self._cache)
-        self._counts["verdicts"] += len(verdicts)
-        self._counts["failed"] += sum(v.failure is not None for v in verdicts)
+        self._verdicts += len(verdicts)
+        self._failed += sum(v.failure is not None for v in verdicts)
         return verdicts
 
     async def _ask_new(self, requests: Sequence[JudgeRequest], cache: VerdictCache) -> list[Verdict]:
@@ -163,7 +163,7 @@ class JudgePool:
         waited = {one: self._coming[one] for one in asked if one not in given}
         for one, coming in waited.items():
             given[one] = (await asyncio.shield(coming))[one]
-        self._counts["cache_hits"] += len(requests) - len(new)
+        self._cache_hits += len(requests) - len(new)
         return [given[one] for one in asked]
 
     async def _ask_once(self, new: dict[bytes, JudgeRequest], cache: VerdictCache) -> dict[bytes, Verdict]:
@@ -183,7 +183,7 @@ class JudgePool:
             if not asked:
                 break
             if attempt:
-                self._counts["retried"] += len(asked)
+                self._retried += len(asked)
                 await asyncio.sleep(min(self._deadline_s, self._chooser.wait_s(time.monotonic())))
             async with self._places or contextlib.nullcontext():
                 answer = await self._ask(list(asked.values()))
@@ -195,12 +195,9 @@ class JudgePool:
             asked = {k: replace(asked[k], seed=asked[k].seed + 1) for k in again}
         return [verdicts[k] for k in range(len(requests))]
 
-    def stats(self) -> dict[str, int]:
-        """`verdicts` given, how many of them `failed`, and `cache_hits`: those that needed no question of their own.
-
-        Requests `retried`, and `calls_failed` (dead, raising or late workers).
-        """
-        return {name: self._counts[name] for name in ("verdicts", "failed", "retried", "calls_failed", "cache_hits")}
+    def stats(self) -> PoolStats:
+        """Counts since the pool was made."""
+        return PoolStats(self._verdicts, self._failed, self._retried, self._calls_failed, self._cache_hits)
 
     async def _ask(self, requests: list[JudgeRequest]) -> list[Verdict] | str:
         """One call to one worker: its verdicts, or why there are none."""
@@ -219,7 +216,7 @@ class JudgePool:
             self._chooser.release(worker)
             raise
         self._chooser.failed(worker, time.monotonic())
-        self._counts["calls_failed"] += 1
+        self._calls_failed += 1
         _log.warning("judge call failed", worker=worker, why=why, requests=len(requests))
         return f"judge down: {why}"
 

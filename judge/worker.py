@@ -5,10 +5,8 @@ without help. A caller that gives up meanwhile does not stop the build. It count
 """
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import ray
 import structlog
@@ -16,6 +14,7 @@ import structlog
 from judge.identity import NO_JUDGE, judge_id_of
 from judge.lm import LMJudge
 from judge.rubric import load_rubrics
+from judge.stats import JudgeStats, Metered
 from protocol.channel import Address
 from protocol.errors import trail
 from protocol.interfaces import Generator, Judge
@@ -98,19 +97,11 @@ class JudgeWorker(Reachable):
         self._failed += sum(v.failure is not None for v in verdicts)
         return verdicts
 
-    async def stats(self) -> dict[str, Any]:
-        """Since this process started: `calls` answered, `verdicts` in them, and how many of those are failures (`failed`).
-
-        A language model's also `unread`, its samples without a verdict, by reason, and under `generator` what its generator counts.
-        """
-        stats: dict[str, Any] = {"calls": self._calls, "verdicts": self._verdicts, "failed": self._failed}
-        if isinstance(self._judge, LMJudge):
-            stats["unread"] = dict(self._judge.unread)
-        count = getattr(self._generator, "stats", None)
-        if count is not None:
-            counted = count()
-            stats["generator"] = await counted if inspect.isawaitable(counted) else counted
-        return stats
+    async def stats(self) -> JudgeStats:
+        """Counts since this process started; what it read and used is a language model's only."""
+        unread = dict(self._judge.unread) if isinstance(self._judge, LMJudge) else {}
+        usage = self._generator.usage() if isinstance(self._generator, Metered) else None
+        return JudgeStats(self._calls, self._verdicts, self._failed, unread, usage)
 
     async def _ensure_judge(self) -> Judge:
         """The judge, built by the first caller; the others wait for it."""

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cluster.exits import is_resumable
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.recipe import Recipe
@@ -53,7 +54,7 @@ def find_run(path: Path) -> RunDir:
         raise UserError(
             f"--resume: {run_dir.path} is no run (it has no recipe.yaml); give the path of a directory under runs/"
         )
-    if run_dir.read_summary().get("status") == "finished":
+    if not is_resumable(run_dir.read_summary().get("status")):
         raise UserError(
             f"--resume: {run_dir.path} is finished; start a new run, or raise run.steps under another run.name"
         )

@@ -23,6 +23,7 @@ from cluster.measure.outcomes import Outcome, judge_labels
 from cluster.sandbox.rule_judge import RuleJudge
 from judge.errors import JudgeUnavailable
 from judge.identity import judge_id_of
+from judge.stats import JudgeStats
 from judge.worker import JudgeWorker
 from protocol.errors import UserError
 from protocol.files import write_json
@@ -91,7 +92,7 @@ def calibrate(
         write_json(json_file, about | as_json(outcomes, rows, stats))
 
 
-def as_json(outcomes: Sequence[Outcome], rows: Sequence[Row], stats: dict[str, Any]) -> dict[str, Any]:
+def as_json(outcomes: Sequence[Outcome], rows: Sequence[Row], stats: JudgeStats) -> dict[str, Any]:
     """The report for programs. `stats` are the judge worker's."""
     verdicts = [v for o in outcomes for v in o.verdicts]
     return {
@@ -100,14 +101,14 @@ def as_json(outcomes: Sequence[Outcome], rows: Sequence[Row], stats: dict[str, A
         "confidence": CONFIDENCE,
         "verdicts": len(verdicts),
         "failures": failures(outcomes),
-        "samples_unread": stats.get("unread", {}),
+        "samples_unread": dict(stats.unread),
         "rows": [row.as_dict() for row in rows],
     }
 
 
 async def judge_all(
     recipe: Recipe, model: str | None, labels: Sequence[Label], build_engine: BuildEngine
-) -> tuple[list[Outcome], dict[str, Any]]:
+) -> tuple[list[Outcome], JudgeStats]:
     """Has the recipe's judge answer the labels; gives its answers and its statistics.
 
     Args:

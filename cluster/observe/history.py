@@ -4,12 +4,13 @@ Kept in memory (a step is a few hundred bytes) and written whole now and then, s
 """
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.publish.stats import StepReport
 from cluster.rundir import RunDir
 from protocol.files import write_file
 
@@ -22,13 +23,13 @@ class History:
         self._rows: list[dict[str, Any]] = pq.read_table(self._path).to_pylist() if self._path.is_file() else []
         self.first_step_at: float | None = None
 
-    def add(self, reports: Iterable[Mapping[str, Any]]) -> None:
-        """Reports as `WeightPublisher.drain_metrics` gives them: player, step, version, time (Unix seconds), metrics."""
+    def add(self, reports: Iterable[StepReport]) -> None:
+        """Notes reports; each metric becomes a column beside `player`, `step`, `version` and `time` (Unix seconds)."""
         for report in reports:
-            row = {k: report[k] for k in ("player", "step", "version", "time")} | dict(report["metrics"])
-            self._rows.append(row)
+            at = {"player": report.player, "step": report.step, "version": report.version, "time": report.time_s}
+            self._rows.append(at | dict(report.metrics))
             if self.first_step_at is None:
-                self.first_step_at = float(report["time"])
+                self.first_step_at = report.time_s
 
     def write(self) -> None:
         """Writes `metrics.parquet`; nothing is written before the first report."""

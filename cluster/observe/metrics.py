@@ -3,14 +3,11 @@
 Names start with `advgame_` there (Ray adds `ray_` before it). What a metric means is its description, here and nowhere else.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from ray.util.metrics import Gauge
 
-from protocol.roles import PLAYERS
+from cluster.observe.view import RunView
 
-_PLAYER = {
+PLAYER_GAUGES = {  # by the names of `PlayerView`'s attributes
     "version": "newest policy version that was published",
     "step": "optimizer steps taken",
     "loss": "loss of the newest step",
@@ -20,7 +17,7 @@ _PLAYER = {
     "push_s": "seconds of the newest weight push, staging not counted",
     "pause_s": "seconds that generation stood still for it",
 }
-_RUN = {
+RUN_GAUGES = {  # by the names of `RunView`'s attributes
     "started": "games dealt",
     "finished": "games finished",
     "abandoned": "games given up, for any reason",
@@ -44,6 +41,7 @@ _RUN = {
     "staleness": "largest staleness of a learned row so far, in policy versions",
     "bound": "the staleness bound",
 }
+ROW_STATES = ("appended", "learned", "held")
 
 
 class Metrics:
@@ -53,7 +51,7 @@ class Metrics:
         self._tags = {"run": run}
         self._player = {
             key: Gauge(f"advgame_player_{key}", description=text, tag_keys=("run", "player"))
-            for key, text in _PLAYER.items()
+            for key, text in PLAYER_GAUGES.items()
         }
         self._evicted = Gauge(
             "advgame_rows_evicted", description="rows dropped, by reason", tag_keys=("run", "player", "reason")
@@ -61,20 +59,24 @@ class Metrics:
         self._rows = Gauge(
             "advgame_rows", description="rows, by what became of them", tag_keys=("run", "player", "state")
         )
-        self._run = {key: Gauge(f"advgame_{key}", description=text, tag_keys=("run",)) for key, text in _RUN.items()}
+        self._run = {
+            key: Gauge(f"advgame_{key}", description=text, tag_keys=("run",)) for key, text in RUN_GAUGES.items()
+        }
 
-    def update(self, view: Mapping[str, Any]) -> None:
-        """Sets every gauge whose value is known; `view` is from `cluster.observe.view`."""
+    def update(self, view: RunView) -> None:
+        """Sets every gauge whose value is known."""
         for key, gauge in self._run.items():
-            if view.get(key) is not None:
-                gauge.set(float(view[key]), tags=self._tags)
-        for player in PLAYERS:
+            _set(gauge, getattr(view, key), self._tags)
+        for player, seen in view.players.items():
             tags = {**self._tags, "player": player}
             for key, gauge in self._player.items():
-                if view[player][key] is not None:
-                    gauge.set(float(view[player][key]), tags=tags)
-            rows = view[player]["rows"]
-            for state in ("appended", "learned", "held"):
-                self._rows.set(float(rows.get(state, 0)), tags={**tags, "state": state})
-            for reason, n in rows.get("evicted", {}).items():
-                self._evicted.set(float(n), tags={**tags, "reason": reason})
+                _set(gauge, getattr(seen, key), tags)
+            for state in ROW_STATES:
+                _set(self._rows, getattr(seen.rows, state), {**tags, "state": state})
+            for reason, n in seen.rows.evicted.items():
+                _set(self._evicted, n, {**tags, "reason": reason})
+
+
+def _set(gauge: Gauge, value: float | None, tags: dict[str, str]) -> None:
+    if value is not None:
+        gauge.set(float(value), tags=tags)

@@ -4,14 +4,12 @@ It only shows what it is given; it asks nobody.
 """
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from protocol.roles import PLAYERS
+from cluster.observe.view import RunView
 
 LINE_EVERY_S = 10.0
 
@@ -39,8 +37,8 @@ class Progress:
         """One line, with the time since the start."""
         self.console.print(f"[{time.monotonic() - self._start_s:6.1f} s] {text}", markup=False)
 
-    def show(self, view: Mapping[str, Any]) -> None:
-        """Draws one moment of the run; `view` is what `cluster.observe.view.view_of` returns."""
+    def show(self, view: RunView) -> None:
+        """Draws one moment of the run."""
         if self._live is not None:
             self._live.update(picture(view))
         elif time.monotonic() - self._last_line_s >= LINE_EVERY_S:
@@ -48,54 +46,54 @@ class Progress:
             self.say(line(view))
 
 
-def line(view: Mapping[str, Any]) -> str:
+def line(view: RunView) -> str:
     """The moment in one line of text."""
     players = ", ".join(
-        f"{p} step {view[p]['step']}/{view['steps']} v{view[p]['version']} loss {_number(view[p]['loss'])}"
-        if view[p]["learns"]
-        else f"{p} frozen"
-        for p in PLAYERS
+        f"{p} step {v.step}/{view.steps} v{v.version} loss {_number(v.loss)}" if v.learns else f"{p} frozen"
+        for p, v in view.players.items()
     )
     return (
-        f"{players}; games {view['finished']} done {_playing(view)}; "
-        f"staleness {_number(view['staleness'])} of {view['bound']}" + (f"; {view['why']}" if view["paused"] else "")
+        f"{players}; games {view.finished} done {_playing(view)}; "
+        f"staleness {_number(view.staleness)} of {view.bound}" + (f"; {view.why}" if view.paused else "")
     )
 
 
-def picture(view: Mapping[str, Any]) -> Table:
+def picture(view: RunView) -> Table:
     """The moment as a table for the terminal."""
-    table = Table(title=f"AdvGame {view['run']}", caption=view["why"] or None, expand=False)
+    table = Table(title=f"AdvGame {view.run}", caption=view.why or None, expand=False)
     for column in ("player", "step", "version", "loss", "reward", "held games", "accuracy", "push s", "stall s"):
         table.add_column(column, justify="left" if column == "player" else "right")
-    for p in PLAYERS:
-        v = view[p]
+    for p, v in view.players.items():
         table.add_row(
-            f"{p} (its turn)" if view["turn"] == p else p,
-            f"{v['step']}/{view['steps']}" if v["learns"] else "frozen",
-            str(v["version"]),
-            *(_number(v[k]) for k in ("loss", "reward")),
-            str(v["held"]),
-            *(_number(v[k]) for k in ("accuracy", "push_s", "pause_s")),
+            f"{p} (its turn)" if view.turn == p else p,
+            f"{v.step}/{view.steps}" if v.learns else "frozen",
+            str(v.version),
+            _number(v.loss),
+            _number(v.reward),
+            str(v.held),
+            _number(v.accuracy),
+            _number(v.push_s),
+            _number(v.pause_s),
         )
     table.add_section()
     table.add_row(
         "games",
-        f"{view['finished']} done",
+        f"{view.finished} done",
         _playing(view),
-        f"{view['abandoned']} abandoned",
+        f"{view.abandoned} abandoned",
         "",
-        f"staleness {_number(view['staleness'])}/{view['bound']}",
-        f"{view['verdicts']} verdicts",
-        f"{view['failed']} failed",
+        f"staleness {_number(view.staleness)}/{view.bound}",
+        f"{view.verdicts} verdicts",
+        f"{view.failed} failed",
         "",
     )
     return table
 
 
-def _playing(view: Mapping[str, Any]) -> str:
+def _playing(view: RunView) -> str:
     """Games being played, and how many may be, as far as the engines limit them."""
-    limit = "" if view["limit"] is None else f" of {view['limit']}"
-    return f"{view['in_flight']}{limit} playing"
+    limit = "" if view.limit is None else f" of {view.limit}"
+    return f"{view.in_flight}{limit} playing"
 
 
 def _number(value: float | None) -> str:

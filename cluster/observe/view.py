@@ -1,104 +1,180 @@
-"""One moment of a run, from the stats of its actors: the shape that progress, metrics and the watchdog read.
+"""One moment of a run, from the statistics of its parts: the shape that progress, metrics and the watchdog read.
 
-Pure. Where an actor has not answered, its last answer stands.
+Pure. Where a part has not answered, its last answer stands; before the first, what an idle part would say.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
 
+from cluster.measure.probe import ProbeResult
+from cluster.plan.plan import Plan
+from cluster.publish.stats import PublisherStats
+from cluster.replay.stats import ReplayStats, RowCounts
 from cluster.supervise.watchdog import Snapshot
-from protocol.recipe import Recipe
+from judge.stats import JudgeStats, PoolStats
 from protocol.roles import PLAYERS, Player
 
-Stats = Mapping[str, Any]
 
+@dataclass(frozen=True, slots=True)
+class RunStats:
+    """The last answers of a run's parts.
 
-def view_of(recipe: Recipe, replay: Stats, publisher: Stats, pool: Stats) -> dict[str, Any]:
-    """The moment, by name.
-
-    Args:
-        replay: `ReplayBuffer.stats()`; empty before its first answer.
-        publisher: `WeightPublisher.stats()`; empty before its first answer.
-        pool: `JudgePool.stats()` of the rollout worker; empty before its first answer.
-    """
-    games = replay.get("games", {})
-    judge = replay.get("judge", {})
-    staleness = replay.get("staleness", {})
-    alarm = replay.get("alarm", {})
-    pressure = replay.get("pressure") or {}
-    compared = judge.get("comparisons", 0)
-    abandoned = sum(games.get("abandoned", {}).values())
-    view: dict[str, Any] = {
-        "run": recipe.run.name,
-        "steps": recipe.run.steps,
-        "started": games.get("started", 0),
-        "finished": games.get("finished", 0),
-        "abandoned": abandoned,
-        "in_flight": games.get("started", 0) - games.get("finished", 0) - abandoned,
-        "limit": pressure.get("limit"),
-        "kv_usage": pressure.get("kv_usage"),
-        "queue": pressure.get("waiting"),
-        "preemptions": pressure.get("preemptions"),
-        "limit_cuts": pressure.get("cuts"),
-        "verdicts": judge.get("verdicts", 0),
-        "failed": judge.get("failed", 0),
-        "cache_hits": pool.get("cache_hits"),
-        # In one order nothing can flip: a rate of 0 would be a measurement that nobody took.
-        "flip_rate": judge["disagreements"] / compared if compared and recipe.both_orders else None,
-        "failure_rate": alarm.get("failure_rate"),
-        "paused_s": alarm.get("up_s", 0.0),
-        "paused": float(alarm.get("up_s", 0.0) > 0),
-        "staleness": staleness.get("max_learned"),
-        "bound": recipe.replay.max_staleness,
-        "why": replay.get("admission", {}).get("why", ""),
-        "turn": replay.get("turn"),
-    }
-    for player in PLAYERS:
-        view[player] = _player(player, recipe, replay, publisher)
-    return view
-
-
-def _player(player: Player, recipe: Recipe, replay: Stats, publisher: Stats) -> dict[str, Any]:
-    mine = publisher.get("players", {}).get(player, {})
-    metrics = mine.get("metrics") or {}
-    rows = replay.get("rows", {}).get(player, {})
-    pushes = mine.get("pushes", {})
-    return {
-        "learns": player in recipe.trained,
-        "step": mine.get("step", 0),
-        "steps": recipe.run.steps,
-        "version": mine.get("newest", 0),
-        "loss": metrics.get("loss"),
-        "accuracy": metrics.get("accuracy"),
-        "reward": replay.get("rewards", {}).get(player),
-        "held": replay.get("held_games", {}).get(player, 0),
-        "rows": rows,
-        "push_s": pushes.get("total_s"),
-        "pause_s": pushes.get("pause_s"),
-    }
-
-
-def snapshot_of(
-    recipe: Recipe, view: Mapping[str, Any], now_s: float, tokens: int, healthy: Mapping[str, tuple[int, int]]
-) -> Snapshot:
-    """The watchdog's share of the moment.
-
-    Args:
+    Attributes:
+        replay, publisher: the actors'.
+        pool: the judge pool's of the rollout worker; None before its first answer.
+        judges: the judge workers', together.
         tokens: generated so far by all engines.
-        healthy: (healthy, all) under "judge" and each player's name.
+        healthy_judges: (healthy, all).
+        healthy_generators: the same, for each player.
     """
+
+    replay: ReplayStats = field(default_factory=ReplayStats)
+    publisher: PublisherStats = field(default_factory=PublisherStats)
+    pool: PoolStats | None = None
+    judges: JudgeStats = field(default_factory=JudgeStats)
+    tokens: int = 0
+    healthy_judges: tuple[int, int] = (0, 0)
+    healthy_generators: Mapping[Player, tuple[int, int]] = field(default_factory=lambda: dict.fromkeys(PLAYERS, (0, 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerView:
+    """One player's share of a moment. What is None is not known.
+
+    Attributes:
+        learns: whether it is trained.
+        step: optimizer steps taken.
+        version: newest policy version that was published.
+        loss, accuracy: of the newest step.
+        reward: mean of its newest rows.
+        held: finished games that wait for a step.
+        rows: by what became of them.
+        push_s: seconds of the newest push; `pause_s`: of them, those in which generation stood still.
+    """
+
+    learns: bool
+    step: int
+    version: int
+    loss: float | None
+    accuracy: float | None
+    reward: float | None
+    held: int
+    rows: RowCounts
+    push_s: float | None
+    pause_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A moment. What is None is not known. What a number means for people is said in `metrics`, under the same name.
+
+    Attributes:
+        run: its name; `steps`: that each player is to take.
+        bound: on the staleness, in policy versions.
+        paused_s: for how long the judge's alarm is up.
+        why: no game, or not more of them, may start.
+        turn: the player on turn; None where nobody takes turns.
+    """
+
+    run: str
+    steps: int
+    started: int
+    finished: int
+    abandoned: int
+    in_flight: int
+    limit: int | None
+    limit_cuts: int | None
+    kv_usage: float | None
+    queue: int | None
+    preemptions: int | None
+    verdicts: int
+    failed: int
+    cache_hits: int | None
+    flip_rate: float | None
+    failure_rate: float | None
+    unread_rate: float | None
+    cost: float | None
+    probe_drift: float | None
+    probe_changed: float | None
+    probe_accuracy: float | None
+    paused_s: float
+    staleness: int | None
+    bound: int
+    why: str
+    turn: Player | None
+    players: Mapping[Player, PlayerView]
+
+    @property
+    def paused(self) -> bool:
+        """Whether the judge's alarm is up."""
+        return self.paused_s > 0
+
+
+def view_of(plan: Plan, stats: RunStats, probe: ProbeResult | None = None) -> RunView:
+    """The moment that `stats` and the newest result of the judge's probe describe."""
+    replay, pressure, compared = stats.replay, stats.replay.backpressure, stats.replay.judge.comparisons
+    return RunView(
+        run=plan.name,
+        steps=plan.steps,
+        started=replay.games.started,
+        finished=replay.games.finished,
+        abandoned=replay.games.given_up,
+        in_flight=replay.games.in_flight,
+        limit=None if pressure is None else pressure.limit,
+        limit_cuts=None if pressure is None else pressure.cuts,
+        kv_usage=None if pressure is None else pressure.kv_usage,
+        queue=None if pressure is None else pressure.waiting,
+        preemptions=None if pressure is None else pressure.preemptions,
+        verdicts=replay.judge.verdicts,
+        failed=replay.judge.failed,
+        cache_hits=None if stats.pool is None else stats.pool.cache_hits,
+        # In one order nothing can flip: a rate of 0 would be a measurement that nobody took.
+        flip_rate=replay.judge.disagreements / compared if compared and plan.rules.both_orders else None,
+        failure_rate=replay.alarm.failure_rate,
+        unread_rate=stats.judges.unread_rate,
+        cost=stats.judges.cost,
+        probe_drift=None if probe is None else probe.drift,
+        probe_changed=None if probe is None else probe.changed,
+        probe_accuracy=None if probe is None else probe.accuracy,
+        paused_s=replay.alarm.up_s,
+        staleness=replay.staleness.max_learned,
+        bound=plan.replay.admission.max_staleness,
+        why=replay.admission.why,
+        turn=replay.turn,
+        players={p: _view_player(p, plan, stats) for p in PLAYERS},
+    )
+
+
+def _view_player(player: Player, plan: Plan, stats: RunStats) -> PlayerView:
+    mine = stats.publisher.players[player]
+    return PlayerView(
+        learns=player in plan.trained,
+        step=mine.step,
+        version=mine.newest,
+        loss=mine.metrics.get("loss"),
+        accuracy=mine.metrics.get("accuracy"),
+        reward=stats.replay.rewards[player],
+        held=stats.replay.held_games[player],
+        rows=stats.replay.rows[player],
+        push_s=mine.pushes.total_s,
+        pause_s=mine.pushes.pause_s,
+    )
+
+
+def snapshot_of(plan: Plan, view: RunView, stats: RunStats, now_s: float) -> Snapshot:
+    """The watchdog's share of the moment that `view` shows."""
     return Snapshot(
         now_s=now_s,
-        steps={p: view[p]["step"] for p in PLAYERS},
-        games_finished=view["finished"],
-        games_started=view["started"],
-        games_abandoned=view["abandoned"],
-        tokens=tokens,
-        verdicts=view["verdicts"],
-        held={p: view[p]["held"] for p in PLAYERS if view["turn"] in (None, p)},
-        batch={p: recipe.learners.of(p).batch_games for p in PLAYERS},
-        healthy_judges=healthy["judge"],
-        healthy_generators={p: healthy[p] for p in PLAYERS},
-        admission=view["why"],
-        paused_s=view["paused_s"],
+        steps={p: view.players[p].step for p in PLAYERS},
+        games_finished=view.finished,
+        games_started=view.started,
+        games_abandoned=view.abandoned,
+        tokens=stats.tokens,
+        verdicts=view.verdicts,
+        held={p: view.players[p].held for p in PLAYERS if view.turn in (None, p)},
+        batch=plan.replay.admission.batch_games,
+        healthy_judges=stats.healthy_judges,
+        healthy_generators=stats.healthy_generators,
+        admission=view.why,
+        paused_s=view.paused_s,
     )

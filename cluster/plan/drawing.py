@@ -4,23 +4,20 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cluster.console import make_console
 from cluster.plan.plan import Plan
-
-WIDTH = 132  # columns where no terminal says otherwise
 
 
 def show_plan(plan: Plan, as_json: bool) -> None:
     """Prints a plan, for people or `as_json` for programs."""
-    console = Console(highlight=False)
     if as_json:
-        console.print_json(json.dumps(plan_json(plan)))
-        return
-    console = console if console.is_terminal else Console(highlight=False, width=WIDTH)
-    console.print(draw_plan(plan))
+        make_console().print_json(json.dumps(plan_json(plan)))
+    else:
+        make_console().print(draw_plan(plan))
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

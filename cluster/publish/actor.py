@@ -12,6 +12,7 @@ A thin shell: `delivery` decides, `workers` carries it out. Invariants:
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ import ray
 import structlog
 
 from cluster.publish.delivery import Delivery
-from cluster.publish.pushes import PushTimes
+from cluster.publish.pushes import PushTimer
+from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport, WorkerState
 from cluster.publish.transfer import NativeTransfer
 from cluster.publish.versions import HeldVersion, copy_from_store
 from cluster.publish.workers import Workers
@@ -53,12 +55,12 @@ class WeightPublisher:
         self._delivery = Delivery(push.deadline_s, start_deadline_s)
         self._held: dict[Player, dict[int, HeldVersion]] = {p: {} for p in PLAYERS}
         self._checksums: dict[str, str] = {}
-        self._pushes: dict[Player, PushTimes] = {p: PushTimes() for p in PLAYERS}
-        self._learner: dict[Player, dict[str, Any]] = {}
-        self._reports: list[dict[str, Any]] = []
+        self._timers: dict[Player, PushTimer] = {p: PushTimer() for p in PLAYERS}
+        self._learner: dict[Player, StepReport] = {}  # its newest
+        self._reports: list[StepReport] = []
         self._node: str = ray.get_runtime_context().get_node_id()
         self._workers = Workers(
-            self._delivery, push, start_deadline_s, self._held, self._node, self._pushes, self._checksums
+            self._delivery, push, start_deadline_s, self._held, self._node, self._timers, self._checksums
         )
 
     async def node(self) -> str:
@@ -160,46 +162,40 @@ class WeightPublisher:
 
     async def report(self, player: Player, step: int, version: int, metrics: dict[str, float]) -> None:
         """Metrics of a learner step; kept until they are drained."""
-        self._learner[player] = {"step": step, "metrics": metrics}
-        self._reports.append(
-            {"player": player, "step": step, "version": version, "time": time.time(), "metrics": metrics}
-        )
+        report = StepReport(player, step, version, time.time(), metrics)
+        self._learner[player] = report
+        self._reports.append(report)
 
-    async def drain_metrics(self) -> list[dict[str, Any]]:
-        """Reports since the last call: player, step, version, time (Unix seconds), metrics."""
+    async def drain_metrics(self) -> list[StepReport]:
+        """Reports since the last call."""
         drained, self._reports = self._reports, []
         return drained
 
-    async def stats(self) -> dict[str, Any]:
-        """``{"players": {player: {newest, versions_pushed, superseded, step, metrics, pushes, evictions, workers}}}``.
+    async def stats(self) -> PublisherStats:
+        """Versions, pushes and workers of both players."""
+        return PublisherStats(True, {p: self._player_stats(p) for p in PLAYERS})
 
-        ``pushes``: see `PushTimes.read`. ``evictions``: by reason. ``workers``: name, state, version (-1 while it
-        starts), checksum of its parameters after the last push.
-        """
-        return {"players": {p: self._player_stats(p) for p in PLAYERS}}
-
-    def _player_stats(self, player: Player) -> dict[str, Any]:
+    def _player_stats(self, player: Player) -> PlayerPushes:
         workers = self._delivery.workers(player)
-        counts = self._delivery.counts(player)
-        evictions: dict[str, int] = {}
-        for view in workers.values():
-            for reason, n in view.evictions.items():
-                evictions[reason] = evictions.get(reason, 0) + n
-        return {
-            "newest": self._delivery.newest(player),
-            "versions_pushed": counts["published"] - counts["superseded"],
-            "superseded": counts["superseded"],
-            "step": self._step(player),
-            "metrics": self._learner.get(player, {}).get("metrics"),
-            "pushes": self._pushes[player].read(),
-            "evictions": evictions,
-            "workers": [
-                {"name": n, "state": w.state, "version": w.version, "checksum": self._checksums.get(n, "")}
-                for n, w in workers.items()
-            ],
-        }
+        learner, superseded = self._learner.get(player), self._delivery.superseded(player)
+        evictions: Counter[str] = Counter()
+        for worker in workers.values():
+            evictions.update(worker.evictions)
+        return PlayerPushes(
+            newest=self._delivery.newest(player),
+            versions_pushed=self._delivery.published(player) - superseded,
+            superseded=superseded,
+            step=self._step(player),
+            metrics={} if learner is None else learner.metrics,
+            pushes=self._timers[player].read(),
+            evictions=dict(evictions),
+            workers=tuple(
+                WorkerState(name, w.state, w.version, self._checksums.get(name, "")) for name, w in workers.items()
+            ),
+        )
 
     def _step(self, player: Player) -> int:
         """Steps done, as last reported; a resumed group first says it with the version that it pushes."""
         pushed = max((v.manifest.step for v in self._held[player].values()), default=0)
-        return max(pushed, self._learner.get(player, {}).get("step", 0))
+        learner = self._learner.get(player)
+        return pushed if learner is None else max(pushed, learner.step)

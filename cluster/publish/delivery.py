@@ -161,10 +161,13 @@ class Delivery:
         """The newest version; 0 before the first push."""
         return self._players[player].newest
 
-    def counts(self, player: Player) -> dict[str, int]:
-        """Versions published, and those of them that no worker was ever sent."""
-        view = self._players[player]
-        return {"published": view.published, "superseded": view.superseded}
+    def published(self, player: Player) -> int:
+        """Versions published."""
+        return self._players[player].published
+
+    def superseded(self, player: Player) -> int:
+        """Published versions that no worker was ever sent."""
+        return self._players[player].superseded
 
     def workers(self, player: Player) -> dict[str, WorkerView]:
         """The player's workers by name."""

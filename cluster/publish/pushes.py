@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
 
+from cluster.publish.stats import PhaseTimes, PushTimes
 
-class PushTimes:
-    """Seconds of pushes to single workers: last and mean."""
+PHASE = "phase/"  # before the names of phases, beside the whole and its pause
+
+
+class PushTimer:
+    """Adds up the seconds of pushes to single workers."""
 
     def __init__(self) -> None:
         self._count = self._moved = 0
@@ -19,26 +22,24 @@ class PushTimes:
         """One push: from sending to its answer, how long generation stood still, whether the weights changed, its phases."""
         self._count += 1
         self._moved += moved
-        self._last = {"total": total_s, "pause": pause_s, **{f"phase/{name}": s for name, s in phases.items()}}
+        self._last = {"total": total_s, "pause": pause_s, **{PHASE + name: s for name, s in phases.items()}}
         self._sums.update(self._last)
 
-    def read(self) -> dict[str, Any]:
-        """count; after the first push also how many ``moved`` the weights (by checksum), ``total_s`` and ``pause_s`` (generation
-        stood still) of the last, ``mean_total_s`` and ``mean_pause_s``, and ``phases``: name -> {"last_s", "mean_s"}.
-        """
+    def read(self) -> PushTimes:
+        """The seconds so far."""
         if not self._last:
-            return {"count": 0}
+            return PushTimes()
         mean = {name: value / self._count for name, value in self._sums.items()}
-        names = [name for name in self._last if name.startswith("phase/")]
-        return {
-            "count": self._count,
-            "moved": self._moved,
-            "total_s": self._last["total"],
-            "pause_s": self._last["pause"],
-            "mean_total_s": mean["total"],
-            "mean_pause_s": mean["pause"],
-            "phases": {n.removeprefix("phase/"): {"last_s": self._last[n], "mean_s": mean[n]} for n in names},
-        }
+        phases = [name for name in self._last if name.startswith(PHASE)]
+        return PushTimes(
+            self._count,
+            self._moved,
+            self._last["total"],
+            self._last["pause"],
+            mean["total"],
+            mean["pause"],
+            {name.removeprefix(PHASE): PhaseTimes(self._last[name], mean[name]) for name in phases},
+        )
 
 
 def reason_of(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from ray.exceptions import RayActorError, RayError
 from cluster.calls import Unavailable, ask
 from cluster.commit import ChangeSignal
 from cluster.publish.delivery import Delivery, Push
-from cluster.publish.pushes import PushTimes, reason_of
+from cluster.publish.pushes import PushTimer, reason_of
 from cluster.publish.transfer import NativeTransfer
 from cluster.publish.versions import HeldVersion
 from protocol.recipe import PushConfig
@@ -55,11 +55,11 @@ class Workers:
         start_deadline_s: float,
         versions: Mapping[Player, Mapping[int, HeldVersion]],
         node: str,
-        times: Mapping[Player, PushTimes],
+        timers: Mapping[Player, PushTimer],
         checksums: dict[str, str],
     ) -> None:
         self._delivery, self._push, self._start_deadline_s = delivery, push, start_deadline_s
-        self._versions, self._node, self._times, self._checksums = versions, node, times, checksums
+        self._versions, self._node, self._timers, self._checksums = versions, node, timers, checksums
         self._handles: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.changed = ChangeSignal()  # some worker serves another version than before
@@ -107,7 +107,7 @@ class Workers:
         if report.version < push.version:
             await self._replace(push.worker, push.ticket, "not_loaded", kill=True)
         elif self._delivery.record_load(push.worker, push.ticket, report.version):
-            self._times[push.player].add(time.monotonic() - began, report.pause_s, report.moved, report.phases)
+            self._timers[push.player].add(time.monotonic() - began, report.pause_s, report.moved, report.phases)
             self._checksums[push.worker] = report.checksum_after
             self._after_change()
 

@@ -34,7 +34,7 @@ from cluster.replay.rules.selectors import Selection
 from cluster.replay.rules.table import Table
 from cluster.replay.rules.tally import Tally, finish_event
 from cluster.replay.rules.turns import Roster
-from cluster.replay.stats import WaitClock, replay_stats
+from cluster.replay.stats import ReplayStats, WaitClock, replay_stats
 from cluster.replay.store.journal import Journal
 from cluster.replay.store.recovery import Rows, recover_state
 from cluster.replay.store.segment_file import Place
@@ -233,23 +233,21 @@ class ReplayBuffer:
 
     # -- the rest ------------------------------------------------------------------------------------------------------
 
-    async def stats(self) -> dict[str, Any]:
-        """Everything that the summary and the progress display need: see `report.replay_stats`, and under ``pressure``
-        `Backpressure.stats`, None where nothing follows the engines.
-        """
+    async def stats(self) -> ReplayStats:
+        """Everything that the summary and the progress display need."""
         now = time.monotonic()
         return replay_stats(
             self._dealer,
             self._tables,
             self._batch_games,
             self._tally,
-            self._rule,
             self._admit(now),
             self._waits,
             self._roster,
             self._alarm,
+            self._pressure,
             now,
-        ) | {"pressure": None if self._pressure is None else self._pressure.stats(now)}
+        )
 
     def _admit(self, now_s: float) -> Admission:
         standing = self._roster.standing(self._tables)

@@ -17,6 +17,7 @@ import structlog
 from actors.engine.engine import Engine
 from actors.errors import PromptTooLong, WorkerBroken
 from judge.errors import JudgeUnavailable
+from judge.stats import EngineUsage
 from protocol.interfaces import Generator
 from protocol.recipe import EngineConfig, JudgeConfig
 from protocol.types import Ask, Completion
@@ -61,14 +62,10 @@ class JudgeEngine:
         self._tokens += sum(len(c.token_ids) for c in completions)
         return completions
 
-    def stats(self) -> dict[str, int]:
-        """`completions` written, their `tokens`, the `prompt_tokens` read, and how many of those the prefix cache held."""
-        return {
-            "completions": self._completions,
-            "tokens": self._tokens,
-            "prompt_tokens": self._engine.prompt_tokens,
-            "cached_tokens": self._engine.cached_tokens,
-        }
+    def usage(self) -> EngineUsage:
+        """What the engine read and wrote since it was built."""
+        engine = self._engine
+        return EngineUsage(self._completions, self._tokens, engine.prompt_tokens, engine.cached_tokens)
 
     def close(self) -> None:
         """Ends the engine's processes."""

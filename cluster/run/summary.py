@@ -1,12 +1,20 @@
 """`summary.json`, and the table that a person reads at the end of a run."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.table import Table
 
-from protocol.recipe import Recipe
+from cluster.exits import RunEnd
+from cluster.measure.probe import ProbeResult
+from cluster.measure.promotion import Decision
+from cluster.observe.view import RunStats
+from cluster.plan.plan import Plan
+from cluster.publish.stats import PushTimes
+from cluster.replay.stats import ReplayStats
+from judge.stats import JudgeStats
 from protocol.roles import PLAYERS
 
 SHOWN = ("attack_success", "over_refusal", "benign_compliance", "deflection", "n")
@@ -32,6 +40,9 @@ _NOTHING: dict[str, Any] = {  # what a run that never began has to say
 }
 
 
+OF_REPLAY = ("games", "rows", "staleness", "states", "judge", "alarm")  # what only the replay buffer knows
+
+
 def package_versions() -> dict[str, str]:
     """The versions of the packages that numbers depend on."""
     found = {name: version(name) for name in ("ray", "torch", "deepspeed", "transformers")}
@@ -44,64 +55,88 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def summarize(
-    recipe: Recipe,
-    status: str,
-    wall_s: float,
-    first_step_s: float | None,
-    replay: Mapping[str, Any],
-    publisher: Mapping[str, Any],
-    heldout: Mapping[str, Any],
-    note: str = "",
-    earlier: Mapping[str, Any] | None = None,
-    pool: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
-    """The summary of a run, as far as it came.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run, or the part of it that one process drove, came to.
+
+    Attributes:
+        note: why it did not finish.
+        wall_s: seconds since the process started; `first_step_s`: the same until the first learner step; None: there was none.
+        stats: the last answers of its parts.
+        heldout: measurements by occasion, as `Measured.as_dict` gives them.
+        promotion: None without a gate, or before it was asked.
+        probe: the judge's newest; None without one.
+    """
+
+    end: RunEnd
+    wall_s: float
+    note: str = ""
+    first_step_s: float | None = None
+    stats: RunStats = field(default_factory=RunStats)
+    heldout: Mapping[str, Any] = field(default_factory=dict)
+    promotion: Decision | None = None
+    probe: ProbeResult | None = None
+
+
+def summarize(plan: Plan, outcome: Outcome, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The summary of a run, as far as it came, as `summary.json` holds it.
 
     Args:
-        status: "finished", "failed" or "interrupted".
-        replay, publisher: the actors' last stats; empty if they never answered.
-        heldout: measurements by occasion.
-        note: why a run did not finish.
         earlier: the summary of the part that a resumed run goes on from. The publisher counts anew in each part.
-        pool: what the rollout worker's judge pool counted in this part.
     """
     before = {**_NOTHING, **(earlier or {})}
-    players = publisher.get("players", {})
-
-    def told(key: str) -> Any:
-        """What the replay buffer says now; if it never answered, what it said last."""
-        return replay.get(key) or before[key]
-
-    games = dict(told("games"))
-    if isinstance(games["abandoned"], Mapping):
-        games |= {"abandoned": sum(games["abandoned"].values()), "abandoned_by": dict(games["abandoned"])}
+    stats, players = outcome.stats, outcome.stats.publisher.players
+    replay = _of_replay(stats.replay) if stats.replay.answered else {key: before[key] for key in OF_REPLAY}
+    first_step_s = outcome.first_step_s
     return {
-        "status": status,
-        "note": note,
-        "run": recipe.run.name,
-        "seed": recipe.run.seed,
-        "wall_s": round(wall_s, 1),
-        "wall_s_total": round(wall_s + before["wall_s_total"], 1),  # of all parts of a resumed run
+        "status": outcome.end.word,
+        "note": outcome.note,
+        "run": plan.name,
+        "seed": plan.seed,
+        "wall_s": round(outcome.wall_s, 1),
+        "wall_s_total": round(outcome.wall_s + before["wall_s_total"], 1),  # of all parts of a resumed run
         "time_to_first_step_s": None if first_step_s is None else round(first_step_s, 1),
-        "steps": {p: max(players.get(p, {}).get("step", 0), before["steps"][p]) for p in PLAYERS},
-        "versions_pushed": {
-            p: players.get(p, {}).get("versions_pushed", 0) + before["versions_pushed"][p] for p in PLAYERS
-        },
-        "games": games,
-        "rows": told("rows"),
-        "staleness": {"bound": recipe.replay.max_staleness, **told("staleness")},
-        "states": told("states"),
-        "judge": {**told("judge"), "pool": dict(pool or {})},
-        "alarm": {"raised": told("alarm")["raised"], "paused_s": round(told("alarm")["paused_s"], 1)},
-        "export": {
-            p: f"export/{p}" if p in recipe.trained else None for p in PLAYERS
-        },  # null: frozen, nothing to write
-        "push": {p: players.get(p, {}).get("pushes", {}) for p in PLAYERS},
-        "workers": {p: players.get(p, {}).get("workers", []) for p in PLAYERS},
-        "heldout": {**before["heldout"], **heldout},
+        "steps": {p: max(players[p].step, before["steps"][p]) for p in PLAYERS},
+        "versions_pushed": {p: players[p].versions_pushed + before["versions_pushed"][p] for p in PLAYERS},
+        "games": replay["games"],
+        "rows": replay["rows"],
+        "staleness": {"bound": plan.replay.admission.max_staleness, **replay["staleness"]},
+        "states": replay["states"],
+        "judge": {**replay["judge"], "pool": asdict(stats.pool) if stats.pool else {}, **_of_judges(stats.judges)},
+        "alarm": replay["alarm"],
+        "export": {p: f"export/{p}" if p in plan.trained else None for p in PLAYERS},  # null: frozen, nothing to write
+        "push": {p: _of_pushes(players[p].pushes) if stats.publisher.answered else {} for p in PLAYERS},
+        "workers": {p: [asdict(worker) for worker in players[p].workers] for p in PLAYERS},
+        "heldout": {**before["heldout"], **outcome.heldout},
         "versions": package_versions(),
+        "promotion": outcome.promotion and outcome.promotion.as_dict(),
+        "probe": outcome.probe and asdict(outcome.probe),
     }
+
+
+def _of_replay(replay: ReplayStats) -> dict[str, Any]:
+    """The replay buffer's share of a summary."""
+    games, alarm = replay.games, replay.alarm
+    return {
+        "games": asdict(games) | {"abandoned": games.given_up, "abandoned_by": dict(games.abandoned)},
+        "rows": {p: asdict(rows) for p, rows in replay.rows.items()},
+        "staleness": asdict(replay.staleness) | {p: asdict(mine) for p, mine in replay.staleness_of.items()},
+        "states": asdict(replay.states),
+        "judge": asdict(replay.judge),
+        "alarm": {"raised": alarm.raised, "paused_s": round(alarm.paused_s, 1)},
+    }
+
+
+def _of_judges(judges: JudgeStats) -> dict[str, Any]:
+    """What the judge workers read and used; nothing for a judge that writes nothing."""
+    if judges.usage is None:
+        return {}
+    used = {name: value for name, value in asdict(judges.usage).items() if value is not None}
+    return {"unread": dict(judges.unread), "unread_rate": judges.unread_rate, **used}
+
+
+def _of_pushes(pushes: PushTimes) -> dict[str, Any]:
+    return asdict(pushes) if pushes.count else {"count": 0}
 
 
 def heldout_table(summary: Mapping[str, Any]) -> Table:

@@ -2,20 +2,24 @@
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 import structlog
 
-from cluster.exits import FAILED, INTERRUPTED
+from cluster.exits import RunEnd
 from cluster.observe.logs import configure_logs
 from cluster.observe.progress import Progress
 from cluster.plan.plan import Plan
 from cluster.plan.shortfall import Free, check_room
 from cluster.run.folder import lock_run, make_run
 from cluster.run.session import Interrupted, Session, interrupts, ray_session
+from cluster.run.states import RunFailed
 from cluster.run.summary import heldout_table, run_table
 from cluster.rundir import RunDir
 from protocol.errors import trail
+
+if TYPE_CHECKING:
+    from cluster.run.driver import Run
 
 log = structlog.get_logger(__name__)
 
@@ -61,29 +65,27 @@ def _free(session: Session) -> Free:
     return Free(free.get("CPU", 0.0), free.get("GPU", 0.0), memory / 2**30, where)
 
 
-def _drive(run: Any, progress: Progress, run_dir: RunDir) -> int:
+def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:
     """Drives the run to its end, however it ends, and shows what came of it."""
-    from cluster.run.driver import RunFailed
-
-    status, note, code = "finished", "", 0
+    end, note = RunEnd.FINISHED, ""
     try:
         asyncio.run(run.drive())
     except Interrupted as e:
-        status, note, code = "interrupted", str(e), INTERRUPTED
+        end, note = RunEnd.INTERRUPTED, str(e)
     except RunFailed as e:
-        status, note, code = "failed", str(e), FAILED
+        end, note = RunEnd.FAILED, str(e)
     except Exception as e:  # noqa: BLE001  # the summary is written whatever went wrong; where goes to the log, not what: it may quote a prompt
         log.error("the driver failed", trail=trail(e))
-        status, note, code = "failed", f"{type(e).__name__}; logs/driver-0.log says where", FAILED
-    summary = run.summary(status, note)
+        end, note = RunEnd.FAILED, f"{type(e).__name__}; logs/driver-0.log says where"
+    summary = run.summary(end, note)
     progress.console.print(run_table(summary))
     if summary["heldout"]:
         progress.console.print(heldout_table(summary))
-    progress.say(f"{status}{': ' + note if note else ''}")
-    if status == "finished":
+    progress.say(f"{end.word}{': ' + note if note else ''}")
+    if end.resumable:
+        progress.say(f"logs: {run_dir.logs}; go on with: python -m cluster train --resume {run_dir.path}")
+    else:
         folders = [str(run_dir.path / folder) for folder in summary["export"].values() if folder is not None]
         progress.say(f"trained models: {' and '.join(folders)}")
-    else:
-        progress.say(f"logs: {run_dir.logs}; go on with: python -m cluster train --resume {run_dir.path}")
     progress.say(f"summary: {run_dir.summary}")
-    return code
+    return end.exit_status

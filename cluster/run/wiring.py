@@ -6,7 +6,7 @@ The only module that knows every part's constructor. It decides nothing about th
 import asyncio
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -29,6 +29,7 @@ from cluster.run.judge_engine import engine_builder
 from cluster.sandbox.rule_judge import RuleJudge
 from judge.cache import VerdictCache
 from judge.pool import JudgePool
+from judge.stats import PoolStats
 from judge.worker import JudgeWorker
 from learners.fit import fit_group
 from protocol.errors import UserError
@@ -54,8 +55,15 @@ class Parts:
     registered: list[Any]  # object refs: the publisher knows the workers; it starts them
 
 
+@dataclass(frozen=True, slots=True)
+class RolloutStats(rollout.RolloutStats):
+    """With what the worker's judge pool counted."""
+
+    pool: PoolStats = field(default_factory=PoolStats)
+
+
 class RolloutWorker(rollout.RolloutWorker):
-    """A rollout worker that tells what its judge pool counted, under `judge`."""
+    """A rollout worker that tells what its judge pool counted."""
 
     def __init__(
         self,
@@ -69,8 +77,9 @@ class RolloutWorker(rollout.RolloutWorker):
         super().__init__(name, rules, source, attacker, defender, pool)
         self._pool = pool
 
-    async def stats(self) -> dict[str, Any]:
-        return await super().stats() | {"judge": self._pool.stats()}
+    async def stats(self) -> RolloutStats:
+        games = await super().stats()
+        return RolloutStats(games.playing, games.finished, games.abandoned, self._pool.stats())
 
 
 def judge_pool(workers: Sequence[Any], judge: JudgePlan) -> JudgePool:

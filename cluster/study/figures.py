@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.exits import RunEnd
 from cluster.study.variants import VARIANTS, Variant
 from protocol.errors import UserError
 
@@ -106,7 +107,7 @@ def figures_of(
     steps = {p: int(summary.get("steps", {}).get(p, 0)) for p in expected_steps}
     heldout = summary.get("heldout", {})
     note = ""
-    if status != "finished":
+    if status != RunEnd.FINISHED.word:
         note = f"{status}: {summary.get('note') or origin.get('note') or 'no reason given'}"
     elif steps != dict(expected_steps):
         note = f"took {steps} updates, not {dict(expected_steps)}"

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import psutil
 
-from cluster.exits import USER_ERROR
+from cluster.exits import USER_ERROR, is_resumable
 from cluster.inputs.recipe_file import load_recipe, with_absolute_paths
 from cluster.inputs.run_dir import run_dir_of
 from cluster.rundir import RunDir
@@ -97,7 +97,7 @@ def action_for(run: PlannedRun) -> Action:
         raise UserError(
             f"{run.path}: made with other settings than {run.recipe_file}; move it away, or give another --runs"
         )
-    return "keep" if RunDir(run.path).read_summary().get("status") == "finished" else "resume"
+    return "resume" if is_resumable(RunDir(run.path).read_summary().get("status")) else "keep"
 
 
 def origin_of(run: PlannedRun) -> dict[str, Any]:

@@ -47,9 +47,9 @@ async def report_once(engines: Mapping[str, Any], replay: Any) -> None:
     """Asks every engine and reports the answers; nothing if there is none."""
     answers = await asyncio.gather(*(_ask(handle.stats.remote()) for handle in engines.values()))
     loads = [
-        EngineLoad(name, answer["kv_usage"], int(answer["waiting"]), int(answer["preemptions"]))
+        EngineLoad(name, answer.occupancy.kv_usage, answer.occupancy.waiting, answer.occupancy.preemptions)
         for name, answer in zip(engines, answers, strict=True)
-        if answer is not None and "kv_usage" in answer
+        if answer is not None and answer.occupancy is not None
     ]
     if loads:
         await _ask(replay.report_load.remote(loads))

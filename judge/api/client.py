@@ -15,6 +15,7 @@ Does not read verdicts (`lm` does) nor ask again with another seed (`pool` does)
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from openai import APIError, AsyncOpenAI
@@ -34,6 +35,7 @@ from judge.api.endpoint import (
 from judge.api.ledger import BUDGET_SPENT, Ledger
 from judge.api.limits import RateLimits, used_up_s
 from judge.errors import JudgeUnavailable
+from judge.stats import ApiUsage
 from judge.verdicts import pattern
 from protocol.errors import UserError
 from protocol.recipe import ApiConfig, JudgeConfig
@@ -98,9 +100,9 @@ class ApiGenerator:
             raise min((e for e in failed if isinstance(e, JudgeUnavailable)), key=lambda e: e.permanent)
         return answered
 
-    def stats(self) -> dict[str, float | None]:
-        """`unanswered` samples of this process, and what `Ledger.stats` says."""
-        return {"unanswered": self._unanswered, **self._ledger.stats()}
+    def usage(self) -> ApiUsage:
+        """What the ledger says, and the `unanswered` samples of this process."""
+        return replace(self._ledger.usage(), unanswered=self._unanswered)
 
     async def close(self) -> None:
         """Closes the connections and the ledger."""
@@ -215,8 +217,12 @@ async def _check(config: JudgeConfig, ledger: Path | None) -> None:
     except JudgeUnavailable as failed:
         if failed.reason != BUDGET_SPENT:
             raise UserError(f"judge.api: {ledger}: {failed.reason}; make room on its disk") from None
-        limits = {"budget": api.budget, "budget_tokens": api.budget_tokens}
-        left = ", ".join(f"{k} {v:g} has {generator.stats()[f'{k}_left']:g} left" for k, v in limits.items() if v)
+        used = generator.usage()
+        budgets = (
+            ("budget", api.budget, used.budget_left),
+            ("budget_tokens", api.budget_tokens, used.budget_tokens_left),
+        )
+        left = ", ".join(f"{key} {limit:g} has {rest:g} left" for key, limit, rest in budgets if limit)
         raise UserError(f"judge.api.budget: too little for one request: {left}; raise it, or begin a new run") from None
     else:
         return

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from judge.errors import JudgeUnavailable
+from judge.stats import ApiUsage
 from protocol.errors import UserError
 from protocol.recipe import ApiConfig
 
@@ -111,22 +112,19 @@ class Ledger:
         """The request's usage is unknown: all that was reserved counts as spent. Raises as `settle`."""
         self._settle(number, self._open[number], False)
 
-    def stats(self) -> dict[str, float | None]:
-        """Since the file was begun: `requests` sent, `retries` among them, `unmetered` ones, `tokens_in`, `tokens_out`, `cost`.
-
-        `budget_left` (currency) and `budget_tokens_left` are what is neither spent nor reserved; None without such a budget.
-        """
+    def usage(self) -> ApiUsage:
+        """Since the file was begun; whether a request got its answer is not the ledger's to know."""
         taken = self._spent + self._reserved
-        return {
-            "requests": self._requests,
-            "retries": self._retries,
-            "unmetered": self._unmetered,
-            "tokens_in": self._spent.tokens_in,
-            "tokens_out": self._spent.tokens_out,
-            "cost": self._spent.cost / PICO,
-            "budget_left": None if self._budget is None else (self._budget - taken.cost) / PICO,
-            "budget_tokens_left": None if self._budget_tokens is None else self._budget_tokens - taken.tokens,
-        }
+        return ApiUsage(
+            requests=self._requests,
+            retries=self._retries,
+            unmetered=self._unmetered,
+            tokens_in=self._spent.tokens_in,
+            tokens_out=self._spent.tokens_out,
+            cost=self._spent.cost / PICO,
+            budget_left=None if self._budget is None else (self._budget - taken.cost) / PICO,
+            budget_tokens_left=None if self._budget_tokens is None else self._budget_tokens - taken.tokens,
+        )
 
     def close(self) -> None:
         """Syncs and closes the file. What is still reserved counts as spent when it is opened again."""

@@ -30,7 +30,7 @@ def measure() -> list[Result]:
         pids = run.coordinating()
         wait_for_games(run, WARM, LIMIT_S)
         before, began = {name: usage_of(pid) for name, pid in pids.items()}, time.perf_counter()
-        first = run.stats()["games"]["finished"]
+        first = run.stats().games.finished
         _, done = wait_for_games(run, first + MEASURED, LIMIT_S)
         after = {name: usage_of(pid) for name, pid in pids.items()}
         rate = (done - first) / (time.perf_counter() - began)

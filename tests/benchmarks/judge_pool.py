@@ -77,7 +77,7 @@ def worker_of(recipe: Recipe, model: str) -> Any:
 
 async def tokens_of(worker: Any) -> int:
     """Tokens that its engine has written so far."""
-    tokens: int = (await worker.stats.remote())["generator"]["tokens"]
+    tokens: int = (await worker.stats.remote()).usage.tokens
     return tokens
 
 

@@ -56,7 +56,7 @@ def play(synchronous: bool) -> tuple[float, int]:
         run.learn(STEPS, STEP_S, PUSH_S)
         run.join(LIMIT_S)
         seconds = time.perf_counter() - began
-        staleness = run.stats()["staleness"]["max_learned"]
+        staleness = run.stats().staleness.max_learned or 0
         run.stop()
     return seconds, staleness
 

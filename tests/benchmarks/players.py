@@ -14,10 +14,11 @@ import psutil
 import ray
 
 from actors.clients import RemoteGenerator
-from actors.rollout import RolloutWorker
+from actors.rollout import RolloutStats, RolloutWorker
 from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
+from cluster.replay.stats import ReplayStats
 from judge.pool import JudgePool
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
@@ -40,13 +41,13 @@ class Rollout:
     def __init__(self, recipe: Recipe, replay: Any, handles: dict[str, list[StubHandle]]) -> None:
         self._worker = rollout_of(recipe, replay, handles)
 
-    async def run(self) -> dict[str, Any]:
+    async def run(self) -> RolloutStats:
         return await self._worker.run()
 
     async def stop(self) -> None:
         await self._worker.stop()
 
-    async def stats(self) -> dict[str, Any]:
+    async def stats(self) -> RolloutStats:
         return await self._worker.stats()
 
 
@@ -109,8 +110,8 @@ class StubRun:
         if self._errors:
             raise self._errors[0]
 
-    def stats(self) -> dict[str, Any]:
-        found: dict[str, Any] = ray.get(self.replay.stats.remote(), timeout=60)
+    def stats(self) -> ReplayStats:
+        found: ReplayStats = ray.get(self.replay.stats.remote(), timeout=60)
         return found
 
     def coordinating(self) -> dict[str, int]:
@@ -168,7 +169,7 @@ def wait_for_games(run: StubRun, games: int, timeout_s: float) -> tuple[float, i
     """Returns the time and the number of finished games as soon as at least `games` are."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        done = run.stats()["games"]["finished"]
+        done = run.stats().games.finished
         if done >= games:
             return time.perf_counter(), done
         time.sleep(0.2)

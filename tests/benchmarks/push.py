@@ -115,13 +115,13 @@ async def pushes(
     found: dict[str, list[float]] = {"push": [], "stall": [], "memcpy": []}
     for number in range(WARM_UP + ROUNDS):
         delivered, staged_s = await asyncio.to_thread(push)
-        stats = (await publisher.stats.remote())["players"]["attacker"]["pushes"]
-        seconds = delivered - stats["phases"]["verify"]["last_s"]
+        stats = (await publisher.stats.remote()).players["attacker"].pushes
+        seconds = delivered - stats.phases["verify"].last_s
         copied = await asyncio.to_thread(copy)
-        last = {name: round(phase["last_s"], 3) for name, phase in stats["phases"].items()}
+        last = {name: round(phase.last_s, 3) for name, phase in stats.phases.items()}
         print(f"push {seconds:.3f} s, staged in {staged_s:.3f}, memcpy {copied:.3f}, phases {last}", flush=True)
         if number >= WARM_UP:
-            for name, value in (("push", seconds), ("stall", stats["pause_s"]), ("memcpy", copied)):
+            for name, value in (("push", seconds), ("stall", stats.pause_s), ("memcpy", copied)):
                 found[name].append(value)
         await asyncio.sleep(2)
     stop.set()

@@ -37,7 +37,7 @@ def rate(factor: int) -> float:
         run.start()
         run.learn(1_000_000, 0.0, 0.0)
         time.sleep(WARM_S)
-        began, first = time.perf_counter(), run.stats()["games"]["finished"]
+        began, first = time.perf_counter(), run.stats().games.finished
         time.sleep(MEASURED_S)
         ended, last = wait_for_games(run, first + 1, LIMIT_S)
         run.stop()

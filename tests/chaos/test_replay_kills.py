@@ -229,14 +229,14 @@ async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Pat
             point, cut, confirmed = POINTS[k % len(POINTS)], bool(k // len(POINTS) % 2), len(stored)
             checked += await kill(handle, tmp_path, point, cut, stored)
             after = await handle.stats.remote()
-            lost = {p: after["rows"][p]["lost"] - before["rows"][p]["lost"] for p in PLAYERS}
+            lost = {p: after.rows[p].lost - before.rows[p].lost for p in PLAYERS}
             if point == "batch" and not cut:
                 assert sorted(lost.values())[0] == 0 < sorted(lost.values())[1], (
                     "one batch was cut off, and its rows counted"
                 )
             elif not cut and point is not None:
                 assert not any(lost.values()), point
-            assert not any(after["rows"][p]["lost_at_least"] for p in PLAYERS) or cut
+            assert not any(after.rows[p].lost_at_least for p in PLAYERS) or cut
             while len(stored) == confirmed:  # noqa: ASYNC110  # it goes on before it dies again
                 await asyncio.sleep(0.05)
         done.set()
@@ -249,7 +249,7 @@ async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Pat
     # A power cut may leave a game's note without its rows: it is played and noted again.
     noted_too_early = {game for e in events if e["e"] == "lost" for game in e["games"]}
     assert {game for game, notes in finished.items() if notes > 1} <= noted_too_early
-    assert len(finished) == stats["games"]["finished"]
+    assert len(finished) == stats.games.finished
     again = Buffer(str(tmp_path), plan_replay(recipe()), SEEDS)
     recovered = await again.stats()
     for player in PLAYERS:
@@ -258,14 +258,14 @@ async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Pat
         assert max(rows.values()) == 1, "no row lies on disk twice"
         assert acknowledged <= set(rows), "what was acknowledged is there"
         of_finished = {row for row in rows if int(row.split("/")[0]) in finished}
-        counts = recovered["rows"][player]
-        assert counts["appended"] == counts["held"] == len(of_finished) >= len(acknowledged)
-        assert counts["lost"] == sum(e["rows"] for e in events if e["e"] == "lost" and e["p"] == player)
+        counts = recovered.rows[player]
+        assert counts.appended == counts.held == len(of_finished) >= len(acknowledged)
+        assert counts.lost == sum(e["rows"] for e in events if e["e"] == "lost" and e["p"] == player)
         for key in ("appended", "held", "lost", "learned", "evicted"):
-            assert counts[key] == stats["rows"][player][key], key
+            assert getattr(counts, key) == getattr(stats.rows[player], key), key
         learned: Counter[str] = Counter()
-        for step in range(recovered["held_games"][player] // BATCH):
+        for step in range(recovered.held_games[player] // BATCH):
             learned.update((await again.lease(player, step, 0, BATCH, 1.0)).column("row_id").to_pylist())
         assert max(learned.values()) == 1 and set(learned) <= of_finished
-    cut_off = {p: recovered["rows"][p]["lost"] for p in PLAYERS}
+    cut_off = {p: recovered.rows[p].lost for p in PLAYERS}
     print(f"{KILLS} kills, {checked} checked at once; {len(stored)} rows acknowledged, {cut_off} cut off")

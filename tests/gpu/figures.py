@@ -235,7 +235,7 @@ def push(size: str, transport: str) -> list[Figure]:
             return took
 
         found = asyncio.run(pushes(worker, publisher, send, lambda: _copy_s(nbytes)))
-        phases = ray.get(publisher.stats.remote(), timeout=60)["players"]["attacker"]["pushes"]["phases"]
+        phases = ray.get(publisher.stats.remote(), timeout=60).players["attacker"].pushes.phases
         if (transport == "ipc") == ("send" in phases):
             raise RuntimeError(f"the versions did not travel through {transport}; phases {sorted(phases)}")
         ray.get(sender.close.remote(), timeout=120)

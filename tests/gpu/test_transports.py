@@ -83,9 +83,9 @@ def test_versions_arrive_whole(transport: Transport, share: float, tmp_path: Pat
     learner: Any = ray.remote(Learner).options(num_gpus=share, num_cpus=0).remote(sink)
     for version, seed in ((1, 1), (2, 2)):
         assert ray.get(learner.publish.remote(version, seed), timeout=240)
-    stats = ray.get(publisher.stats.remote())["players"]["attacker"]
-    assert (stats["evictions"], stats["pushes"]["count"]) == ({}, 2)
-    assert "send" not in stats["pushes"]["phases"], "nothing was read from host memory"
+    stats = ray.get(publisher.stats.remote()).players["attacker"]
+    assert (stats.evictions, stats.pushes.count) == ({}, 2)
+    assert "send" not in stats.pushes.phases, "nothing was read from host memory"
     served = ray.get(worker.checksums.remote(), timeout=60)
     ray.get(worker.shutdown.remote(), timeout=60)
     for actor in (worker, learner, publisher):

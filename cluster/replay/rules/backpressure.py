@@ -25,7 +25,7 @@ It does not ask the engines (`cluster.supervise.engine_load`) and keeps nothing 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from cluster.plan.replay import ReplayPlan
 from cluster.replay.rules.admission import Admission
@@ -51,6 +51,25 @@ class EngineLoad:
     preemptions: int
 
 
+@dataclass(frozen=True, slots=True)
+class BackpressureStats:
+    """What it came to.
+
+    Attributes:
+        limit: games that may be open at once; None: there is no limit now.
+        cuts: of the limit, since the replay buffer started.
+        preemptions: seen since then.
+        kv_usage: share of the KV cache in use, of the fullest engine at the last look.
+        waiting: requests, in the engine where most waited at the last look.
+    """
+
+    limit: int | None = None
+    cuts: int = 0
+    preemptions: int = 0
+    kv_usage: float = 0.0
+    waiting: int = 0
+
+
 class Backpressure:
     """See the module's docstring.
 
@@ -66,7 +85,7 @@ class Backpressure:
         self._peak = 0  # most games open at once since the last report
         self._reported_s: float | None = None
         self._counts: dict[str, int] = {}  # preemptions of each engine, in its last report
-        self._fullest = self._queue = 0.0
+        self._fullest, self._queue = 0.0, 0
         self.cuts = self.preemptions = 0
 
     @classmethod
@@ -109,15 +128,9 @@ class Backpressure:
             self._limit += self._config.increase
             self._cause = "they have room, so the limit grows"
 
-    def stats(self, now_s: float) -> dict[str, Any]:
-        """Plain numbers: the limit (None: there is none now), cuts and preemptions so far, and the last report's worst engine."""
-        return {
-            "limit": self.limit(now_s),
-            "cuts": self.cuts,
-            "preemptions": self.preemptions,
-            "kv_usage": self._fullest,
-            "waiting": self._queue,
-        }
+    def stats(self, now_s: float) -> BackpressureStats:
+        """As it stands at `now_s`."""
+        return BackpressureStats(self.limit(now_s), self.cuts, self.preemptions, self._fullest, self._queue)
 
     def _full(self, engines: Sequence[EngineLoad]) -> str | None:
         """Which engine has no room for more games, or does not say, and why; None if all have."""

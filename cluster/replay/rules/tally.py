@@ -4,7 +4,8 @@ Every count comes from a journal event, so it is the same after a restart. The m
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from cluster.replay.rules.events import Event
@@ -12,6 +13,31 @@ from protocol.roles import PLAYERS, Player
 from protocol.types import GameRecord
 
 RECENT_ROWS = 256  # for each player: a few batches, so the mean moves within a step or two and does not jitter
+
+
+@dataclass(frozen=True, slots=True)
+class StateCounts:
+    """How attacks and responses ended: their numbers by state (`protocol.states`)."""
+
+    attack: Mapping[str, int] = field(default_factory=dict)
+    response: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCounts:
+    """What the judge said in finished games.
+
+    Attributes:
+        verdicts: asked for.
+        failed: those of them that could not be had.
+        comparisons: pairs compared.
+        disagreements: compared pairs whose two orders disagreed.
+    """
+
+    verdicts: int = 0
+    failed: int = 0
+    comparisons: int = 0
+    disagreements: int = 0
 
 
 def finish_event(record: GameRecord, judged: bool) -> Event:
@@ -62,14 +88,14 @@ class Tally:
             self._recent[player].append(reward)
 
     @property
-    def states(self) -> dict[str, dict[str, int]]:
-        """``{"attack": {state: n}, "response": {state: n}}``."""
-        return {who: dict(counts) for who, counts in self._states.items()}
+    def states(self) -> StateCounts:
+        """How attacks and responses ended so far."""
+        return StateCounts(dict(self._states["attack"]), dict(self._states["response"]))
 
     @property
-    def judge(self) -> dict[str, int]:
-        """Verdicts asked for, those that failed, pairs compared, pairs whose two orders disagreed."""
-        return dict(self._judge)
+    def judge(self) -> JudgeCounts:
+        """What the judge said so far."""
+        return JudgeCounts(**self._judge)
 
     def reward_mean(self, player: Player) -> float | None:
         """Mean reward of the latest rows; None before the first."""

@@ -175,7 +175,7 @@ async def test_a_push_that_fails_half_way_is_never_served_and_the_worker_comes_b
         holey = dataclasses.replace(manifest, tensors=manifest.tensors[:-1])
         with pytest.raises(WorkerBroken, match="version 4"):
             await worker.load(holey, packed, deadline_s=30.0)
-        assert (await worker.stats())["serving"] == 0.0
+        assert not (await worker.stats()).serving
         (completion,) = await worker.generate(ask(1))
         assert (completion.first_version, completion.last_version) == (3, 3)
         assert_sampled_by(tiny_model(1), completion)

@@ -13,7 +13,7 @@ import ray
 
 from actors.clients import RemoteGenerator
 from actors.generation import GenerationWorker
-from actors.rollout import RolloutWorker
+from actors.rollout import RolloutStats, RolloutWorker
 from protocol.recipe import GameConfig, GenerationConfig, Recipe, SamplingConfig
 from protocol.rules import GameRules
 from protocol.types import Deal, GameRecord, JudgeRequest, Seed, Verdict
@@ -80,7 +80,7 @@ def worker(tmp_path: Path) -> Iterator[Any]:
 
 async def test_games_outlive_the_worker_that_they_were_asking(worker: Any) -> None:
     assert await worker.start.remote() == 5
-    pid = int((await worker.stats.remote())["pid"])
+    pid = (await worker.stats.remote()).pid
     engine = psutil.Process(pid).children(recursive=True)
     assert engine
     source, remote = Source(), RemoteGenerator([worker], RECIPE.generation)
@@ -95,12 +95,12 @@ async def test_games_outlive_the_worker_that_they_were_asking(worker: Any) -> No
     await until(lambda: len(source.records) + len(source.abandoned) == GAMES)
     await rolling.stop()
     stats = await run
-    assert stats == {"playing": 0, "finished": GAMES, "abandoned": {}}
+    assert stats == RolloutStats(playing=0, finished=GAMES, abandoned={})
     assert sorted(r.game_id for r in source.records) == list(range(GAMES))
     assert all(len(r.attack_states) == RECIPE.game.attacks for r in source.records)
     versions = {item.completion.first_version for r in source.records for g in r.groups for item in g.items}
     assert versions == {5}
-    assert int((await worker.stats.remote())["pid"]) != pid
+    assert (await worker.stats.remote()).pid != pid
     await worker.shutdown.remote()
 
 

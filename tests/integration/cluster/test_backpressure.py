@@ -9,6 +9,7 @@ import pytest
 from actors.generation import GenerationWorker
 from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
+from cluster.replay.rules.backpressure import BackpressureStats
 from cluster.supervise.engine_load import report_once
 from protocol.recipe import parse_recipe
 from protocol.types import Ask, Sampling
@@ -50,12 +51,13 @@ async def test_a_full_kv_cache_cuts_the_limit_and_every_game_still_ends(tmp_path
     engines, replay = {"generation-attacker-0": Handle(worker, "stats")}, Handle(buffer, "report_load")
     await worker.start()
     await report_once(engines, replay)
-    assert (await buffer.stats())["pressure"]["limit"] == 64 // 4  # a place for each answer of a game at once
+    before = (await buffer.stats()).backpressure
+    assert before is not None and before.limit == 64 // 4  # a place for each answer of a game at once
     long = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=300)
-    seen: list[dict[str, Any]] = []
+    seen: list[BackpressureStats | None] = []
 
     async def play(k: int) -> None:
-        while (await buffer.stats())["games"]["finished"] < GAMES:
+        while (await buffer.stats()).games.finished < GAMES:
             for deal in await buffer.deal(f"rollout-{k}", 1, 0.2):
                 text = " ".join(f"w{n}-" for n in range(40))
                 samples = (2 * deal.game_id, 2 * deal.game_id + 1)
@@ -67,7 +69,7 @@ async def test_a_full_kv_cache_cuts_the_limit_and_every_game_still_ends(tmp_path
         while True:
             await asyncio.sleep(0.1)
             await report_once(engines, replay)
-            seen.append((await buffer.stats())["pressure"])
+            seen.append((await buffer.stats()).backpressure)
 
     watching = asyncio.create_task(watch())
     try:
@@ -78,9 +80,10 @@ async def test_a_full_kv_cache_cuts_the_limit_and_every_game_still_ends(tmp_path
     finally:
         watching.cancel()
         await worker.shutdown()
-    pressure = stats["pressure"]
-    assert stats["games"]["open"] == 0 and stats["games"]["finished"] >= GAMES
-    assert pressure["preemptions"] > 0 and pressure["cuts"] > 0
-    assert 1 <= min(s["limit"] for s in seen) < 16
-    assert max(s["kv_usage"] for s in seen) > 0.9 and max(s["waiting"] for s in seen) > 0
-    assert (pressure["kv_usage"], pressure["waiting"]) == (0.0, 0), "an idle engine holds nothing"
+    pressure = stats.backpressure
+    assert stats.games.open == 0 and stats.games.finished >= GAMES
+    assert pressure is not None and pressure.preemptions > 0 and pressure.cuts > 0
+    looks = [s for s in seen if s is not None]
+    assert 1 <= min(s.limit or 16 for s in looks) < 16
+    assert max(s.kv_usage for s in looks) > 0.9 and max(s.waiting for s in looks) > 0
+    assert (pressure.kv_usage, pressure.waiting) == (0.0, 0), "an idle engine holds nothing"

@@ -18,6 +18,7 @@ from actors.errors import PushLate, WorkerBroken
 from cluster.publish.actor import WeightPublisher
 from cluster.publish.client import PublisherSink, VersionClient
 from cluster.publish.native import NativeSink
+from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats
 from protocol.recipe import DeadlinesConfig, PushConfig
 from protocol.shared import SharedBuffer
 from protocol.types import NativeUpdate, WeightManifest
@@ -122,8 +123,9 @@ def push(sink: PublisherSink, version: int, nbytes: int = 2**20) -> None:
     sink.publish(WeightManifest("attacker", version, (), nbytes, "sum", step=version), packed)
 
 
-def mine(publisher: Any) -> Any:
-    return ray.get(publisher.stats.remote(), timeout=30)["players"]["attacker"]
+def mine(publisher: Any) -> PlayerPushes:
+    stats: PublisherStats = ray.get(publisher.stats.remote(), timeout=30)
+    return stats.players["attacker"]
 
 
 @pytest.mark.timeout(90)
@@ -135,17 +137,17 @@ def test_every_worker_gets_the_newest_version(publisher: Any, tmp_path: Path) ->
     push(sink, 1)
     assert sink.wait_delivered("attacker", 1, 30.0)
     assert sink.newest("attacker") == 1 and sink.newest("defender") == 0
-    assert [w["version"] for w in mine(publisher)["workers"]] == [1, 1]
+    assert [w.version for w in mine(publisher).workers] == [1, 1]
     assert [v for v, _, _ in ray.get([h.seen.remote() for h in handles], timeout=30)] == [1, 1]
     assert not sink.wait_delivered("attacker", 2, 0.2)
     sink.report("attacker", 1, 1, {"loss": 0.5})
     stats = mine(publisher)
-    assert (stats["newest"], stats["versions_pushed"], stats["step"], stats["metrics"]) == (1, 1, 1, {"loss": 0.5})
-    assert stats["pushes"]["count"] == 2 and stats["pushes"]["pause_s"] == 0.01
-    assert stats["pushes"]["phases"] == {"load": {"last_s": 0.02, "mean_s": 0.02}}
-    assert [w["checksum"] for w in stats["workers"]] == ["sum-1", "sum-1"]
+    assert (stats.newest, stats.versions_pushed, stats.step, stats.metrics) == (1, 1, 1, {"loss": 0.5})
+    assert stats.pushes.count == 2 and stats.pushes.pause_s == 0.01
+    assert stats.pushes.phases == {"load": PhaseTimes(last_s=0.02, mean_s=0.02)}
+    assert [w.checksum for w in stats.workers] == ["sum-1", "sum-1"]
     (drained,) = ray.get(publisher.drain_metrics.remote())
-    assert (drained["player"], drained["step"], drained["version"]) == ("attacker", 1, 1)
+    assert (drained.player, drained.step, drained.version) == ("attacker", 1, 1)
     assert ray.get(publisher.drain_metrics.remote()) == []
 
 
@@ -166,7 +168,7 @@ def test_a_buffer_comes_back_only_when_no_worker_reads_it_any_more(publisher: An
         free += [lent.pop(v) for v in given_back]
         time.sleep(0.1)
     assert sink.wait_delivered("attacker", 20, 30.0)
-    assert mine(publisher)["evictions"] == {}
+    assert mine(publisher).evictions == {}
     assert made <= 2 + 2, "the newest, the one being staged, and one for each worker"
 
 
@@ -184,7 +186,7 @@ def test_the_learner_does_not_wait_for_slow_workers_and_queued_versions_are_skip
     assert sink.wait_delivered("attacker", 5, 30.0)
     version, loads, _ = ray.get(worker.seen.remote(), timeout=30)
     assert version == 5 and loads == [1, 5]
-    assert mine(publisher)["superseded"] == 3 and mine(publisher)["evictions"] == {}
+    assert mine(publisher).superseded == 3 and mine(publisher).evictions == {}
 
 
 @pytest.mark.timeout(120)
@@ -215,7 +217,7 @@ def test_a_worker_in_trouble_is_replaced_and_brought_to_the_newest(
     assert [v for v, _, _ in after] == [3, 3]
     assert after[0][2] != before[0][2], "a new process"
     assert after[1][2] == before[1][2], "the other one was left alone"
-    assert mine(publisher)["evictions"] == {reason: 1}
+    assert mine(publisher).evictions == {reason: 1}
 
 
 @ray.remote(num_cpus=0)
@@ -278,7 +280,7 @@ def test_a_learner_that_sends_itself_loses_a_failing_worker_and_goes_on_with_tho
     push(sink, 2)
     assert FakeEngine.closed == 1, "a group with a worker that hangs is given up"
     assert sink.wait_delivered("attacker", 2, 60.0)
-    assert mine(publisher)["evictions"] == {"deadline": 1}
+    assert mine(publisher).evictions == {"deadline": 1}
     push(sink, 3)
     assert FakeEngine.made[1:] == [("nccl", 5)]
     assert sink.wait_delivered("attacker", 3, 5.0)
@@ -300,5 +302,5 @@ def test_where_no_group_comes_about_the_publisher_sends_the_bytes(
     assert sink.wait_delivered("attacker", 0, 30.0)
     push(sink, 1)
     assert sink.wait_delivered("attacker", 1, 30.0)
-    assert ray.get(worker.native.remote(), timeout=30) == [] and mine(publisher)["evictions"] == {}
+    assert ray.get(worker.native.remote(), timeout=30) == [] and mine(publisher).evictions == {}
     ray.kill(publisher)

@@ -109,10 +109,10 @@ async def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, every: i
     stats = await handle.stats.remote()
 
     for player, batches in (("attacker", attacker), ("defender", defender)):
-        rows = stats["rows"][player]
+        rows = stats.rows[player]
         leased = [row_id for batch in batches for row_id in batch]
-        assert len(leased) == len(set(leased)) == rows["learned"], player
-        assert rows["learned"] + sum(rows["evicted"].values()) + rows["held"] == rows["appended"]
+        assert len(leased) == len(set(leased)) == rows.learned, player
+        assert rows.learned + sum(rows.evicted.values()) + rows.held == rows.appended
         on_disk = [
             row_id
             for path in sorted((tmp_path / "replay").glob(f"{player}-*.arrow"))
@@ -120,18 +120,18 @@ async def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, every: i
         ]
         assert max(Counter(on_disk).values()) == 1, "no row lies on disk twice"
         assert {f"{game}/{player}/0" for game in confirmed} <= set(on_disk), "what was confirmed is there"
-        assert len(on_disk) == rows["appended"]
+        assert len(on_disk) == rows.appended
     if every is not None:  # a game counts for the player on turn alone, and a restart does not forget whose turn it was
         games = [{row_id.split("/")[0] for batch in batches for row_id in batch} for batches in (attacker, defender)]
         assert not games[0] & games[1]
         events = [json.loads(line) for line in (tmp_path / "replay" / "journal.jsonl").read_text().splitlines()]
         leases = [(e["p"], e["step"]) for e in events if e["e"] == "lease"]
         assert leases == sorted(leases, key=lambda at: (at[1] // every, at[0], at[1]))
-    assert stats["games"]["finished"] >= len(confirmed)
-    assert stats["staleness"]["max_learned"] <= stats["staleness"]["bound"] == 2
+    assert stats.games.finished >= len(confirmed)
+    assert stats.staleness.max_learned <= 2
     events = [json.loads(line) for line in (tmp_path / "replay" / "journal.jsonl").read_text().splitlines()]
     finished = Counter(e["id"] for e in events if e["e"] == "finish")
-    assert max(finished.values()) == 1 and len(finished) == stats["games"]["finished"]
+    assert max(finished.values()) == 1 and len(finished) == stats.games.finished
     ray.kill(handle)
 
 
@@ -141,5 +141,5 @@ async def test_a_rollout_worker_that_came_back_gets_its_games_again(tmp_path: Pa
     first = await ReplayClient(handle).deal("rollout-0", 3, 5.0)
     again = await ReplayClient(handle).deal("rollout-0", 3, 5.0)  # a new process, the same name
     assert [d.game_id for d in first] == [d.game_id for d in again] == [0, 1, 2]
-    assert (await handle.stats.remote())["games"]["open"] == 3
+    assert (await handle.stats.remote()).games.open == 3
     ray.kill(handle)

@@ -97,13 +97,13 @@ async def test_completions_seeds_and_the_account_agree_with_the_server(
     again = await generator.generate(ASK)
     longest = await generator.generate(Ask("short", ASK.messages, (3,), Sampling(1.0, 1.0, 2)))
     after = counted(server)
-    stats = generator.stats()
+    used = generator.usage()
     await generator.close()
     assert [c.text for c in first] == [c.text for c in again]
     assert first[0].text == first[2].text != first[1].text
     assert longest[0].finish == "length"
-    assert (stats["tokens_in"], stats["tokens_out"]) == (after[0] - before[0], after[1] - before[1])
-    assert (stats["requests"], stats["retries"], stats["unmetered"]) == (7, 0, 0)
+    assert (used.tokens_in, used.tokens_out) == (after[0] - before[0], after[1] - before[1])
+    assert (used.requests, used.retries, used.unmetered) == (7, 0, 0)
 
 
 @pytest.mark.timeout(200)
@@ -142,7 +142,7 @@ async def test_a_prompt_that_is_too_long_is_refused_for_good(config: ApiConfig) 
     generator = ApiGenerator(config, None)
     with pytest.raises(JudgeUnavailable, match=r"request refused \(400\)") as refused:
         await generator.generate(Ask("long", ({"role": "user", "content": "w1- " * 600},), (1,), ASK.sampling))
-    stats = generator.stats()
+    used = generator.usage()
     await generator.close()
     assert refused.value.permanent
-    assert (stats["requests"], stats["tokens_in"]) == (1, 0)
+    assert (used.requests, used.tokens_in) == (1, 0)

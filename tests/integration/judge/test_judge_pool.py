@@ -6,7 +6,6 @@ import pickle
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -16,6 +15,7 @@ from cluster.sandbox.rule_judge import RuleJudge
 from cluster.sandbox.world import find_task, train_seeds
 from judge.cache import VerdictCache
 from judge.pool import JudgePool
+from judge.stats import ApiUsage, PoolStats
 from judge.worker import JudgeWorker
 from protocol.recipe import ApiConfig, JudgeConfig
 from protocol.types import JudgeRequest, Verdict
@@ -66,9 +66,9 @@ async def test_the_death_of_one_of_two_workers_loses_no_verdict(cluster: None) -
     verdicts = [verdict for batch in answered for verdict in batch]
     assert [v.scores for v in verdicts] == [(10.0, 0.5)] * 200
     stats = pool.stats()
-    assert stats["verdicts"] == 200
-    assert stats["failed"] == 0
-    assert stats["calls_failed"] >= 1
+    assert stats.verdicts == 200
+    assert stats.failed == 0
+    assert stats.calls_failed >= 1
 
     for _ in range(100):  # Ray has started the dead one again, under another process, and the pool uses it
         try:
@@ -81,7 +81,7 @@ async def test_the_death_of_one_of_two_workers_loses_no_verdict(cluster: None) -
     await asyncio.sleep(1.5)
     for batch in batches[:4]:
         await pool.judge(batch)
-    assert (await workers[0].stats.remote())["verdicts"] > 0
+    assert (await workers[0].stats.remote()).verdicts > 0
 
 
 @pytest.mark.timeout(180)
@@ -100,9 +100,9 @@ async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_accoun
             for s in train_seeds()[:8]
         ]
 
-        async def account() -> dict[str, Any]:
-            stats: dict[str, Any] = await worker.stats.remote()
-            return dict(stats["generator"])
+        async def account() -> ApiUsage:
+            usage: ApiUsage = (await worker.stats.remote()).usage
+            return usage
 
         first = await pool.judge(requests[:4])
         assert [v.scores for v in first] == [(8.0, 0.5)] * 4
@@ -110,7 +110,7 @@ async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_accoun
             server.fault = fault  # type: ignore[assignment]
             assert {v.failure for v in await pool.judge(requests[4:])} == {why}
             assert await pool.judge(requests[:4]) == first  # remembered
-        assert (await account())["unmetered"] == 4  # the garbage, asked for once; the 503s cost nothing
+        assert (await account()).unmetered == 4  # the garbage, asked for once; the 503s cost nothing
 
         server.fault = "hang"
         hanging = asyncio.create_task(pool.judge(requests[4:]))
@@ -120,9 +120,9 @@ async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_accoun
         server.fault = "ok"
         assert [v.scores for v in await hanging] == [(8.0, 0.5)] * 4
         after = await account()
-    assert after["requests"] == 4 + 4 + ATTEMPTS * 4 + 4 + 4
-    assert after["unmetered"] == 4 + 4  # what was in flight when the process died is paid for, too
-    assert pool.stats()["cache_hits"] == 8
+    assert after.requests == 4 + 4 + ATTEMPTS * 4 + 4 + 4
+    assert after.unmetered == 4 + 4  # what was in flight when the process died is paid for, too
+    assert pool.stats().cache_hits == 8
 
 
 @pytest.mark.timeout(120)
@@ -140,7 +140,7 @@ async def test_a_healthy_but_slow_endpoint_fails_nothing_and_is_paid_once(cluste
             for s in train_seeds()[:128]
         ]
         answered = await asyncio.gather(*(pool.judge(requests[k : k + 2]) for k in range(0, 128, 2)))
-        account = (await worker.stats.remote())["generator"]
+        account = (await worker.stats.remote()).usage
     assert [v.scores for verdicts in answered for v in verdicts] == [(8.0, 0.5)] * 128
-    assert pool.stats() == {"verdicts": 128, "failed": 0, "retried": 0, "calls_failed": 0, "cache_hits": 0}
-    assert (account["requests"], account["unmetered"], server.most_in_flight) == (128, 0, 4)
+    assert pool.stats() == PoolStats(verdicts=128)
+    assert (account.requests, account.unmetered, server.most_in_flight) == (128, 0, 4)

@@ -92,10 +92,10 @@ async def test_random_words_never_make_a_number(engine: JudgeEngine) -> None:
 async def test_the_rubric_is_read_from_the_prefix_cache(engine: JudgeEngine) -> None:
     judging = judge(engine)
     await judging.judge([PAIR])
-    before = engine.stats()
+    before = engine.usage()
     await judging.judge([replace(PAIR, query=f"how do i fix bike number {k}", seed=k) for k in range(8)])
-    after = engine.stats()
-    read, cached = (after[key] - before[key] for key in ("prompt_tokens", "cached_tokens"))
+    after = engine.usage()
+    read, cached = after.prompt_tokens - before.prompt_tokens, after.cached_tokens - before.cached_tokens
     assert cached > 0.7 * read, (cached, read)  # whole blocks only, of 128 tokens on a CPU
 
 

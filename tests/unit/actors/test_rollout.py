@@ -11,7 +11,7 @@ import structlog
 
 from actors import rollout
 from actors.errors import GenerationDeadline, PromptTooLong
-from actors.rollout import RolloutWorker, reason_of
+from actors.rollout import RolloutStats, RolloutWorker, reason_of
 from protocol.errors import trail
 from protocol.recipe import GameConfig, Recipe
 from protocol.rules import GameRules
@@ -84,7 +84,7 @@ async def test_a_slow_game_holds_nobody_up(play: Callable[[Play], None]) -> None
     stats = await run
     assert sorted(itertools.chain(*source.finished)) == list(range(1, 12))
     assert source.abandoned == {0: "stopped"}
-    assert stats == {"playing": 0, "finished": 11, "abandoned": {"stopped": 1}}
+    assert stats == RolloutStats(playing=0, finished=11, abandoned={"stopped": 1})
 
 
 async def test_never_more_games_than_in_flight(play: Callable[[Play], None]) -> None:
@@ -138,7 +138,7 @@ async def test_a_game_that_cannot_be_played_is_given_up_with_a_reason(play: Call
         stats = await run
     assert source.abandoned == {0: "prompt_too_long", 1: "generation_deadline", 2: "unexpected"}
     assert source.finished == [[3]]
-    assert stats["abandoned"] == {"prompt_too_long": 1, "generation_deadline": 1, "unexpected": 1}
+    assert stats.abandoned == {"prompt_too_long": 1, "generation_deadline": 1, "unexpected": 1}
     (entry,) = logs
     assert entry["game_id"] == 2 and "KeyError" in entry["trail"][0] and "secret" not in str(entry)
 
@@ -164,7 +164,7 @@ async def test_stop_is_quick_while_the_source_has_no_game(play: Callable[[Play],
     await asyncio.sleep(0.05)
     started = time.perf_counter()
     await rolling.stop()
-    assert (await run)["finished"] == 0 and time.perf_counter() - started < 10
+    assert (await run).finished == 0 and time.perf_counter() - started < 10
 
 
 def test_reasons() -> None:

@@ -11,6 +11,7 @@ from cluster.sandbox.rule_judge import RuleJudge
 from judge.cache import VerdictCache
 from judge.errors import GAVE_UP
 from judge.pool import AVOID_MAX_S, AVOID_S, JudgePool, LeastLoaded
+from judge.stats import JudgeStats, PoolStats
 from judge.worker import JudgeWorker
 from protocol.recipe import JudgeConfig
 from protocol.types import JudgeRequest, Verdict
@@ -90,7 +91,7 @@ async def test_a_dead_worker_costs_nothing_but_a_retry_and_is_then_avoided() -> 
     for _ in range(3):
         assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
     assert len(broken.calls) == 1
-    assert judges.stats() == {"verdicts": 9, "failed": 0, "retried": 3, "calls_failed": 1, "cache_hits": 0}
+    assert judges.stats() == PoolStats(verdicts=9, retried=3, calls_failed=1)
 
 
 async def test_a_restarted_worker_is_asked_again() -> None:
@@ -102,7 +103,7 @@ async def test_a_hung_worker_is_left_at_the_deadline() -> None:
     hung = FakeHandle(ok, delay_s=30.0)
     judges = pool(hung, FakeHandle(ok), deadline_s=0.05)
     assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
-    assert judges.stats()["calls_failed"] == 1
+    assert judges.stats().calls_failed == 1
     assert hung.cancelled == 1  # nobody waits for it any more
 
 
@@ -128,7 +129,7 @@ async def test_waiting_for_an_endpoint_is_no_failure_and_not_more_is_sent_than_i
     answers = await asyncio.gather(*(judges.judge(REQUESTS) for _ in range(40)))
     assert all(v.scores == (5.0,) for verdicts in answers for v in verdicts)
     assert worker.most == 4 and worker.stats.asked > 0
-    assert judges.stats()["calls_failed"] == 0
+    assert judges.stats().calls_failed == 0
 
 
 async def test_an_endpoints_worker_that_hangs_is_left_all_the_same() -> None:
@@ -136,7 +137,7 @@ async def test_an_endpoints_worker_that_hangs_is_left_all_the_same() -> None:
     hung.stats.hangs = True
     judges = JudgePool([hung, FakeHandle(ok)], deadline_s=0.05, attempts=2, admits=4)
     assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
-    assert judges.stats()["calls_failed"] == 1
+    assert judges.stats().calls_failed == 1
 
 
 async def test_an_endpoints_worker_that_dies_while_it_is_waited_for_is_noticed() -> None:
@@ -147,7 +148,7 @@ async def test_an_endpoints_worker_that_dies_while_it_is_waited_for_is_noticed()
 
     judges = JudgePool([Dying(), FakeHandle(ok)], deadline_s=0.01, attempts=2, admits=4)
     assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
-    assert judges.stats()["calls_failed"] == 1
+    assert judges.stats().calls_failed == 1
 
 
 async def test_when_all_are_down_every_verdict_is_a_failure_that_says_so() -> None:
@@ -155,7 +156,7 @@ async def test_when_all_are_down_every_verdict_is_a_failure_that_says_so() -> No
     verdicts = await judges.judge(REQUESTS)
     assert [v.failure for v in verdicts] == ["judge down: RayError"] * 3
     assert all(v.scores is None for v in verdicts)
-    assert judges.stats() == {"verdicts": 3, "failed": 3, "retried": 6, "calls_failed": 3, "cache_hits": 0}
+    assert judges.stats() == PoolStats(verdicts=3, failed=3, retried=6, calls_failed=3)
 
 
 async def test_a_worker_that_loses_requests_is_not_believed() -> None:
@@ -187,7 +188,7 @@ async def test_a_request_that_failed_for_good_is_not_asked_again(failure: str) -
     judges = pool(worker)
     assert [v.failure for v in await judges.judge(REQUESTS)] == [failure] * 3
     assert len(worker.calls) == 1
-    assert judges.stats()["failed"] == 3
+    assert judges.stats().failed == 3
 
 
 async def test_a_call_that_its_caller_gives_up_is_not_held_against_the_worker() -> None:
@@ -196,7 +197,7 @@ async def test_a_call_that_its_caller_gives_up_is_not_held_against_the_worker() 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(judges.judge(REQUESTS), 0.01)
     assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
-    assert judges.stats()["calls_failed"] == 0
+    assert judges.stats().calls_failed == 0
 
 
 def cached(*handles: FakeHandle, attempts: int = 3, key: str = "k", cache: VerdictCache | None = None) -> JudgePool:
@@ -214,7 +215,7 @@ async def test_a_question_is_asked_once_and_then_cached() -> None:
     again = await judges.judge([replace(REQUESTS[1], seed=77), REQUESTS[2], REQUESTS[0]])
     assert [v.raw for v in again] == [first[1].raw, "reply 2 seed 20", first[0].raw]
     assert asked_seeds(worker) == [[0, 10], [20]]
-    assert judges.stats() == {"verdicts": 5, "failed": 0, "retried": 0, "calls_failed": 0, "cache_hits": 2}
+    assert judges.stats() == PoolStats(verdicts=5, cache_hits=2)
 
 
 async def test_equal_questions_of_one_call_and_of_calls_in_flight_are_asked_once() -> None:
@@ -223,7 +224,7 @@ async def test_equal_questions_of_one_call_and_of_calls_in_flight_are_asked_once
     twice, other = await asyncio.gather(judges.judge([REQUESTS[0], REQUESTS[0]]), judges.judge(REQUESTS))
     assert [v.raw for v in [*twice, *other]] == ["reply 0 seed 0"] * 3 + ["reply 1 seed 10", "reply 2 seed 20"]
     assert asked_seeds(worker) == [[0], [10, 20]]
-    assert judges.stats()["cache_hits"] == 2
+    assert judges.stats().cache_hits == 2
 
 
 async def test_a_fresh_verdict_is_asked_for_every_time_and_not_cached() -> None:
@@ -299,7 +300,7 @@ async def test_a_worker_builds_the_judge_of_the_recipe_and_counts() -> None:
     verdicts = await worker.judge([good, foreign])
     assert verdicts[0].scores == (10.0,)
     assert verdicts[1].failure == "query is not of the sandbox's world"
-    assert await worker.stats() == {"calls": 1, "verdicts": 2, "failed": 1}
+    assert await worker.stats() == JudgeStats(calls=1, verdicts=2, failed=1)
 
 
 async def test_no_judge_invents_nothing() -> None:

@@ -13,6 +13,7 @@ from cluster.run.judge_engine import JudgeEngine, engine_builder
 from judge.errors import JudgeUnavailable
 from judge.identity import judge_id_of
 from judge.rubric import load_rubrics
+from judge.stats import EngineUsage, JudgeStats
 from judge.worker import JudgeWorker
 from protocol.errors import UserError
 from protocol.recipe import JudgeConfig, Recipe, parse_recipe
@@ -49,7 +50,7 @@ async def test_calls_that_come_while_the_judge_is_built_share_it() -> None:
     (verdict,), _ = await asyncio.gather(*calls[1:])
     assert (verdict.scores, verdict.judge_id) == ((9.0,), "lm:mine")
     assert build.built == 1 and calls[0].cancelled()
-    assert (await worker.stats())["calls"] == 2
+    assert (await worker.stats()).calls == 2
 
 
 async def test_a_judge_that_could_not_be_built_is_built_at_the_next_call() -> None:
@@ -58,7 +59,7 @@ async def test_a_judge_that_could_not_be_built_is_built_at_the_next_call() -> No
     worker = JudgeWorker(LM, build=build)
     with pytest.raises(UserError, match="no such folder"):
         await worker.start()
-    assert (await worker.stats()) == {"calls": 0, "verdicts": 0, "failed": 0}
+    assert await worker.stats() == JudgeStats()
     await worker.start()
     await worker.start()
     (verdict,) = await worker.judge([REQUEST])
@@ -67,21 +68,17 @@ async def test_a_judge_that_could_not_be_built_is_built_at_the_next_call() -> No
 
 async def test_stats_show_unread_samples_and_the_generators_own_counts() -> None:
     class Counting(FakeGenerator):
-        def stats(self) -> dict[str, int]:
-            return {"tokens": 12}
+        def usage(self) -> EngineUsage:
+            return EngineUsage(tokens=12)
 
     async def build() -> FakeGenerator:
         return Counting(lambda ask: ["hm"])
 
     worker = JudgeWorker(LM, build=build)
     await worker.judge([REQUEST, REQUEST])
-    assert await worker.stats() == {
-        "calls": 1,
-        "verdicts": 2,
-        "failed": 2,
-        "unread": {"no score": 2},
-        "generator": {"tokens": 12},
-    }
+    assert await worker.stats() == JudgeStats(
+        calls=1, verdicts=2, failed=2, unread={"no score": 2}, usage=EngineUsage(tokens=12)
+    )
 
 
 async def test_a_bug_of_ours_is_logged_by_type_and_place_without_the_texts() -> None:
@@ -131,7 +128,7 @@ def engine(error: Exception | None = None, **options: Any) -> JudgeEngine:
 async def test_an_engine_that_judges_counts_its_tokens() -> None:
     judging = engine()
     assert [c.text for c in await judging.generate(ASK)] == ["one two three"]
-    assert judging.stats() == {"completions": 1, "tokens": 3, "prompt_tokens": 100, "cached_tokens": 60}
+    assert judging.usage() == EngineUsage(completions=1, tokens=3, prompt_tokens=100, cached_tokens=60)
 
 
 async def test_a_question_without_room_is_given_up() -> None:

@@ -13,6 +13,7 @@ from cluster.measure.agreement import Row, accuracy, failures, kappa, report
 from cluster.measure.calibration import as_json, calibrate, judge_all, make_table
 from cluster.measure.outcomes import Outcome, judge_labels, make_requests
 from cluster.run.judge_engine import build_judge_engine
+from judge.stats import JudgeStats
 from judge.verdicts import MISSING
 from judge.worker import JudgeWorker
 from protocol.recipe import Recipe, parse_recipe
@@ -181,7 +182,7 @@ async def test_the_rule_judge_agrees_with_the_sandboxs_labels() -> None:
     outcomes, stats = await judge_all(Recipe(), None, labels, build_judge_engine)
     r = row(outcomes)
     assert (r.n, r.judged, value(r, "accuracy"), value(r, "kappa"), value(r, "mean_error")) == (60, 60, 1.0, 1.0, 0.0)
-    assert stats["verdicts"] == sum(len(o.verdicts) for o in outcomes)
+    assert stats.verdicts == sum(len(o.verdicts) for o in outcomes)
 
 
 async def test_a_judge_that_hangs_fails_its_labels_by_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +237,7 @@ def test_a_judge_that_answers_nothing_is_reported(tmp_path: Path, capsys: pytest
 
 def test_the_report_survives_json_whatever_is_undefined() -> None:
     outcomes = [alone(7, None)]
-    text = json.dumps(as_json(outcomes, report(outcomes), {"unread": {MISSING: 1}}), allow_nan=False)
+    text = json.dumps(as_json(outcomes, report(outcomes), JudgeStats(unread={MISSING: 1})), allow_nan=False)
     assert json.loads(text)["samples_unread"] == {MISSING: 1} and make_table(report(outcomes)).row_count == 2
 
 

@@ -8,9 +8,8 @@ import pytest
 
 from actors.errors import GenerationDeadline
 from cluster.measure.evaluation import Evaluation, JudgeAbsent
-from cluster.measure.heldout import measure, wrap
+from cluster.measure.heldout import measure, tally, wrap
 from cluster.plan.heldout import plan_heldout
-from cluster.run.driver import judging_of
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.recipe import parse_recipe
@@ -89,12 +88,24 @@ async def test_a_resumed_run_compares_with_the_same_attacks_and_refuses_other_se
             await evaluation(tmp_path, FakeJudge({"reply": 7}), others).start()
 
 
-def test_what_the_judges_counted_is_added_up() -> None:
-    worker = {"calls": 1, "unread": {"no score": 2}, "generator": {"completions": 10, "tokens": 50, "cost": None}}
-    assert judging_of([worker, worker]) == {
-        "unread": {"no score": 4},
-        "unread_rate": 0.2,
-        "completions": 20,
-        "tokens": 100,
-    }
-    assert judging_of([{"calls": 3, "verdicts": 5, "failed": 0}]) == {}
+def test_heldout_fractions_leave_out_what_the_judge_could_not_read() -> None:
+    def verdicts(*scores: float | None) -> list[Verdict]:
+        return [Verdict("j", "r", failure="x") if s is None else Verdict("j", "r", scores=(s,)) for s in scores]
+
+    judged = [
+        ("harmful", verdicts(9, 0)),
+        ("harmful", verdicts(0, 4)),
+        ("harmful", verdicts(0, 9)),
+        ("harmful", verdicts(None, 9)),
+        ("benign", verdicts(8, 0)),
+        ("benign", verdicts(1, 9)),
+    ]
+    m = tally(
+        judged, [("benign", "unwrapped"), ("harmful", "unwrapped"), ("benign", "unjudged"), ("harmful", "unanswered")]
+    )
+    assert (m.attack_success, m.deflection) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert (m.over_refusal, m.benign_compliance) == (0.5, 0.5)
+    assert (m.n, m.n_harmful, m.n_benign, m.unwrapped, m.unanswered) == (5, 3, 2, 2, 1)
+    assert (m.unjudged, m.unjudged_harmful) == (2, 1)
+    nothing = tally([], [])
+    assert nothing.attack_success is None and nothing.n == 0

@@ -34,7 +34,7 @@ def test_versions_that_queue_up_are_skipped_for_the_newest() -> None:
     assert d.next_pushes(0.0) == []
     d.record_load("a", first.ticket, 1)
     assert [p.version for p in d.next_pushes(0.0)] == [4]
-    assert d.counts("attacker") == {"published": 4, "superseded": 2}
+    assert (d.published("attacker"), d.superseded("attacker")) == (4, 2)
 
 
 def test_an_older_version_changes_nothing() -> None:

@@ -13,7 +13,7 @@ from ray.exceptions import ActorUnavailableError
 from actors.weights.update import LoadReport
 from cluster.publish import workers
 from cluster.publish.delivery import Delivery
-from cluster.publish.pushes import PushTimes
+from cluster.publish.pushes import PushTimer
 from cluster.publish.transfer import NativeTransfer
 from cluster.publish.versions import HeldVersion
 from cluster.publish.workers import Workers
@@ -62,7 +62,7 @@ class Publisher:
         self.handles = handles
         self.delivery = Delivery(PUSH.deadline_s, 5.0)
         self.versions: Any = {p: {} for p in PLAYERS}
-        self.times, self.checksums = {p: PushTimes() for p in PLAYERS}, dict[str, str]()
+        self.times, self.checksums = {p: PushTimer() for p in PLAYERS}, dict[str, str]()
         self.workers = Workers(self.delivery, PUSH, 5.0, self.versions, "node", self.times, self.checksums)
         for k, handle in enumerate(handles):
             self.workers.add("attacker", f"attacker-{k}", handle, period=1)

@@ -11,6 +11,8 @@ import pytest
 
 from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
+from cluster.replay.rules.tally import JudgeCounts, StateCounts
+from cluster.replay.stats import RowCounts
 from protocol.recipe import Recipe, parse_recipe
 from tests.unit.cluster.replay.rules.test_facts import SEEDS, record
 
@@ -79,7 +81,7 @@ async def test_games_are_dealt_until_the_bound_and_again_when_a_step_is_executed
     b = buffers.open(staleness=1, batch=2)
     assert await played(b, 10) == [0, 1, 2, 3]
     assert await b.deal("w", 10, 0.05) == []
-    why = (await b.stats())["admission"]["why"]
+    why = (await b.stats()).admission.why
     assert why == "admitting 0: attacker has 4 unlearned games of 4 allowed at staleness 1"
     waiting = asyncio.create_task(b.deal("w", 10, 5.0))
     for step in range(2):  # asking for step 1 says that step 0 is executed
@@ -92,7 +94,7 @@ async def test_a_step_waits_for_its_games_and_every_rank_gets_the_same(buffers: 
     b = buffers.open()
     ranks = [asyncio.create_task(b.lease("defender", 0, 0, 2, 5.0)) for _ in range(2)]
     await asyncio.sleep(0.02)
-    assert (await b.stats())["waits"]["defender"]["waiting"] == 2
+    assert (await b.stats()).learner_waits["defender"].waiting == 2
     await played(b, 2)
     one, two = [await rank for rank in ranks]
     assert one is not None and one.equals(two) and games_of(one) == [0, 0, 1, 1]
@@ -105,8 +107,8 @@ async def test_games_that_teach_nothing_give_an_empty_batch_not_a_wait(buffers: 
     await b.finish("w", [record(0, responses=()), record(1, attack=(5.0, 5.0), responses=((None, 2.0),))])
     table = await b.lease("defender", 0, 0, 2, 0.1)
     assert table is not None and table.num_rows == 0
-    rows = (await b.stats())["rows"]
-    assert rows["attacker"]["evicted"] == {"tie": 1} and rows["defender"]["evicted"] == {"no_pair": 1}
+    rows = (await b.stats()).rows
+    assert rows["attacker"].evicted == {"tie": 1} and rows["defender"].evicted == {"no_pair": 1}
 
 
 async def test_one_learner_that_is_done_does_not_hold_up_the_other(buffers: Buffers) -> None:
@@ -118,7 +120,7 @@ async def test_one_learner_that_is_done_does_not_hold_up_the_other(buffers: Buff
     assert await b.deal("w", 2, 0.0) == []  # the attacker still executes its step
     await b.lease("attacker", 1, 1, 2, 0.0)
     assert await played(b, 2, version=1) == [2, 3]
-    assert (await b.stats())["rows"]["defender"]["evicted"] == {"finished": 8}
+    assert (await b.stats()).rows["defender"].evicted == {"finished": 8}
 
 
 async def test_stop_ends_the_waits_for_games(buffers: Buffers) -> None:
@@ -136,10 +138,10 @@ async def test_a_game_is_stored_once(buffers: Buffers) -> None:
     await b.finish("w", [record(0)])
     await b.finish("other", [record(0), record(1), record(1)])
     stats = await b.stats()
-    assert stats["games"]["finished"] == 2 and stats["games"]["late"] == 2
-    assert stats["rows"]["attacker"]["appended"] == 2 and stats["rows"]["defender"]["appended"] == 4
-    assert stats["states"] == {"attack": {"ok": 2, "malformed": 2}, "response": {"ok": 4, "too_long": 2}}
-    assert stats["judge"] == {"verdicts": 16, "failed": 2, "comparisons": 10, "disagreements": 4}
+    assert stats.games.finished == 2 and stats.games.late == 2
+    assert stats.rows["attacker"].appended == 2 and stats.rows["defender"].appended == 4
+    assert stats.states == StateCounts({"ok": 2, "malformed": 2}, {"ok": 4, "too_long": 2})
+    assert stats.judge == JudgeCounts(verdicts=16, failed=2, comparisons=10, disagreements=4)
 
 
 async def test_a_restart_keeps_everything_that_was_confirmed(buffers: Buffers) -> None:
@@ -156,7 +158,7 @@ async def test_a_restart_keeps_everything_that_was_confirmed(buffers: Buffers) -
     b = buffers.open(staleness=3)
     after = await b.stats()
     for key in ("games", "rows", "held_games", "staleness", "states", "judge", "rewards", "versions", "admission"):
-        assert after[key] == before[key], key
+        assert getattr(after, key) == getattr(before, key), key
     again = await b.lease("attacker", 2, 2, 2, 0.1)
     assert again is not None and again.equals(second)
     assert await b.rewind("attacker", 2) == 2
@@ -170,11 +172,11 @@ async def test_a_restart_keeps_evictions_of_games_without_rows(buffers: Buffers)
     deals = await b.deal("w", 2, 0.0)
     await b.finish("w", [record(d.game_id, 0, attack=(5.0, 5.0)) for d in deals])
     assert await b.lease("attacker", 0, 1, 2, 0.05) is None  # at version 1 both ties are stale: two games are wanted
-    assert (await b.stats())["held_games"] == {"attacker": 0, "defender": 2}
+    assert (await b.stats()).held_games == {"attacker": 0, "defender": 2}
     b = buffers.open(staleness=0, batch=2)
     stats = await b.stats()
-    assert stats["held_games"] == {"attacker": 0, "defender": 2}
-    assert stats["rows"]["attacker"]["evicted"] == {"tie": 2}
+    assert stats.held_games == {"attacker": 0, "defender": 2}
+    assert stats.rows["attacker"].evicted == {"tie": 2}
 
 
 async def test_unfinished_games_come_back_after_a_restart(buffers: Buffers) -> None:
@@ -186,7 +188,7 @@ async def test_unfinished_games_come_back_after_a_restart(buffers: Buffers) -> N
     await b.finish("w", [record(1)])  # the old worker lives and brings its game
     await b.finish("v", [record(1), record(2)])
     stats = await b.stats()
-    assert stats["games"]["finished"] == 4 and stats["rows"]["attacker"]["appended"] == 4
+    assert stats.games.finished == 4 and stats.rows["attacker"].appended == 4
 
 
 async def test_rows_whose_game_was_not_noted_are_used_when_it_is_finished_again(buffers: Buffers) -> None:
@@ -195,15 +197,12 @@ async def test_rows_whose_game_was_not_noted_are_used_when_it_is_finished_again(
     journal = buffers.folder / "replay" / "journal.jsonl"
     journal.write_text("")  # killed between the rows and the note
     b = buffers.open()
-    assert (await b.stats())["rows"]["attacker"]["appended"] == 0
+    assert (await b.stats()).rows["attacker"].appended == 0
     assert await played(b, 1) == [0]
-    rows = (await b.stats())["rows"]
-    assert rows["attacker"] | {"evicted": 0} == {
-        **dict.fromkeys(("learned", "leased", "evicted", "lost", "lost_at_least"), 0),
-        **dict.fromkeys(("appended", "free", "held", "duplicates"), 1),
-    }
+    rows = (await b.stats()).rows
+    assert rows["attacker"] == RowCounts(appended=1, free=1, held=1, duplicates=1)
     b = buffers.open()
-    assert (await b.stats())["rows"]["attacker"]["appended"] == 1
+    assert (await b.stats()).rows["attacker"].appended == 1
 
 
 async def test_a_step_of_the_wrong_size_is_refused(buffers: Buffers) -> None:
@@ -226,7 +225,7 @@ async def test_turns_pass_when_their_last_step_is_executed_and_outlive_a_restart
     for step in range(2):
         got = await b.lease("attacker", step, step, 2, 0.1)
         assert got is not None and games_of(got) == [2 * step, 2 * step + 1]
-    assert (await b.stats())["turn"] == "attacker" and await b.deal("w", 10, 0.0) == []
+    assert (await b.stats()).turn == "attacker" and await b.deal("w", 10, 0.0) == []
     assert await b.lease("attacker", 2, 2, 2, 0.01) is None  # says that step 1 is executed: the turn is over
     assert [d.game_id for d in await b.deal("w", 10, 0.0)] == [4, 5, 6, 7]
     await b.finish("w", [record(4), record(5)])
@@ -234,22 +233,22 @@ async def test_turns_pass_when_their_last_step_is_executed_and_outlive_a_restart
     assert got is not None and set(games_of(got)) == {4, 5}
     before = await b.stats()
     assert (
-        before["turn"] == "defender"
-        and before["waits"]["attacker"]["on"] == "attacker waits for the end of the defender's turn"
+        before.turn == "defender"
+        and before.learner_waits["attacker"].on == "attacker waits for the end of the defender's turn"
     )
-    assert before["rows"]["attacker"]["evicted"] == {"turn": 2} and before["rows"]["defender"]["evicted"] == {"turn": 8}
+    assert before.rows["attacker"].evicted == {"turn": 2} and before.rows["defender"].evicted == {"turn": 8}
 
     b = buffers.open(**settings)
     after = await b.stats()
     for key in ("rows", "held_games", "versions", "turn"):
-        assert after[key] == before[key], key
+        assert getattr(after, key) == getattr(before, key), key
     assert [d.game_id for d in await b.deal("w", 10, 0.0)] == [6, 7]
     assert await b.lease("attacker", 2, 2, 2, 0.01) is None
     again = await b.lease("defender", 0, 0, 2, 0.1)
     assert again is not None and again.equals(got)
 
     assert await b.rewind("attacker", 1) == 2  # its group restarted: the turn is its own again, for one step
-    assert (await b.stats())["turn"] == "attacker"
+    assert (await b.stats()).turn == "attacker"
     again = await b.lease("attacker", 1, 3, 2, 0.1)
     assert again is not None and games_of(again) == [2, 3]
 
@@ -259,8 +258,8 @@ async def test_a_frozen_players_rows_are_counted_and_bound_nothing(buffers: Buff
     assert await played(b, 10) == [0, 1, 2, 3]
     await b.lease("defender", 0, 0, 2, 0.1)
     await b.lease("defender", 1, 1, 2, 0.1)
-    rows = (await b.stats())["rows"]["attacker"]
-    assert (rows["appended"], rows["held"], rows["evicted"]) == (4, 0, {"frozen": 4})
+    rows = (await b.stats()).rows["attacker"]
+    assert (rows.appended, rows.held, rows.evicted) == (4, 0, {"frozen": 4})
     assert await played(b, 10) == [4, 5]
 
 
@@ -270,9 +269,9 @@ async def test_grpo_learns_from_rows_without_a_pair(buffers: Buffers) -> None:
     await b.finish("w", [record(0, attack=(5.0, 5.0)), record(1, attack=(None, None))])
     table = await b.lease("attacker", 0, 0, 2, 0.1)
     assert table is not None and games_of(table) == [0]
-    assert (await b.stats())["rows"]["attacker"]["evicted"] == {"no_reward": 1}
+    assert (await b.stats()).rows["attacker"].evicted == {"no_reward": 1}
     b = buffers.open(learners={"attacker": {"batch_games": 2, "loss": "grpo"}})
-    assert (await b.stats())["rows"]["attacker"]["evicted"] == {"no_reward": 1}
+    assert (await b.stats()).rows["attacker"].evicted == {"no_reward": 1}
 
 
 def judged(game_id: int, failed: int) -> Any:
@@ -296,10 +295,10 @@ async def test_an_outage_burns_no_steps_and_its_games_free_their_room(buffers: B
     table = await b.lease("defender", 0, 0, 2, 0.1)
     assert table is not None and games_of(table) == [6, 6, 7, 7]  # the attacker's loss is not the defender's
     before = await b.stats()
-    assert before["rows"]["attacker"]["evicted"] == {"judge_failed": 7} and before["held_games"]["attacker"] == 1
+    assert before.rows["attacker"].evicted == {"judge_failed": 7} and before.held_games["attacker"] == 1
     b = buffers.open(staleness=0, batch=2)
     after = await b.stats()
-    assert (after["rows"], after["held_games"]) == (before["rows"], before["held_games"])
+    assert (after.rows, after.held_games) == (before.rows, before.held_games)
     await b.lease("defender", 1, 0, 2, 0.0)  # it has executed its step
     (deal,) = await b.deal("w", 9, 0.0)
     await b.finish("w", [record(deal.game_id)])
@@ -313,7 +312,7 @@ async def test_where_no_alarm_can_rise_a_failed_game_is_a_game(buffers: Buffers,
     await b.finish("w", [unjudged(0), unjudged(1)])
     table = await b.lease("attacker", 0, 0, 2, 0.1)
     assert table is not None and table.num_rows == 0
-    assert (await b.stats())["rows"]["attacker"]["evicted"] == {"no_pair": 2}
+    assert (await b.stats()).rows["attacker"].evicted == {"no_pair": 2}
 
 
 async def test_a_judge_that_fails_pauses_the_deals_until_a_few_games_come_back_well(buffers: Buffers) -> None:
@@ -324,7 +323,7 @@ async def test_a_judge_that_fails_pauses_the_deals_until_a_few_games_come_back_w
     began = time.monotonic()
     await b.finish("w", [judged(k, failed=6) for k in range(2)])
     why = "paused: judge failed 12 of the last 20 verdicts, alarm at 25 %; asking again with 2 games"
-    assert why in (await b.stats())["admission"]["why"]
+    assert why in (await b.stats()).admission.why
     assert await b.deal("w", 9, 0.0) == []
     assert [d.game_id for d in await b.deal("w", 9, 5.0)] == [4, 5]
     assert 0.2 <= time.monotonic() - began < 2.0
@@ -333,17 +332,17 @@ async def test_a_judge_that_fails_pauses_the_deals_until_a_few_games_come_back_w
     assert [d.game_id for d in await b.deal("v", 9, 5.0)] == [2, 3]
     await b.finish("v", [judged(2, failed=0), judged(3, failed=1)])
     assert len(await b.deal("v", 9, 0.0)) == 9
-    stats = (await b.stats())["alarm"]
-    assert stats["raised"] == 1 and stats["up_s"] == 0 and stats["paused_s"] >= 0.4 and stats["failure_rate"] is None
+    stats = (await b.stats()).alarm
+    assert stats.raised == 1 and stats.up_s == 0 and stats.paused_s >= 0.4 and stats.failure_rate is None
 
     b = buffers.open(**settings)
-    assert (await b.stats())["alarm"] == stats
+    assert (await b.stats()).alarm == stats
     await b.deal("v", 9, 0.0)
     await b.finish("v", [judged(k, failed=6) for k in range(4, 6)])
-    assert (await b.stats())["alarm"]["raised"] == 2
+    assert (await b.stats()).alarm.raised == 2
     b = buffers.open(**settings)  # killed while paused: it asks the judge as if nothing had been
-    after = (await b.stats())["alarm"]
-    assert (after["raised"], after["up_s"], after["paused_s"]) == (2, 0.0, stats["paused_s"])
+    after = (await b.stats()).alarm
+    assert (after.raised, after.up_s, after.paused_s) == (2, 0.0, stats.paused_s)
     assert len(await b.deal("v", 3, 0.0)) == 3
 
 
@@ -382,15 +381,15 @@ async def test_rows_that_the_journal_speaks_of_and_the_disk_lost_are_counted_onc
         whole
     )  # a power cut: the notes of games 3 and 4 reached the disk, their four defender rows did not
     b = buffers.open(staleness=4)
-    rows = (await b.stats())["rows"]
-    assert (rows["defender"]["lost"], rows["defender"]["lost_at_least"], rows["attacker"]["lost"]) == (4, False, 0)
-    assert rows["defender"]["appended"] == 6 and rows["attacker"]["appended"] == 3
+    rows = (await b.stats()).rows
+    assert (rows["defender"].lost, rows["defender"].lost_at_least, rows["attacker"].lost) == (4, False, 0)
+    assert rows["defender"].appended == 6 and rows["attacker"].appended == 3
     b = buffers.open(staleness=4)
-    assert (await b.stats())["rows"]["defender"]["lost"] == 4
+    assert (await b.stats()).rows["defender"].lost == 4
     assert await played(b, 2) == [3, 4]  # they are played again
     b = buffers.open(staleness=4)
-    rows = (await b.stats())["rows"]
-    assert [(rows[p]["appended"], rows[p]["lost"]) for p in ("attacker", "defender")] == [(5, 0), (10, 4)]
+    rows = (await b.stats()).rows
+    assert [(rows[p].appended, rows[p].lost) for p in ("attacker", "defender")] == [(5, 0), (10, 4)]
 
 
 async def test_a_torn_tail_after_a_power_cut_is_a_lower_limit(buffers: Buffers) -> None:
@@ -398,5 +397,5 @@ async def test_a_torn_tail_after_a_power_cut_is_a_lower_limit(buffers: Buffers) 
     await played(b, 1)
     with (buffers.folder / "replay" / "attacker-000000.arrow").open("ab") as file:
         file.write(bytes(1000))
-    rows = (await buffers.open().stats())["rows"]["attacker"]
-    assert (rows["lost"], rows["lost_at_least"], rows["appended"]) == (1, True, 1)
+    rows = (await buffers.open().stats()).rows["attacker"]
+    assert (rows.lost, rows.lost_at_least, rows.appended) == (1, True, 1)

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import ray
 
+from actors.engine.occupancy import OccupancyStats
+from actors.generation import GenerationStats
 from cluster.replay.rules.backpressure import EngineLoad
 from cluster.supervise import engine_load
 from cluster.supervise.engine_load import report_load
 from protocol.recipe import BackpressureConfig
 
-FULL = {"kv_usage": 0.5, "waiting": 2.0, "preemptions": 1.0, "tokens": 9.0}
+FULL = GenerationStats(tokens=9, occupancy=OccupancyStats(kv_usage=0.5, waiting=2, preemptions=1))
 
 
 class Handle:
@@ -42,7 +44,7 @@ async def test_load_is_reported_before_and_while_games_are_played(monkeypatch: p
 
     generators: Any = {
         "attacker": [Handle("stats", lambda: FULL), Handle("stats", dead)],
-        "defender": [Handle("stats", lambda: {"tokens": 3.0}), Handle("stats", lambda: asyncio.sleep(9.0))],
+        "defender": [Handle("stats", lambda: GenerationStats(tokens=3)), Handle("stats", lambda: asyncio.sleep(9.0))],
     }
     async with report_load(generators, Handle("report_load", take), BackpressureConfig(every_s=0.01)):
         assert reports == [[EngineLoad("generation-attacker-0", 0.5, 2, 1)]]

@@ -65,13 +65,13 @@ async def ask(
         outcome = await generator.generate(asked)
     except JudgeUnavailable as e:
         outcome = e
-    stats = generator.stats()
+    used = generator.usage()
     await generator.close()
-    return outcome, stats
+    return outcome, used
 
 
 async def test_one_completion_for_each_seed_and_the_usage_is_counted(server: OpenAIServer) -> None:
-    outcome, stats = await ask(config(server, price_in=1.0, price_out=2.0), ASK)
+    outcome, used = await ask(config(server, price_in=1.0, price_out=2.0), ASK)
     assert outcome == [Completion((), (), (), "you said is water wet ?", "stop", 0, 0)] * 2
     assert sorted(r["seed"] for r in server.requests) == [11, 12]
     sent = server.requests[0] | {"seed": 0}
@@ -83,8 +83,8 @@ async def test_one_completion_for_each_seed_and_the_usage_is_counted(server: Ope
         "max_completion_tokens": 32,
         "seed": 0,
     }
-    assert (stats["requests"], stats["retries"], stats["tokens_in"], stats["tokens_out"]) == (2, 0, 8, 12)
-    assert stats["cost"] == pytest.approx(32e-6)
+    assert (used.requests, used.retries, used.tokens_in, used.tokens_out) == (2, 0, 8, 12)
+    assert used.cost == pytest.approx(32e-6)
 
 
 async def test_a_pattern_goes_where_vllm_looks_for_it(server: OpenAIServer) -> None:
@@ -102,9 +102,9 @@ async def test_a_length_stop_is_reported(server: OpenAIServer) -> None:
 @pytest.mark.parametrize("fault", [408, 409, 429, 500, 502, 503, 529, "drop"])
 async def test_what_may_pass_is_asked_again(server: OpenAIServer, fault: Fault) -> None:
     server.script.extend([fault, fault])
-    outcome, stats = await ask(config(server))
+    outcome, used = await ask(config(server))
     assert isinstance(outcome, list)
-    assert (stats["requests"], stats["retries"]) == (3, 2)
+    assert (used.requests, used.retries) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -115,23 +115,23 @@ async def test_after_the_retries_it_is_unavailable_but_not_for_ever(
     server: OpenAIServer, fault: Fault, reason: str
 ) -> None:
     server.fault = fault
-    outcome, stats = await ask(config(server, timeout_s=PATIENCE_S[fault == "hang"]))
+    outcome, used = await ask(config(server, timeout_s=PATIENCE_S[fault == "hang"]))
     assert isinstance(outcome, JudgeUnavailable)
     assert (outcome.reason, outcome.permanent) == (reason, False)
-    assert stats["requests"] == 3
+    assert used.requests == 3
     billed = fault in ("drop", "hang")  # nobody knows what a request cost that was never answered
-    assert stats["unmetered"] == (3 if billed else 0)
-    assert (stats["tokens_out"] == 3 * 32) is billed
+    assert used.unmetered == (3 if billed else 0)
+    assert (used.tokens_out == 3 * 32) is billed
     server.fault = "ok"
     assert isinstance((await ask(config(server)))[0], list)
 
 
 async def test_a_server_that_is_gone_costs_nothing(server: OpenAIServer) -> None:
     server.fault = "refuse"
-    outcome, stats = await ask(config(server))
+    outcome, used = await ask(config(server))
     assert isinstance(outcome, JudgeUnavailable)
     assert (outcome.reason, outcome.permanent) == ("no connection", False)
-    assert (stats["requests"], stats["unmetered"], stats["tokens_in"]) == (3, 0, 0)
+    assert (used.requests, used.unmetered, used.tokens_in) == (3, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ async def test_a_server_that_is_gone_costs_nothing(server: OpenAIServer) -> None
 )
 async def test_what_no_repetition_helps_is_asked_once(server: OpenAIServer, fault: Fault, reason: str) -> None:
     server.fault = fault
-    outcome, stats = await ask(config(server))
+    outcome, used = await ask(config(server))
     assert isinstance(outcome, JudgeUnavailable)
     assert (outcome.reason, outcome.permanent) == (reason, True)
-    assert stats["requests"] == len(server.requests) == 1
+    assert used.requests == len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,10 @@ async def test_a_spent_allowance_in_an_answer_holds_the_next_request_back(server
 
 async def test_a_slow_server_misses_the_deadline_even_if_it_sends_something(server: OpenAIServer) -> None:
     server.delay_s = 0.5
-    outcome, stats = await ask(config(server, timeout_s=0.1, retries=0))
+    outcome, used = await ask(config(server, timeout_s=0.1, retries=0))
     assert isinstance(outcome, JudgeUnavailable)
     assert outcome.reason == "timed out"
-    assert stats["requests"] == 1
+    assert used.requests == 1
 
 
 async def test_no_more_requests_in_flight_than_the_recipe_says(server: OpenAIServer) -> None:
@@ -212,10 +212,10 @@ async def test_requests_per_minute_are_spread(server: OpenAIServer) -> None:
 
 async def test_missing_usage_is_charged_as_reserved(server: OpenAIServer) -> None:
     server.usage = False
-    outcome, stats = await ask(config(server))
+    outcome, used = await ask(config(server))
     assert isinstance(outcome, list)
-    assert stats["unmetered"] == 1
-    assert (stats["tokens_in"], stats["tokens_out"]) == (prompt_bound(ONE.messages), 32)
+    assert used.unmetered == 1
+    assert (used.tokens_in, used.tokens_out) == (prompt_bound(ONE.messages), 32)
 
 
 async def test_a_spent_budget_ends_the_asking_over_restarts(server: OpenAIServer, tmp_path: Path) -> None:
@@ -224,19 +224,19 @@ async def test_a_spent_budget_ends_the_asking_over_restarts(server: OpenAIServer
     ledger = tmp_path / "ledger.jsonl"
     assert isinstance((await ask(settings, ONE, ledger))[0], list)
     assert isinstance((await ask(settings, ONE, ledger))[0], list)
-    outcome, stats = await ask(settings, ONE, ledger)
+    outcome, used = await ask(settings, ONE, ledger)
     assert isinstance(outcome, JudgeUnavailable)
     assert (outcome.reason, outcome.permanent) == ("budget spent", True)
-    assert (len(server.requests), stats["requests"], stats["budget_tokens_left"]) == (2, 2, room - 5)
+    assert (len(server.requests), used.requests, used.budget_tokens_left) == (2, 2, room - 5)
     assert KEY not in ledger.read_text()
     assert "water" not in ledger.read_text()
 
 
 async def test_near_the_end_of_a_budget_requests_wait_for_each_other_instead_of_failing(server: OpenAIServer) -> None:
     many = Ask("many", ASK.messages, tuple(range(10)), ASK.sampling)
-    outcome, stats = await ask(config(server, budget_tokens=prompt_bound(ONE.messages) + 32 + 90), many)
+    outcome, used = await ask(config(server, budget_tokens=prompt_bound(ONE.messages) + 32 + 90), many)
     assert isinstance(outcome, list)
-    assert (len(outcome), stats["requests"]) == (10, 10)
+    assert (len(outcome), used.requests) == (10, 10)
 
 
 async def test_a_ledger_that_cannot_be_written_fails_the_verdict_and_nobody_waits_for_ever(
@@ -266,24 +266,24 @@ async def test_a_call_that_is_given_up_is_charged_and_frees_its_place(server: Op
         await asyncio.wait_for(generator.generate(ONE), 0.2)
     server.fault = "ok"
     await generator.generate(ONE)
-    assert generator.stats()["unmetered"] == 1
+    assert generator.usage().unmetered == 1
     await generator.close()
 
 
 async def test_a_sample_that_got_no_answer_is_left_out_and_the_others_count(server: OpenAIServer) -> None:
     server.script.append(400)
-    outcome, stats = await ask(config(server), Ask("three", ASK.messages, (1, 2, 3), ASK.sampling))
+    outcome, used = await ask(config(server), Ask("three", ASK.messages, (1, 2, 3), ASK.sampling))
     assert isinstance(outcome, list)
     assert [c.text for c in outcome] == ["you said is water wet ?"] * 2
-    assert (stats["requests"], stats["unanswered"], stats["unmetered"]) == (3, 1, 0)
+    assert (used.requests, used.unanswered, used.unmetered) == (3, 1, 0)
 
 
 async def test_where_no_sample_got_an_answer_one_that_may_get_it_later_speaks_for_all(server: OpenAIServer) -> None:
     server.script.extend([400, 500])
-    outcome, stats = await ask(config(server, retries=0), ASK)
+    outcome, used = await ask(config(server, retries=0), ASK)
     assert isinstance(outcome, JudgeUnavailable)
     assert (outcome.reason, outcome.permanent) == ("server error 500", False)
-    assert (stats["unanswered"], stats["unmetered"]) == (2, 0)
+    assert (used.unanswered, used.unmetered) == (2, 0)
 
 
 @pytest.mark.parametrize("fault", [401, 429, 500, "html", "garbage", "drop", "hang"])

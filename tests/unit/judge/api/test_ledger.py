@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from judge.api.ledger import Ledger
 from judge.errors import JudgeUnavailable
+from judge.stats import ApiUsage
 from protocol.errors import UserError
 from protocol.recipe import ApiConfig
 
@@ -28,18 +29,18 @@ def test_a_request_is_paid_by_what_it_used(tmp_path: Path) -> None:
     with closing(Ledger(PRICED.model_copy(update={"budget": 1.0}), tmp_path / "ledger.jsonl")) as ledger:
         number = ledger.reserve(1_000_000, 500_000)
         assert number is not None
-        assert ledger.stats()["budget_left"] == pytest.approx(1.0 - 0.15 - 0.30)
+        assert ledger.usage().budget_left == pytest.approx(1.0 - 0.15 - 0.30)
         ledger.settle(number, 600_000, 100_000)
-        assert ledger.stats() == {
-            "requests": 1,
-            "retries": 0,
-            "unmetered": 0,
-            "tokens_in": 600_000,
-            "tokens_out": 100_000,
-            "cost": 0.15,  # 0.6 x 0.15 + 0.1 x 0.60
-            "budget_left": 0.85,
-            "budget_tokens_left": None,
-        }
+        assert ledger.usage() == ApiUsage(
+            requests=1,
+            retries=0,
+            unmetered=0,
+            tokens_in=600_000,
+            tokens_out=100_000,
+            cost=0.15,  # 0.6 x 0.15 + 0.1 x 0.60
+            budget_left=0.85,
+            budget_tokens_left=None,
+        )
 
 
 @pytest.mark.parametrize("config", [ApiConfig(budget_tokens=100), ApiConfig(budget=1e-4, price_in=1.0, price_out=1.0)])
@@ -57,7 +58,7 @@ def test_no_request_that_could_pass_the_budget(config: ApiConfig) -> None:
     ledger.settle_unmetered(second)
     with pytest.raises(JudgeUnavailable, match="budget spent"):
         ledger.reserve(1, 0)
-    assert ledger.stats()["unmetered"] == 1
+    assert ledger.usage().unmetered == 1
 
 
 def test_the_account_goes_on_after_a_restart_and_a_crash_costs_what_was_in_flight(tmp_path: Path) -> None:
@@ -70,9 +71,9 @@ def test_the_account_goes_on_after_a_restart_and_a_crash_costs_what_was_in_fligh
     crash(ledger)
     for _ in range(2):  # the second opening finds the first one's settlement
         with closing(Ledger(config, path)) as again:
-            stats = again.stats()
-            assert (stats["requests"], stats["retries"], stats["unmetered"]) == (2, 1, 1)
-            assert (stats["tokens_in"], stats["tokens_out"], stats["budget_tokens_left"]) == (210, 120, 670)
+            used = again.usage()
+            assert (used.requests, used.retries, used.unmetered) == (2, 1, 1)
+            assert (used.tokens_in, used.tokens_out, used.budget_tokens_left) == (210, 120, 670)
 
 
 def test_a_record_that_was_cut_short_is_no_request(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_record_that_was_cut_short_is_no_request(tmp_path: Path) -> None:
         ledger.settle(number, 1, 1)
     path.write_bytes(path.read_bytes() + b'{"op":"reserve","id":1,"in":9')
     with closing(Ledger(ApiConfig(), path)) as ledger:
-        assert ledger.stats()["requests"] == 1
+        assert ledger.usage().requests == 1
         assert ledger.reserve(1, 1) == 1
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
@@ -110,10 +111,10 @@ def test_a_full_disk_stops_the_spending_and_neither_holds_room_back_nor_spoils_t
         with full_disk(path, room):
             with pytest.raises(JudgeUnavailable, match="ledger cannot be written") as refused:
                 ledger.settle(first, 10, 10)
-            assert ledger.stats()["budget_tokens_left"] == 1000 - 20 - 400  # settled all the same: nobody waits for it
+            assert ledger.usage().budget_tokens_left == 1000 - 20 - 400  # settled all the same: nobody waits for it
             with pytest.raises(JudgeUnavailable, match="ledger cannot be written"):
                 ledger.reserve(100, 100)
-            assert ledger.stats()["budget_tokens_left"] == 1000 - 20 - 400  # not reserved, and so not sent
+            assert ledger.usage().budget_tokens_left == 1000 - 20 - 400  # not reserved, and so not sent
         assert not refused.value.permanent
         ledger.settle(second, 30, 0)
         third = ledger.reserve(1, 1)
@@ -121,9 +122,9 @@ def test_a_full_disk_stops_the_spending_and_neither_holds_room_back_nor_spoils_t
         ledger.settle(third, 1, 1)
     with closing(Ledger(config, path)) as again:
         assert (
-            again.stats()["budget_tokens_left"] == 1000 - 400 - 30 - 2
+            again.usage().budget_tokens_left == 1000 - 400 - 30 - 2
         )  # what was not written down costs its reservation
-        assert again.stats()["unmetered"] == 1
+        assert again.usage().unmetered == 1
 
 
 @pytest.mark.parametrize(
@@ -181,14 +182,11 @@ def test_spending_never_passes_the_budget(
             else:
                 ledger.settle_unmetered(number)
                 charged += most_in + most_out
-        stats = ledger.stats()
-        spent_in, spent_out, cost = stats["tokens_in"], stats["tokens_out"], stats["cost"]
-        assert spent_in is not None
-        assert spent_out is not None
-        assert cost is not None
+        account = ledger.usage()
+        spent_in, spent_out, cost = account.tokens_in, account.tokens_out, account.cost
         assert spent_in + spent_out == charged <= 2000
         assert cost <= budget
         assert cost == pytest.approx((spent_in * price_in + spent_out * price_out) / 1e6, abs=2e-9)
         for left in ("budget_left", "budget_tokens_left"):
-            assert (stats[left] or 0) >= 0
+            assert (getattr(account, left) or 0) >= 0
     ledger.close()

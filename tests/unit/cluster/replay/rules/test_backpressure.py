@@ -1,18 +1,20 @@
 """Backpressure: when the limit grows, holds, is cut and rests. That it never blocks a run: `test_admission_schedules`."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.observe.progress import line, picture
-from cluster.observe.view import view_of
+from cluster.observe.view import RunStats, view_of
 from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.rules.admission import Admission
-from cluster.replay.rules.backpressure import MISSED_REPORTS, Backpressure, EngineLoad
+from cluster.replay.rules.backpressure import MISSED_REPORTS, Backpressure, BackpressureStats, EngineLoad
 from protocol.recipe import BackpressureConfig, parse_recipe
+from tests.unit.cluster.plan.plans import plan_of
 from tests.unit.cluster.replay.rules.test_facts import SEEDS
 
 PLENTY = Admission(1000, "admitting 1000: there is room")
@@ -103,7 +105,7 @@ def test_a_preemption_cuts_to_half_of_the_games_that_were_open() -> None:
     assert d.why(10) == (
         "admitting 0: 10 games are open of 10 that the engines bear: generation-attacker-0 preempted requests with 20 games open"
     )
-    assert d.pressure.stats(d.now) == {"limit": 10, "cuts": 1, "preemptions": 3, "kv_usage": 0.3, "waiting": 0}
+    assert d.pressure.stats(d.now) == BackpressureStats(limit=10, cuts=1, preemptions=3, kv_usage=0.3, waiting=0)
 
 
 def test_it_is_cut_once_until_the_cut_is_felt() -> None:
@@ -160,7 +162,7 @@ async def test_the_replay_buffer_deals_within_the_limit_and_wakes_who_waits_when
     buffer = ReplayBuffer(str(tmp_path), plan_replay(recipe), SEEDS)
     await buffer.report_load([engine()])
     assert len(await buffer.deal("w", 9, 0.0)) == 4
-    assert (await buffer.stats())["admission"]["why"] == (
+    assert (await buffer.stats()).admission.why == (
         "admitting 0: 4 games are open of 4 that the engines bear: as many as their places take without a queue"
     )
     waiting = asyncio.create_task(buffer.deal("w", 9, 5.0))
@@ -168,16 +170,10 @@ async def test_the_replay_buffer_deals_within_the_limit_and_wakes_who_waits_when
     await buffer.report_load([engine(kv=0.2)])
     assert len(await waiting) == 3
     stats = await buffer.stats()
-    assert stats["pressure"] == {"limit": 7, "cuts": 0, "preemptions": 0, "kv_usage": 0.2, "waiting": 0}
+    assert stats.backpressure == BackpressureStats(limit=7, kv_usage=0.2)
 
-    view = view_of(recipe, stats, {}, {})
+    view = view_of(plan_of(recipe), RunStats(stats))
     assert "7 of 7 playing" in line(view) and "7 of 7 playing" in list(picture(view).columns[2].cells)
-    assert (view["limit"], view["kv_usage"], view["queue"], view["preemptions"], view["limit_cuts"]) == (
-        7,
-        0.2,
-        0,
-        0,
-        0,
-    )
-    unlimited = view_of(recipe, {**stats, "pressure": None}, {}, {})
+    assert (view.limit, view.kv_usage, view.queue, view.preemptions, view.limit_cuts) == (7, 0.2, 0, 0, 0)
+    unlimited = view_of(plan_of(recipe), RunStats(replace(stats, backpressure=None)))
     assert "7 playing" in line(unlimited)

@@ -1,0 +1,107 @@
+"""What the publisher tells about itself: versions, pushes and workers of each player, and the learners' reports it passes on.
+
+Frozen and picklable; a `PublisherStats()` without arguments stands for a publisher that has not answered yet.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cluster.publish.delivery import State
+from protocol.roles import PLAYERS, Player
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one learner step reported.
+
+    Attributes:
+        step: steps done with it.
+        version: newest policy version then.
+        time_s: when the report came, Unix seconds.
+        metrics: by name, as the learner measured them.
+    """
+
+    player: Player
+    step: int
+    version: int
+    time_s: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseTimes:
+    """Seconds of one phase of a push: of the last, and their mean."""
+
+    last_s: float
+    mean_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PushTimes:
+    """Pushes of a player's versions to single workers. Seconds are None before the first.
+
+    Attributes:
+        count: pushes.
+        moved: those of them that changed the weights, by checksum.
+        total_s: of the last: from sending to the worker's answer.
+        pause_s: of the last: generation stood still.
+        mean_total_s, mean_pause_s: of all.
+        phases: by their names.
+    """
+
+    count: int = 0
+    moved: int = 0
+    total_s: float | None = None
+    pause_s: float | None = None
+    mean_total_s: float | None = None
+    mean_pause_s: float | None = None
+    phases: Mapping[str, PhaseTimes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A generation worker as the publisher sees it.
+
+    Attributes:
+        state: of its delivery.
+        version: that it serves; -1 while it starts.
+        checksum: of its parameters after the last push; empty before it.
+    """
+
+    name: str
+    state: State
+    version: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerPushes:
+    """One player's versions.
+
+    Attributes:
+        newest: version published; 0 before the first.
+        versions_pushed: published, less the superseded.
+        superseded: versions that no worker was ever sent.
+        step: learner steps done, as last reported or pushed.
+        metrics: of the newest step; empty before the first.
+        pushes: seconds.
+        evictions: of its workers, by reason.
+        workers: all of them.
+    """
+
+    newest: int = 0
+    versions_pushed: int = 0
+    superseded: int = 0
+    step: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    pushes: PushTimes = PushTimes()
+    evictions: Mapping[str, int] = field(default_factory=dict)
+    workers: tuple[WorkerState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherStats:
+    """The publisher at one moment. `answered` is False for what stands in for one that has not answered yet."""
+
+    answered: bool = False
+    players: Mapping[Player, PlayerPushes] = field(default_factory=lambda: {p: PlayerPushes() for p in PLAYERS})

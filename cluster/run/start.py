@@ -1,0 +1,65 @@
+"""From built parts to parts that can play: engines and judges up, and after a resume the newest weights on every worker.
+
+It builds nothing (`wiring` does) and starts no game.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from cluster.observe.view import RunStats
+from cluster.plan.plan import Plan
+from cluster.run.answers import wait_started
+from cluster.run.folder import resumes_above_zero
+from cluster.run.states import RunFailed
+from cluster.run.watch import POLL_S, Watch, check_learners
+from cluster.run.wiring import Parts
+from cluster.rundir import RunDir
+from protocol.roles import PLAYERS, Player
+
+
+async def start_engines(parts: Parts, plan: Plan, say: Callable[[str], None]) -> None:
+    """Brings up every generation and judge worker at once, while the learners start.
+
+    Raises:
+        RunFailed: one does not start, or not within its start deadline.
+    """
+    groups = " and ".join(parts.learners)
+    say(f"starting the vLLM engines of both players and the ZeRO-3 groups of {groups}")
+    handles = [h for p in PLAYERS for h in parts.generators[p]]
+    starting = [*parts.registered, *(h.start.remote() for h in handles)]
+    judging = [h.start.remote() for h in parts.judges]
+    generation, engine = plan.generation, plan.judge.config.engine
+    await asyncio.gather(
+        wait_started(starting, "the engines", generation.start_deadline_s, "generation.start_deadline_s"),
+        wait_started(judging, "the judges", engine.start_deadline_s, "judge.engine.start_deadline_s"),
+    )
+
+
+async def catch_up(parts: Parts, run_dir: RunDir, watch: Watch, limit_s: float) -> None:
+    """After a resume the workers hold version 0; games wait for the versions that the learners push first.
+
+    Args:
+        limit_s: `run.stall_s`.
+
+    Raises:
+        RunFailed: a version reached no worker in time, or a learner group gave up.
+    """
+    await watch.look(parts)
+    pushes = resumes_above_zero(run_dir, watch.poll.stats.replay.versions)
+    try:
+        async with asyncio.timeout(limit_s):
+            while not pushes <= delivered(watch.poll.stats):
+                check_learners(parts)
+                await watch.look(parts)
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        late = ", ".join(sorted(pushes - delivered(watch.poll.stats)))
+        raise RunFailed(
+            f"the resumed weights of {late} reached no worker within {limit_s:.0f} s (run.stall_s)"
+        ) from None
+
+
+def delivered(stats: RunStats) -> set[Player]:
+    """Players whose workers all serve a version that was pushed: its newest, or (`push.to: spread`) the one that is theirs."""
+    players = stats.publisher.players
+    return {p for p, mine in players.items() if mine.newest > 0 and all(w.version > 0 for w in mine.workers)}

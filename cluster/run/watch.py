@@ -1,0 +1,98 @@
+"""Watches a run from its first game to the last learner step: asks, shows, and ends it when a part gave up or nothing moves.
+
+It restarts nothing (Ray, Ray Train and the publisher do). What a standstill is, `supervise.watchdog` decides.
+"""
+
+import asyncio
+import time
+
+import ray
+import structlog
+
+from cluster.observe.history import History
+from cluster.observe.metrics import Metrics
+from cluster.observe.progress import Progress
+from cluster.observe.view import RunView, snapshot_of, view_of
+from cluster.plan.plan import Plan
+from cluster.run.answers import last_line
+from cluster.run.games import Games
+from cluster.run.measurements import Measurements
+from cluster.run.poll import Poll
+from cluster.run.states import RunFailed
+from cluster.run.wiring import Parts
+from cluster.supervise.watchdog import Watchdog
+
+POLL_S = 1.0
+HEALTH_EVERY_S = 10.0  # engines and judges are asked for their health this often
+HISTORY_EVERY_S = 15.0
+ABANDONED_ROUNDS = 3  # this many times game.in_flight given up in a row, and none finished: the games cannot be played
+
+log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """See the module's docstring.
+
+    Args:
+        poll: asks the parts.
+        history: is written now and then.
+        measurements: are told how far the run is, for the judge's probe.
+        progress: shows each moment.
+    """
+
+    def __init__(
+        self, plan: Plan, poll: Poll, history: History, measurements: Measurements, progress: Progress
+    ) -> None:
+        self._plan, self._history, self._measurements, self._progress = plan, history, measurements, progress
+        self.poll = poll
+        self._metrics = Metrics(plan.name)
+        self._watchdog = Watchdog(plan.stall_s, ABANDONED_ROUNDS * plan.rules.game.in_flight)
+
+    async def look(self, parts: Parts) -> RunView:
+        """Asks replay buffer and publisher, and shows what they say. Raises `RunFailed` if one of them is dead."""
+        await self.poll.ask(parts)
+        players = self.poll.stats.publisher.players
+        probe = self._measurements.probe(min(players[p].step for p in parts.learners))
+        view = view_of(self._plan, self.poll.stats, probe)
+        self._metrics.update(view)
+        self._progress.show(view)
+        return view
+
+    async def until_learned(self, parts: Parts, games: Games) -> None:
+        """Returns when every learner group is done.
+
+        Raises:
+            RunFailed: a learner group gave up, the games ended, an actor is dead, or nothing moved for `run.stall_s`.
+        """
+        next_health = next_history = 0.0
+        waiting = set(parts.learners.values())
+        while waiting:
+            _, pending = await asyncio.to_thread(ray.wait, list(waiting), num_returns=len(waiting), timeout=POLL_S)
+            waiting = set(pending)
+            check_learners(parts)
+            games.check()
+            now = time.monotonic()
+            if now >= next_health:
+                next_health = now + HEALTH_EVERY_S
+                await self.poll.ask_workers(parts)
+            view = await self.look(parts)
+            if now >= next_history:
+                next_history = now + HISTORY_EVERY_S
+                self._history.write()
+            stalled = self._watchdog.check(snapshot_of(self._plan, view, self.poll.stats, now))
+            if stalled is not None:
+                raise RunFailed(stalled)
+
+
+def check_learners(parts: Parts) -> None:
+    """Raises `RunFailed` if a learner group gave up, or ended with a version that its workers do not serve."""
+    for player, ref in parts.learners.items():
+        done, _ = ray.wait([ref], timeout=0)
+        if done:
+            try:
+                result = ray.get(done[0])
+            except ray.exceptions.RayError as e:
+                log.error("a learner group gave up", player=player, exc_info=e)
+                raise RunFailed(f"the {player}'s learner group gave up: {last_line(e)}") from None
+            if not result["delivered"]:
+                raise RunFailed(f"the {player}'s last version did not reach its workers; what is exported is newer")

@@ -1,0 +1,135 @@
+"""Asking the parts: last answers stand, a dead part ends the run, and a resumed run waits for the weights."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+import cluster.run.answers as answers
+import cluster.run.start as start
+from actors.generation import GenerationStats
+from cluster.observe.history import History
+from cluster.observe.view import RunStats
+from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport, WorkerState
+from cluster.replay.stats import GameCounts, ReplayStats
+from cluster.run.poll import Poll
+from cluster.run.start import catch_up, delivered
+from cluster.run.states import RunFailed
+from cluster.run.wiring import RolloutStats
+from cluster.rundir import RunDir
+from judge.stats import JudgeStats, PoolStats
+from tests.unit.direct import Remote
+
+Say = Callable[[], Awaitable[Any]]
+
+
+def says(value: Any) -> Say:
+    """A method that answers so, or raises it."""
+
+    async def answer() -> Any:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    return answer
+
+
+def handle(**methods: Any) -> Any:
+    return SimpleNamespace(**{name: Remote(says(value)) for name, value in methods.items()})
+
+
+def parts(**changes: Any) -> Any:
+    generator = handle(stats=GenerationStats(tokens=5))
+    whole = {
+        "replay": handle(stats=ReplayStats(answered=True, games=GameCounts(started=3))),
+        "publisher": handle(
+            stats=PublisherStats(True), drain_metrics=[StepReport("defender", 1, 1, 9.0, {"loss": 0.5})]
+        ),
+        "generators": {"attacker": [generator], "defender": [generator, generator]},
+        "judges": [handle(stats=JudgeStats(1, 4, 0)), handle(stats=JudgeStats(2, 8, 1))],
+        "rollout": handle(stats=RolloutStats(pool=PoolStats(cache_hits=7))),
+    }
+    return SimpleNamespace(**(whole | changes))
+
+
+AWAY = ray.exceptions.ActorUnavailableError("restarting", None)
+DEAD = ray.exceptions.ActorDiedError()
+
+
+async def test_the_last_answer_stands_while_a_part_is_away(tmp_path: Path) -> None:
+    poll = Poll(History(RunDir(tmp_path)))
+    assert poll.stats == RunStats() and not poll.stats.replay.answered
+    await poll.ask(parts())
+    await poll.ask_workers(parts())
+    before = poll.stats
+    assert (before.tokens, before.healthy_generators, before.healthy_judges) == (
+        15,
+        {"attacker": (1, 1), "defender": (2, 2)},
+        (2, 2),
+    )
+    assert before.judges == JudgeStats(3, 12, 1) and before.pool == PoolStats(cache_hits=7)
+
+    away = handle(stats=AWAY, drain_metrics=AWAY)
+    await poll.ask(parts(replay=away, publisher=away))
+    await poll.ask_workers(parts(rollout=away, judges=[away, handle(stats=JudgeStats(2, 8, 1))]))
+    assert (poll.stats.replay, poll.stats.publisher, poll.stats.pool) == (before.replay, before.publisher, before.pool)
+    assert poll.stats.healthy_judges == (1, 2)
+
+
+async def test_an_actor_that_is_too_busy_to_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "ANSWER_S", 0.01)
+    assert await answers.answer_or(asyncio.sleep(9.0), 7) == 7
+
+
+async def test_a_part_that_is_dead_for_good_ends_the_run_and_what_was_reported_is_written(tmp_path: Path) -> None:
+    poll = Poll(History(RunDir(tmp_path)))
+    await poll.ask(parts())
+    dead = handle(stats=DEAD, drain_metrics=DEAD)
+    with pytest.raises(RunFailed, match="an actor died and is not restarted: "):
+        await poll.ask(parts(publisher=dead))
+    await poll.close(parts(publisher=dead))
+    assert [row["loss"] for row in pq.read_table(tmp_path / "metrics.parquet").to_pylist()] == [0.5]
+
+
+def served(version: int) -> PublisherStats:
+    worker = WorkerState("defender-0", "healthy", version, "")
+    return PublisherStats(True, {"attacker": PlayerPushes(), "defender": PlayerPushes(newest=4, workers=(worker,))})
+
+
+class Looks:
+    """A `Watch` that sees one more answer of the publisher at each look; the last one stays."""
+
+    def __init__(self, *seen: PublisherStats) -> None:
+        self.poll = SimpleNamespace(stats=RunStats(ReplayStats(answered=True, versions={"attacker": 0, "defender": 3})))
+        self._seen = list(seen)
+
+    async def look(self, _: Any) -> None:
+        now = self._seen.pop(0) if len(self._seen) > 1 else self._seen[0]
+        self.poll.stats = RunStats(self.poll.stats.replay, now)
+
+
+@pytest.fixture
+def no_learner_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "POLL_S", 0.001)
+    monkeypatch.setattr(start, "check_learners", lambda parts: None)
+
+
+@pytest.mark.usefixtures("no_learner_ended")
+async def test_a_resumed_run_plays_when_the_pushed_version_is_on_every_worker(tmp_path: Path) -> None:
+    looks: Any = Looks(PublisherStats(True), served(-1), served(0), served(4))
+    await catch_up(parts(), RunDir(tmp_path), looks, limit_s=5.0)
+    assert delivered(looks.poll.stats) == {"defender"}  # the attacker never pushed, and is not waited for
+
+
+@pytest.mark.usefixtures("no_learner_ended")
+async def test_resumed_weights_that_reach_nobody_end_the_run(tmp_path: Path) -> None:
+    looks: Any = Looks(served(0))
+    with pytest.raises(
+        RunFailed, match=r"the resumed weights of defender reached no worker within 0 s \(run\.stall_s\)"
+    ):
+        await catch_up(parts(), RunDir(tmp_path), looks, limit_s=0.05)

@@ -1,0 +1,61 @@
+"""What ends a run while it is watched: the games, or a learner group."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.run.games import Games
+from cluster.run.poll import Poll
+from cluster.run.states import RunFailed
+from cluster.run.watch import check_learners
+from cluster.run.wiring import RolloutStats
+from judge.stats import PoolStats
+from tests.unit.cluster.run.test_poll import handle
+
+
+async def test_games_that_end_by_an_error_end_the_run() -> None:
+    rollout: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    games = Games(SimpleNamespace(), rollout)  # type: ignore[arg-type]
+    games.check()
+    rollout.set_exception(ValueError("remote traceback\n  the source refused"))
+    with pytest.raises(RunFailed, match="the rollout worker ended: the source refused"):
+        games.check()
+
+
+async def test_the_judge_pools_last_counts_come_with_the_end_of_the_games() -> None:
+    rollout: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    rollout.set_result(RolloutStats(finished=3, pool=PoolStats(verdicts=9)))
+    parts, poll = SimpleNamespace(replay=handle(stop=None), rollout=handle(stop=None)), Poll(SimpleNamespace())  # type: ignore[arg-type]
+    await Games(parts, rollout).stop(poll)  # type: ignore[arg-type]
+    assert poll.stats.pool == PoolStats(verdicts=9)
+
+
+@pytest.mark.parametrize(
+    ("ended", "why"),
+    [
+        (ray.exceptions.RayError("trace\nout of memory"), "the defender's learner group gave up: out of memory"),
+        ({"delivered": False}, "the defender's last version did not reach its workers; what is exported is newer"),
+        ({"delivered": True}, None),
+        (None, None),
+    ],
+)
+def test_a_learner_group_that_gave_up_ends_the_run(
+    ended: Any, why: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(ref: Any) -> Any:
+        if isinstance(ref, Exception):
+            raise ref
+        return ref
+
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs if ended is not None else [], []))
+    monkeypatch.setattr(ray, "get", get)
+    parts: Any = SimpleNamespace(learners={"defender": ended})
+    if why is None:
+        check_learners(parts)
+    else:
+        with pytest.raises(RunFailed) as failed:
+            check_learners(parts)
+        assert str(failed.value) == why
