@@ -56,7 +56,9 @@ class JudgeConfig(Section):
     rubrics: str = "standard"  # `standard`, `sandbox`, or a folder of rubric files
     model: str = SANDBOX  # `lm`: a Hugging Face folder, or the sandbox's tiny judge
     verdicts: Positive = 1  # sampled for each question and averaged; a failed one is left out, all failed is a failure
-    structured: bool = False  # `lm`, `api`: the decoder is constrained to the verdict's form, so reasoning is bounded and parsing cannot fail
+    structured: bool = (
+        False  # `lm`, `api`: the decoder is constrained to the verdict's form: bounded reasoning, no parse errors
+    )
     sampling: SamplingConfig = SamplingConfig(max_new_tokens=8192)
     engine: EngineConfig = EngineConfig(max_model_len=32_768)
     api: ApiConfig = ApiConfig()

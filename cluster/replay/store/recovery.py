@@ -6,8 +6,7 @@ the disk before the rows, and then the game is dealt again. Rows of a game witho
 is finished again, they are its rows, and nothing lies on disk twice. It writes nothing.
 
 Lost rows are counted: those that a `finish` event names and that are not there, or those of a torn tail. Rows and event are
-written before the fsync that an answer waits for. So lost rows had not been confirmed to anybody, unless the disk confirmed an fsync
-falsely.
+written before the fsync that an answer waits for. So lost rows had not been confirmed, unless the disk confirmed an fsync falsely.
 """
 
 from collections.abc import Mapping, Sequence
