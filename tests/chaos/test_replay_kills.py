@@ -35,7 +35,7 @@ from tests.unit.cluster.replay.test_actor import Buffer
 
 KILLS = int(os.environ.get("ADVGAME_KILLS", "20"))
 # Where it dies: at any time, from outside | half a batch is written | rows are written and no game noted | nothing is synced |
-# rows are synced and the journal is not | everything is synced and nothing confirmed.
+# rows are synced and the journal is not | everything is synced and nobody told.
 POINTS = (None, "batch", "rows", "before", "commit", "answer")
 APPENDERS, BATCH = 6, 16
 
@@ -158,19 +158,19 @@ def played(game_id: int) -> GameRecord:
     return replace(short, groups=tuple(groups))
 
 
-async def append(name: str, handle: Any, stored: set[str], done: asyncio.Event) -> None:
-    """Plays games at once, and notes the rows that are confirmed as stored. Sometimes it sends a game a second time."""
+async def append(name: str, handle: Any, told: set[str], done: asyncio.Event) -> None:
+    """Plays games at once, and keeps what it was told is stored. Now and then it brings a game a second time."""
     client, rng, last = ReplayClient(handle), random.Random(name), list[GameRecord]()
     while not done.is_set():
         records = [played(deal.game_id) for deal in await client.deal(name, rng.randint(1, 8), 0.5)]
         if rng.random() < 0.2:
             records += last
         await client.finish(name, records)
-        stored.update(group.row_id for r in records for group in r.groups)
+        told.update(group.row_id for r in records for group in r.groups)
         last = records
 
 
-def stored_at_death(pid: int, stored: set[str]) -> tuple[float, set[int]]:
+def told_at_death(pid: int, told: set[str]) -> tuple[float, set[int]]:
     """Waits for the end of a process: when that was seen, and which games had been acknowledged by then."""
     deadline = time.monotonic() + 60
     while True:
@@ -181,21 +181,21 @@ def stored_at_death(pid: int, stored: set[str]) -> tuple[float, set[int]]:
             break
         assert time.monotonic() < deadline, "it does not die"
         time.sleep(0.005)
-    rows = set(stored)
+    rows = set(told)
     return time.time(), {int(row.split("/")[0]) for row in rows}
 
 
-async def kill(handle: Any, folder: Path, point: str | None, cut: bool, stored: set[str]) -> bool:
-    """Has the actor die at a point. Its successor must know every game whose rows had been confirmed as stored.
+async def kill(handle: Any, folder: Path, point: str | None, cut: bool, told: set[str]) -> bool:
+    """Has the actor die at a point. Its successor must know every game that an appender had been told is stored.
 
-    A game that was lost is dealt again and so is there in the end all the same; so what the successor found is checked at once.
+    A game that was lost is dealt again and so is there in the end all the same; that is why one looks at what was found at once.
 
     Returns:
         Whether one could: not if the successor was up before this process saw the death, and may have answered already.
     """
     pid = await handle.pid.remote()
     await asyncio.sleep(random.Random(pid).uniform(0.2, 1.0))
-    death = asyncio.create_task(asyncio.to_thread(stored_at_death, pid, stored))
+    death = asyncio.create_task(asyncio.to_thread(told_at_death, pid, told))
     if cut:
         (folder / "cut").touch()
     if point is None:
@@ -219,14 +219,14 @@ def on_disk(folder: Path, player: str) -> list[str]:
 async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Path) -> None:
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 100}
     handle = ray.remote(Mortal).options(**options).remote(str(tmp_path), recipe(), SEEDS)
-    stored, done, checked = set[str](), asyncio.Event(), 0
+    told, done, looked = set[str](), asyncio.Event(), 0
     async with asyncio.TaskGroup() as group:
         for k in range(APPENDERS):
-            group.create_task(append(f"rollout-{k}", handle, stored, done))
+            group.create_task(append(f"rollout-{k}", handle, told, done))
         for k in range(KILLS):
             before = await handle.stats.remote()
-            point, cut, confirmed = POINTS[k % len(POINTS)], bool(k // len(POINTS) % 2), len(stored)
-            checked += await kill(handle, tmp_path, point, cut, stored)
+            point, cut, confirmed = POINTS[k % len(POINTS)], bool(k // len(POINTS) % 2), len(told)
+            looked += await kill(handle, tmp_path, point, cut, told)
             after = await handle.stats.remote()
             lost = {p: after["rows"][p]["lost"] - before["rows"][p]["lost"] for p in PLAYERS}
             if point == "batch" and not cut:
@@ -236,10 +236,10 @@ async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Pat
             elif not cut and point is not None:
                 assert not any(lost.values()), point
             assert not any(after["rows"][p]["lost_at_least"] for p in PLAYERS) or cut
-            while len(stored) == confirmed:  # noqa: ASYNC110  # it goes on before it dies again
+            while len(told) == confirmed:  # noqa: ASYNC110  # it goes on before it dies again
                 await asyncio.sleep(0.05)
         done.set()
-    assert checked > KILLS / 2
+    assert looked > KILLS / 2
     stats = await handle.stats.remote()
     ray.kill(handle)
 
@@ -253,7 +253,7 @@ async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Pat
     recovered = await again.stats()
     for player in PLAYERS:
         rows = Counter(on_disk(tmp_path, player))
-        acknowledged = {row for row in stored if row.split("/")[1] == player}
+        acknowledged = {row for row in told if row.split("/")[1] == player}
         assert max(rows.values()) == 1, "no row lies on disk twice"
         assert acknowledged <= set(rows), "what was acknowledged is there"
         of_finished = {row for row in rows if int(row.split("/")[0]) in finished}
@@ -267,4 +267,4 @@ async def test_no_acknowledged_row_is_lost_and_none_is_there_twice(tmp_path: Pat
             learned.update((await again.lease(player, step, 0, BATCH, 1.0)).column("row_id").to_pylist())
         assert max(learned.values()) == 1 and set(learned) <= of_finished
     cut_off = {p: recovered["rows"][p]["lost"] for p in PLAYERS}
-    print(f"{KILLS} kills, {checked} checked at once; {len(stored)} rows acknowledged, {cut_off} cut off")
+    print(f"{KILLS} kills, {looked} looked into at once; {len(told)} rows acknowledged, {cut_off} cut off")

@@ -52,7 +52,7 @@ def start(folder: Path, every: int | None = None) -> Any:
     return ray.remote(Killable).options(**options).remote(str(folder), recipe(every), SEEDS)
 
 
-async def play(client: ReplayClient, versions: dict[str, int], confirmed: set[int], done: asyncio.Event) -> None:
+async def play(client: ReplayClient, versions: dict[str, int], told: set[int], done: asyncio.Event) -> None:
     """A fake rollout worker: games end at once, under the versions of now."""
     while not done.is_set():
         deals = await client.deal("rollout-0", 4, 0.2)
@@ -60,7 +60,7 @@ async def play(client: ReplayClient, versions: dict[str, int], confirmed: set[in
         records = [record(d.game_id, now["attacker"], defender_version=now["defender"]) for d in deals]
         if records:
             await client.finish("rollout-0", records)
-            confirmed.update(d.game_id for d in deals)
+            told.update(d.game_id for d in deals)
 
 
 def learn(client: BatchClient, player: Any, versions: dict[str, int]) -> list[list[str]]:
@@ -95,8 +95,8 @@ async def kill_now_and_then(handle: Any) -> list[int]:
 @pytest.mark.parametrize("every", [None, 8], ids=["at once", "in turns"])
 async def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, every: int | None) -> None:
     handle = start(tmp_path, every)
-    versions, confirmed, done = {"attacker": 0, "defender": 0}, set[int](), asyncio.Event()
-    playing = asyncio.create_task(play(ReplayClient(handle), versions, confirmed, done))
+    versions, told, done = {"attacker": 0, "defender": 0}, set[int](), asyncio.Event()
+    playing = asyncio.create_task(play(ReplayClient(handle), versions, told, done))
     killing = asyncio.create_task(kill_now_and_then(handle))
     attacker, defender = await asyncio.gather(
         *(asyncio.to_thread(learn, BatchClient(handle), p, versions) for p in versions)
@@ -118,7 +118,7 @@ async def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, every: i
             for row_id in pa.ipc.open_stream(pa.memory_map(str(path))).read_all().column("row_id").to_pylist()
         ]
         assert max(Counter(on_disk).values()) == 1, "no row lies on disk twice"
-        assert {f"{game}/{player}/0" for game in confirmed} <= set(on_disk), "what was confirmed is there"
+        assert {f"{game}/{player}/0" for game in told} <= set(on_disk), "what was confirmed is there"
         assert len(on_disk) == rows["appended"]
     if every is not None:  # a game counts for the player on turn alone, and a restart does not forget whose turn it was
         games = [{row_id.split("/")[0] for batch in batches for row_id in batch} for batches in (attacker, defender)]
@@ -126,7 +126,7 @@ async def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, every: i
         events = [json.loads(line) for line in (tmp_path / "replay" / "journal.jsonl").read_text().splitlines()]
         leases = [(e["p"], e["step"]) for e in events if e["e"] == "lease"]
         assert leases == sorted(leases, key=lambda at: (at[1] // every, at[0], at[1]))
-    assert stats["games"]["finished"] >= len(confirmed)
+    assert stats["games"]["finished"] >= len(told)
     assert stats["staleness"]["max_learned"] <= stats["staleness"]["bound"] == 2
     events = [json.loads(line) for line in (tmp_path / "replay" / "journal.jsonl").read_text().splitlines()]
     finished = Counter(e["id"] for e in events if e["e"] == "finish")

@@ -87,10 +87,10 @@ def test_the_counts_are_the_live_buffers(
     for player in PLAYERS:
         rows = [row for row in stored.rows() if row.player == player]
         counts = {s: sum(row.fate.status == s for row in rows) for s in ("learned", "leased", "waiting", "evicted")}
-        counted = stats["rows"][player]
-        assert counts == {k: counted[k] for k in ("learned", "leased")} | {
-            "waiting": counted["free"],
-            "evicted": sum(counted["evicted"].values()),
+        told = stats["rows"][player]
+        assert counts == {k: told[k] for k in ("learned", "leased")} | {
+            "waiting": told["free"],
+            "evicted": sum(told["evicted"].values()),
         }
     lines = cells(cli(capsys, monkeypatch, run))
     assert lines[0] == ["attacker", "6 (+1 of open games)", "3", "2", "0", "1 tie", "mean 0.00, max 0", "0", "1", "0.0"]
