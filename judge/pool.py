@@ -124,7 +124,7 @@ class JudgePool:
         self._chooser = LeastLoaded(len(self._workers))
         self._cache, self._key = cache, key
         self._places = None if admits is None else asyncio.Semaphore(admits)
-        self._coming: dict[bytes, asyncio.Task[dict[bytes, Verdict]]] = {}
+        self._pending: dict[bytes, asyncio.Task[dict[bytes, Verdict]]] = {}
         self._verdicts = self._failed = self._retried = self._calls_failed = self._cache_hits = 0
 
     async def judge(self, requests: Sequence[JudgeRequest], fresh: bool = False) -> list[Verdict]:
@@ -150,7 +150,7 @@ class JudgePool:
         given: dict[bytes, Verdict] = {}
         new: dict[bytes, JudgeRequest] = {}
         for one, request in zip(asked, requests, strict=True):
-            if one in given or one in new or one in self._coming:
+            if one in given or one in new or one in self._pending:
                 continue
             if (known := cache.get(one)) is not None:
                 given[one] = replace(known, remembered=True)
@@ -159,10 +159,10 @@ class JudgePool:
         if new:
             # A task of its own: others may wait for these verdicts after this caller has given up.
             task = asyncio.create_task(self._ask_once(new, cache))
-            self._coming |= dict.fromkeys(new, task)
-        waited = {one: self._coming[one] for one in asked if one not in given}
-        for one, coming in waited.items():
-            given[one] = (await asyncio.shield(coming))[one]
+            self._pending |= dict.fromkeys(new, task)
+        waited = {one: self._pending[one] for one in asked if one not in given}
+        for one, pending in waited.items():
+            given[one] = (await asyncio.shield(pending))[one]
         self._cache_hits += len(requests) - len(new)
         return [given[one] for one in asked]
 
@@ -171,7 +171,7 @@ class JudgePool:
             verdicts = dict(zip(new, await self._ask_all(list(new.values())), strict=True))
         finally:
             for one in new:
-                del self._coming[one]
+                del self._pending[one]
         for one, verdict in verdicts.items():
             cache.put(one, verdict)
         return verdicts

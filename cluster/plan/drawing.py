@@ -68,9 +68,7 @@ def draw_plan(plan: Plan) -> RenderableType:
 
 
 def _parts(plan: Plan) -> Table:
-    demand = plan.demand
-    needs = f"{demand.cpus:g} CPUs, {demand.gpus:g} GPUs, about {demand.memory_gib:g} GiB without weights"
-    table = Table(title=f"Plan of {plan.name}: {needs}")
+    table = Table(title=f"Plan of {plan.name}")
     for column in ("part", "bundle", "CPUs", "GPUs"):
         table.add_column(column, justify="left" if column == "part" else "right")
     for bundle in plan.placement.bundles:
@@ -99,10 +97,11 @@ def _learners(plan: Plan) -> Table:
 
 
 def _numbers(plan: Plan) -> list[str]:
-    inputs, admission, game = plan.inputs, plan.replay.admission, plan.rules.game
+    inputs, admission, game, demand = plan.inputs, plan.replay.admission, plan.rules.game, plan.demand
     first = plan.replay.first_limit if plan.replay.backpressure is not None else None
     begins = "" if first is None else f", {first} at first"
     return [
+        f"needs at once: {demand.cpus:g} CPUs, {demand.gpus:g} GPUs, about {demand.memory_gib:g} GiB of memory without weights",
         f"seeds: {len(inputs.train)} to train on, {len(inputs.heldout)} held out, {inputs.quarantined} lines quarantined",
         f"games: {game.attacks} attacks, {game.responses} responses each; {game.in_flight} at once{begins}",
         f"staleness: at most {admission.max_staleness} versions, of which replicas take {admission.oldest_replica}",

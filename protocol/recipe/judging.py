@@ -57,7 +57,7 @@ class JudgeConfig(Section):
     model: str = SANDBOX  # `lm`: a Hugging Face folder, or the sandbox's tiny judge
     verdicts: Positive = 1  # sampled for each question and averaged; a failed one is left out, all failed is a failure
     structured: bool = (
-        False  # `lm`, `api`: the decoder is held to the verdict's form, so reasoning is bounded and parsing cannot fail
+        False  # `lm`, `api`: the decoder is constrained to the verdict's form: bounded reasoning, no parse errors
     )
     sampling: SamplingConfig = SamplingConfig(max_new_tokens=8192)
     engine: EngineConfig = EngineConfig(max_model_len=32_768)

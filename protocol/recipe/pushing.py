@@ -10,9 +10,9 @@ class DeadlinesConfig(Section):
 
     stage_s: Seconds = 60.0  # gathering the sampler's weights under ZeRO-3; the learner waits for it
     send_s: Seconds = 60.0  # the bytes reach the worker's host (or its GPU: nccl, ipc)
-    pause_s: Seconds = 15.0  # running requests stand still
+    pause_s: Seconds = 15.0  # running requests are paused
     load_s: Seconds = 60.0  # the engine's parameters are overwritten
-    verify_s: Seconds = 30.0  # checksums of what it holds now
+    verify_s: Seconds = 30.0  # checksums of the weights it has now
     resume_s: Seconds = 15.0  # running requests go on
 
 

@@ -109,7 +109,7 @@ class RecipeFields(Section):
 
     @property
     def trained(self) -> tuple[Player, ...]:
-        """The players that learn: at least one, as `consistency` holds."""
+        """The players that learn: at least one, as `consistency` checks."""
         return tuple(p for p in PLAYERS if self.learners.of(p).train)
 
     @property

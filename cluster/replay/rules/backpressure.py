@@ -13,8 +13,8 @@ answered: its KV cache, its queue and its preemptions. Invariants:
 - **only less**: it admits no game that staleness does not (`admission`).
 - **no reports, no limit**: there is none before the first report, nor when `MISSED_REPORTS` in a row did not come: nobody reports
   any more, and the run must not go on at a low limit that nothing can raise.
-- **a new engine starts at 0**: preemptions count from an engine's first report, and again from where its count falls back to
-  (it was restarted). An engine that does not answer has no room for more.
+- **only new preemptions count**: they count from an engine's first report on, and from where its count falls back to when it is
+  restarted. An engine that does not answer has no room for more.
 
 It starts at what the engines run at once if every open game asks its widest question, the Defender's answers to all of its
 attacks, at the same moment: no request of so few games has to wait for a place. A higher limit must be reached by growth, because

@@ -48,7 +48,7 @@ class Table(Generic[P]):
         self.max_staleness, self.capacity = max_staleness, capacity
         self._selection = selection
         self.appended = self.duplicates = 0
-        self.lost = 0  # rows that crashes cut off before anybody was told of them; never appended
+        self.lost = 0  # rows that crashes cut off before they were confirmed; never appended
         self.lost_at_least = False  # they may have been more
         self.evicted: Counter[str] = Counter()
         self.version = 0  # highest seen, over rows and leases
@@ -226,7 +226,7 @@ class Table(Generic[P]):
         self.drop(list(self._waiting), "finished")
 
     def note_lost(self, rows: int, at_least: bool) -> None:
-        """A crash lost rows of which nobody had been told."""
+        """A crash lost rows that had not been confirmed."""
         self.lost += rows
         self.lost_at_least |= at_least
 

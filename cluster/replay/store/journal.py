@@ -15,8 +15,8 @@ With the segments it is the whole state of the replay buffer. Events (`e` names 
     finished p                (the learner took its last step)
     alarm                     (the judge alarm rose)
     calm     s                (it ended after so many seconds; an alarm that a restart ended has no such line)
-    lost     p, rows, at_least, games (a restart found so many rows missing, of which nobody had been told; `games` are those whose
-                              `finish` had reached the disk before their rows)
+    lost     p, rows, at_least, games (a restart found so many unconfirmed rows missing; `games` are those whose `finish` reached
+                              the disk before their rows)
 
 Invariants: one writer (a lock on the file, freed by the system when the process dies); a torn last line is cut; a damaged line
 before it is a `UserError`. It does not know what the events do (`recovery`).

@@ -5,8 +5,8 @@ counts as finished only if all the rows that its `finish` event names are there:
 the disk before the rows, and then the game is dealt again. Rows of a game without its `finish` event are set aside: when the game
 is finished again, they are its rows, and nothing lies on disk twice. It writes nothing.
 
-Lost rows are counted: those that a `finish` event names and that are not there, or those of a torn tail. Both are written before
-the fsync that an answer waits for, so nobody had been told of them, unless the disk confirmed what it did not have.
+Lost rows are counted: those that a `finish` event names and that are not there, or those of a torn tail. Rows and event are
+written before the fsync that an answer waits for. So lost rows had not been confirmed, unless the disk confirmed an fsync falsely.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Recovery:
     Attributes:
         finished, abandoned: games that are over; the latter with their reasons.
         set_aside: stored rows by game, of games that are not over.
-        missing: leased or evicted games that no segment holds: 0 unless a disk lost something that it had confirmed.
+        missing: leased or evicted games that no segment holds: 0 unless the disk confirmed an fsync falsely.
         lost: `lost` events to write down: what this restart found missing. The tables have counted it.
     """
 
@@ -139,7 +139,7 @@ def _group_rows(
 
 
 def _lost_event(player: Player, lacking: Mapping[int, int], tails: Sequence[TornTail]) -> Event | None:
-    """A torn tail and the journal may both tell of the same rows, so what is known is the larger of the two counts."""
+    """A torn tail and the journal may count the same rows, so the larger of the two counts is taken."""
     rows = max(sum(lacking.values()), sum(tail.lost_rows for tail in tails))
     at_least = any(tail.at_least for tail in tails)
     return {"e": "lost", "p": player, "rows": rows, "at_least": at_least, "games": sorted(lacking)} if rows else None

@@ -1,7 +1,7 @@
 """A segment file and how it is read: an Arrow IPC *stream* of whole batches, then nothing, an end marker, or a torn tail.
 
-A batch's first 8 bytes, its head, are written last. Until then there stands `PENDING`, which a stream reader takes for the end of
-the stream and which holds the number of rows to come: so what a crash left behind can be counted.
+A batch's first 8 bytes, its head, are written last. Until then they are `PENDING`: a stream reader takes it for the end of the
+stream, and it holds the number of rows to come, so that the rows of a torn tail can be counted.
 
 It writes nothing (`segments` does) and does not know what rows mean.
 """

@@ -3,9 +3,9 @@
 Any Arrow reader may open a live segment (`pyarrow.ipc.open_stream`, DuckDB over it, Polars): it sees the batches written
 so far. Invariants:
 
-- **whole batches only**: a batch's first 8 bytes are written last, in one aligned write. Until then the place begins with zeros,
-  which a stream reader takes for the end of the stream, so nobody reads half a batch, and a killed writer leaves none. The file
-  has its new length before a byte of the batch is there, so no reader maps a part of it.
+- **whole batches only**: a batch's first 8 bytes are written last, in one aligned write. Until then a stream reader takes them for
+  the end of the stream (`segment_file`), so nobody reads half a batch, and a killed writer leaves none. The file has its new length
+  before a byte of the batch is there, so no reader maps a part of it.
 - **durable after sync**: what was appended before `sync` began is on disk when it returns.
 - **torn tails are cut**: `recover` truncates what a crash left behind the last whole batch, and says how many rows that was.
 
@@ -41,7 +41,7 @@ from protocol.files import sync_path
 from protocol.roles import Player
 from protocol.rows import SCHEMA
 
-MAX_BYTES = 64 * 2**20  # of a segment: large enough to keep files few, small enough to map and copy at ease
+MAX_BYTES = 64 * 2**20  # of a segment: large enough to keep files few, small enough to map and copy quickly
 MAX_ROWS = 65_536  # of a segment, for rows so small that the bytes never fill it
 _batch_of = attrgetter("segment", "offset")
 
@@ -117,7 +117,7 @@ class Segments:
     def read(self, places: Sequence[Place]) -> pa.Table:
         """The rows at these places, in that order, as one compact table: one copy out of the memory maps.
 
-        Rows of one batch that stand side by side are taken together; it costs 25 us a batch and next to nothing a row.
+        Adjacent rows of one batch are taken together; it costs 25 us a batch and next to nothing a row.
         """
         parts: list[pa.RecordBatch] = []
         for _, group in groupby(places, key=_batch_of):
