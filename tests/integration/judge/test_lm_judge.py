@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 import ray
 
-from cluster.inputs.random_model import make_random_model
 from cluster.inputs.judge_context import check_judge_context
+from cluster.inputs.random_model import make_random_model
 from cluster.run.judge_engine import JudgeEngine, engine_builder
 from judge.lm import LMJudge
 from judge.pool import JudgePool
