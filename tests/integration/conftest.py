@@ -1,11 +1,28 @@
 """What several modules of integration tests start from."""
 
+from collections.abc import Iterator
+
 import pytest
+import ray
 
 from tests.integration.tiny_qwen import save_tiny
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
+def local_ray() -> Iterator[None]:
+    """One Ray for all integration tests, gone before the end-to-end runs start theirs. A test kills the actors that it made."""
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        object_store_memory=256 * 2**20,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="package")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with a tiny random Qwen2 model."""
     folder = tmp_path_factory.mktemp("model")

@@ -94,13 +94,6 @@ class FakeWorker:
         return self.version, self.loads, os.getpid()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture
 def publisher() -> Iterator[Any]:
     handle = ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100)

@@ -40,13 +40,6 @@ def recipe(every: int | None = None) -> Recipe:
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
-    yield
-    ray.shutdown()
-
-
 def start(folder: Path, every: int | None = None) -> Any:
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 100}
     return ray.remote(Killable).options(**options).remote(str(folder), recipe(every), SEEDS)

@@ -16,13 +16,6 @@ from tests.integration.cluster.test_replay_actor import start
 from tests.unit.cluster.replay.rules.test_facts import record
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
-    yield
-    ray.shutdown()
-
-
 def buffers(column: pa.ChunkedArray) -> Iterator[pa.Buffer]:
     for chunk in column.chunks:
         yield from (buffer for buffer in chunk.buffers() if buffer is not None and buffer.size)

@@ -31,7 +31,7 @@ def dead(*_: Any) -> None:
 
 
 async def test_engines_are_looked_at_before_and_while_games_are_played(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "ANSWER_S", 0.05)
+    monkeypatch.setattr(looks, "ANSWER_S", 0.5)
     told: list[list[Look]] = []
     thrice = asyncio.Event()
 
@@ -46,7 +46,7 @@ async def test_engines_are_looked_at_before_and_while_games_are_played(monkeypat
     }
     async with looking(generators, Handle("pressure", pressure), BackpressureConfig(every_s=0.01)):
         assert told == [[Look("generation-attacker-0", 0.5, 2, 1)]]
-        await asyncio.wait_for(thrice.wait(), 5.0)
+        await asyncio.wait_for(thrice.wait(), 60.0)
     after = len(told)
     await asyncio.sleep(0.1)
     assert len(told) == after, "the looks end with the games"
@@ -64,7 +64,7 @@ async def test_a_replay_buffer_that_restarts_and_engines_that_are_silent_cost_no
 
     generators: Any = {"attacker": [Handle("stats", lambda: FULL)], "defender": []}
     async with looking(generators, Handle("pressure", restarting), BackpressureConfig(every_s=0.01)):
-        await asyncio.wait_for(thrice.wait(), 5.0)
+        await asyncio.wait_for(thrice.wait(), 60.0)
     silent: Any = {"attacker": [Handle("stats", dead)], "defender": []}
     async with looking(silent, Handle("pressure", rounds.clear), BackpressureConfig()):
         assert rounds, "the replay buffer is told nothing where nobody answers"
