@@ -1,6 +1,7 @@
 """What several modules of integration tests start from."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import ray
@@ -8,9 +9,25 @@ import ray
 from tests.integration.tiny_qwen import save_tiny
 
 
+class Actors:
+    """The actors that a test made on the Ray that it shares with the others."""
+
+    def __init__(self) -> None:
+        self._made: list[Any] = []
+
+    def keep(self, handle: Any) -> Any:
+        """Has `handle`'s actor killed when the test ends; gives the handle back."""
+        self._made.append(handle)
+        return handle
+
+    def kill(self) -> None:
+        for handle in self._made:
+            ray.kill(handle)
+
+
 @pytest.fixture(scope="package")
 def local_ray() -> Iterator[None]:
-    """One Ray for all integration tests, gone before the end-to-end runs start theirs. A test kills the actors that it made."""
+    """One Ray for all integration tests, gone before the end-to-end runs start theirs."""
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -20,6 +37,13 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def actors(local_ray: None) -> Iterator[Actors]:
+    made = Actors()
+    yield made
+    made.kill()
 
 
 @pytest.fixture(scope="package")

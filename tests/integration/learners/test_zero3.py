@@ -24,7 +24,7 @@ from protocol.types import Completion, Group, Item, Preference
 from tests.integration.tiny_qwen import VOCABULARY, save_tiny
 from tests.numerics import GAP, ROUNDING, steady_engine, threads, weights_apart
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.numerics]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.numerics]
 
 STEPS, HALF = 20, 10
 QUIRKS = QuirksConfig()
@@ -61,7 +61,7 @@ def table(step: int) -> pa.Table:
 # -- the ranks
 
 
-def run_ranks(target: Any, *args: Any, ranks: int = 2, timeout_s: float = 150.0) -> None:
+def run_ranks(target: Any, *args: Any, ranks: int = 2, timeout_s: float = 300.0) -> None:
     """Runs target(rank, ranks, *args) in `ranks` processes with a gloo group; kills them at the deadline."""
     with tempfile.TemporaryDirectory() as folder:
         context = mp.start_processes(_rank, (ranks, f"file://{folder}/store", target, args), ranks, False)

@@ -19,7 +19,7 @@ from tests.integration.learners.test_zero3_modes import load, scores
 from tests.integration.tiny_qwen import VOCABULARY, tiny_model
 from tests.numerics import GAP, ROUNDING, steady_engine, threads, weights_apart
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.slow, pytest.mark.numerics]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow, pytest.mark.numerics]
 
 STEPS, SAVED = 3, 2
 EPSILON = 1e-3  # Adam's: see `steady_engine`
@@ -161,7 +161,7 @@ class Peft:
 @pytest.fixture(scope="module")
 def ran(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("lora")
-    run_ranks(_lora_run, model, out, timeout_s=200.0)
+    run_ranks(_lora_run, model, out, timeout_s=300.0)
     return out
 
 

@@ -21,7 +21,7 @@ from tests.integration.learners.test_zero3 import QUIRKS, run_ranks, table
 from tests.integration.tiny_qwen import END, VOCABULARY
 from tests.numerics import GAP, LOGP, ROUNDING, steady_engine, threads, weights_apart
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.numerics]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.numerics]
 
 STEPS, SAVED = 3, 2
 RATES = [1e-3, 0.6e-3, 0.2e-3]  # a cosine of three steps from 1e-3 to a fifth of it

@@ -18,7 +18,7 @@ from tests.integration.learners.test_zero3_modes import load, scores
 from tests.integration.tiny_qwen import VOCABULARY, save_tiny
 from tests.numerics import GAP, LOGP, ROUNDING, TOKENS, steady_engine, threads
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.slow, pytest.mark.numerics]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow, pytest.mark.numerics]
 
 STEPS = 3
 PLAIN = CONFIG.model_copy(update={"clip": 1e6})
@@ -110,7 +110,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with pa.OSFile(str(out / "tables.arrow"), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         for rows in sampled_tables(str(out / "model")):
             writer.write_batch(rows.combine_chunks().to_batches()[0])
-    run_ranks(_savings_run, str(out / "model"), out, timeout_s=200.0)
+    run_ranks(_savings_run, str(out / "model"), out, timeout_s=300.0)
     found: dict[str, Any] = json.loads((out / "log-0.json").read_text())
     return found
 
@@ -151,7 +151,9 @@ def test_with_an_exact_sampler_the_first_step_is_that_of_a_models_reference(ran:
 def test_rows_of_the_starting_model_make_the_sampler_the_frozen_reference_at_every_step(
     ran: dict[str, Any], mine: str, models: str
 ) -> None:
+    print("SAV", mine, [a - b for a, b in zip(losses(ran[mine]), losses(ran[models]), strict=True)])
     assert losses(ran[mine]) == pytest.approx(losses(ran[models]), abs=1e-4)
     assert losses(ran["frozen"])[-1] != pytest.approx(losses(ran["plain"])[-1], abs=1e-4)
     kls = [[metrics["kl"] for metrics in ran[name]["log"]] for name in (mine, models)]
+    print("SAV kl", kls)
     assert [abs(kl) for kl in kls[0]] == pytest.approx([abs(kl) for kl in kls[1]], abs=1e-3)

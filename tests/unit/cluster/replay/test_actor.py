@@ -92,7 +92,7 @@ async def test_a_step_waits_for_its_games_and_every_rank_gets_the_same(buffers: 
     b = buffers.open()
     ranks = [asyncio.create_task(b.lease("defender", 0, 0, 2, 5.0)) for _ in range(2)]
     async with asyncio.timeout(60.0):
-        while (await b.stats())["waits"]["defender"]["waiting"] < 2:
+        while (await b.stats())["waits"]["defender"]["waiting"] < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await played(b, 2)
     one, two = [await rank for rank in ranks]
