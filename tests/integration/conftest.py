@@ -1,28 +1,11 @@
 """What several modules of integration tests start from."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import ray
 
-from tests.integration.tiny_qwen import save_tiny
-
-
-class Actors:
-    """The actors that a test made on the Ray that it shares with the others."""
-
-    def __init__(self) -> None:
-        self._made: list[Any] = []
-
-    def keep(self, handle: Any) -> Any:
-        """Has `handle`'s actor killed when the test ends; gives the handle back."""
-        self._made.append(handle)
-        return handle
-
-    def kill(self) -> None:
-        for handle in self._made:
-            ray.kill(handle)
+from tests.integration.ray_actors import Actors
 
 
 @pytest.fixture(scope="package")
@@ -49,6 +32,8 @@ def actors(local_ray: None) -> Iterator[Actors]:
 @pytest.fixture(scope="package")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with a tiny random Qwen2 model."""
+    from tests.integration.tiny_qwen import save_tiny  # torch and transformers, which not every test needs
+
     folder = tmp_path_factory.mktemp("model")
     save_tiny(folder, seed=1)
     return str(folder)

@@ -16,7 +16,7 @@ from actors.generation import GenerationWorker
 from actors.rollout import RolloutWorker
 from protocol.recipe import GameConfig, GenerationConfig, Recipe, SamplingConfig
 from protocol.types import Deal, GameRecord, JudgeRequest, Seed, Verdict
-from tests.integration.conftest import Actors
+from tests.integration.ray_actors import Actors
 from tests.integration.tiny_qwen import pack, save_tiny, tiny_model
 
 pytestmark = pytest.mark.timeout(420)

@@ -20,7 +20,7 @@ from cluster.publish.native import NativeSink
 from protocol.recipe import DeadlinesConfig, PushConfig
 from protocol.shared import SharedBuffer
 from protocol.types import NativeUpdate, WeightManifest
-from tests.integration.conftest import Actors
+from tests.integration.ray_actors import Actors
 
 
 @dataclass
@@ -103,7 +103,7 @@ def publisher_of(actors: Actors, *args: Any) -> Any:
 
 @pytest.fixture
 def publisher(actors: Actors) -> Any:
-    return publisher_of(actors, PushConfig(deadline_s=6.0), 60.0)
+    return publisher_of(actors, PushConfig(deadline_s=6.0), 30.0)
 
 
 def workers(actors: Actors, publisher: Any, tmp_path: Path, n: int, slow_s: float = 0.0) -> list[Any]:

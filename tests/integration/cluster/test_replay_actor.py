@@ -16,7 +16,7 @@ import ray
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
 from protocol.recipe import Recipe, parse_recipe
-from tests.integration.conftest import Actors
+from tests.integration.ray_actors import Actors
 from tests.unit.cluster.replay.rules.test_facts import SEEDS, record
 
 STEPS, BATCH, STEP_S = 80, 4, 0.05

@@ -13,7 +13,7 @@ import ray
 
 from cluster.replay.client import BatchClient
 from tests.integration.cluster.test_replay_actor import start
-from tests.integration.conftest import Actors
+from tests.integration.ray_actors import Actors
 from tests.unit.cluster.replay.rules.test_facts import record
 
 

@@ -18,7 +18,7 @@ from judge.pool import JudgePool
 from judge.worker import JudgeWorker
 from protocol.recipe import ApiConfig, JudgeConfig
 from protocol.types import JudgeRequest, Verdict
-from tests.integration.conftest import Actors
+from tests.integration.ray_actors import Actors
 from tests.openai_server import OpenAIServer, world_answer
 
 ATTEMPTS = 6  # with the pool's pauses half a minute: what Ray may take to start an actor again on a busy machine

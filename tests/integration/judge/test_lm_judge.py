@@ -24,7 +24,7 @@ from judge.worker import JudgeWorker
 from protocol.errors import UserError
 from protocol.recipe import JudgeConfig, Recipe, parse_recipe
 from protocol.types import JudgeRequest, Seed
-from tests.integration.conftest import Actors
+from tests.integration.ray_actors import Actors
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 PAIR = JudgeRequest(
