@@ -168,7 +168,9 @@ def _tiny_steps(model: str) -> dict[str, Any]:
             t.name: buffer[t.offset : t.offset + t.nbytes].view(torch.float32).view(t.shape) for t in manifest.tensors
         }
         found["tiny_moved"] = {name: float((ours[name] - start[name]).abs().max()) for name in start}
-        found["tiny_apart"] = {name: float((ours[name] - plain[name]).abs().max()) for name in start}
+        apart = {name: (ours[name] - plain[name]).abs() for name in start}
+        found["tiny_apart"] = max(float(tensor.max()) for tensor in apart.values())
+        found["tiny_share"] = {n: float(apart[n].mean() / (plain[n] - start[n]).abs().mean()) for n in start}
     return found
 
 
@@ -395,9 +397,10 @@ def single(ran: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_in_bfloat16_at_a_tiny_learning_rate_the_ema_moves_as_a_plain_one(ran: Path) -> None:
     found = read(ran / "log-0.json")
     assert all(5e-7 < moved < 1e-5 for moved in found["tiny_moved"].values())
-    # Against float64: what is left is float32's rounding, well below the movement. A bfloat16 average would not have moved at all.
-    assert all(apart < 0.3 * found["tiny_moved"][name] for name, apart in found["tiny_apart"].items())
-    assert max(found["tiny_apart"].values()) < 1e-6
+    # Against float64: what is left is float32's rounding, twice a step, as often up as down, so that little remains in the mean
+    # beside the movement. A bfloat16 average would not have moved at all.
+    assert found["tiny_apart"] < 2 * HALF * ROUNDING
+    assert all(share < 0.3 for share in found["tiny_share"].values())
     assert found["tiny_copied"] and read(ran / "log-1.json")["tiny_copied"]
     assert found["tiny_rounded"] == [True, True]  # what is pushed in bfloat16: the fp32 weights, rounded once
     assert all(math.isfinite(loss) for loss in found["tiny_losses"])
