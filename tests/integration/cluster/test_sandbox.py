@@ -144,14 +144,6 @@ def test_vllm_says_what_transformers_says(sandbox: SandboxPaths, said: dict[str,
         chosen = logits.gather(-1, torch.tensor(tokens)[:, None])[:, 0]
         # The engine's longest sums: over the vocabulary, and over the positions.
         bound = (len(tokenizer) + len(prompt) + len(tokens)) * ROUNDING
-        print(
-            "VLLM",
-            player,
-            float((logits.max(-1).values - chosen).max()),
-            abs(chosen.sum().item() - logprob),
-            bound,
-            len(tokens),
-        )
         assert float((logits.max(-1).values - chosen).max()) <= 2 * bound, (
             "the likeliest, or as likely but for rounding"
         )
