@@ -1,5 +1,5 @@
 # The commands that people use. Everything runs in .venv, which `setup` makes from pinned files.
-.PHONY: setup demo study bench chaos test test-slow test-gpu test-unit lint types check test-schedules real-input clean
+.PHONY: setup demo study bench chaos test test-numerics test-slow test-gpu test-unit lint types check test-schedules real-input clean
 VENV := .venv/bin
 ARGS ?=
 export PYTHONUNBUFFERED := 1
@@ -20,6 +20,10 @@ study: setup
 test: setup
 	@$(VENV)/python -m pytest tests/unit -q -p no:cacheprovider
 	@$(VENV)/python -m pytest tests/integration tests/e2e -q -m "not slow" -p no:cacheprovider
+
+## Numerical tests on other kernels, orders of summation and numbers of threads: about ten minutes. Names the setting that fails.
+test-numerics: setup
+	@tests/numerics.sh
 
 ## What CI has no time for: the judge model trained and used in a whole run, calibration on an engine. About twenty minutes.
 test-slow: setup

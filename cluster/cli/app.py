@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 
-import structlog
 import typer
 
 from cluster.cli import calibrate, plan, random_model, replay, train
@@ -34,7 +33,6 @@ app.command("random-model")(random_model.random_model)
 def main() -> None:
     """Runs the command line and turns the user's mistakes into one line."""
     logging.getLogger().setLevel(logging.WARNING)
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is the command's own output
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever fetched behind the user's back
     try:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from tests.paths import ROOT
 
+Step = tuple[str, int]  # a player, and the number of an optimizer step, from 0
 SMALL = {  # a short run of the sandbox, the same parts as the demo
     "run.steps": 8,
     "learners.attacker.batch_games": 12,
@@ -107,6 +108,38 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
     """Every replay row that the run stored, of both players, in the order of its segments."""
     segments = sorted((run / "replay").glob("*.arrow"))
     return [row for segment in segments for row in pa.ipc.open_stream(segment).read_all().to_pylist()]
+
+
+def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
+    """The replay journal's events of these kinds so far."""
+    journal = run / "replay" / "journal.jsonl"
+    text = journal.read_text() if journal.is_file() else ""
+    whole = text.split("\n")[:-1]  # the line that is being written has no end yet
+    return [e for e in map(json.loads, whole) if e["e"] in kinds]
+
+
+def leases(run: Path) -> list[tuple[Step, list[int]]]:
+    """Every lease so far, with its games, in order; a step may have had several."""
+    return [((e["p"], e["step"]), e["games"]) for e in events(run, "lease")]
+
+
+def interrupt_at(program: Program, run: Path, step: Step) -> None:
+    """Waits until that step of the run has got its games, interrupts, and checks what the program leaves."""
+    try:
+        program.wait_for("playing", 300)
+        deadline = time.monotonic() + 300
+        while step not in dict(leases(run)):
+            assert program.process.poll() is None and time.monotonic() < deadline, program.output
+            time.sleep(0.05)
+        program.interrupt()
+        assert program.end(180) == 130, program.output
+        assert not program.processes()
+    finally:
+        program.clean_up()
+    assert "Traceback" not in program.output
+    summary = summary_of(run)
+    check_books(summary)
+    assert summary["status"] == "interrupted"
 
 
 def check_books(summary: dict[str, Any]) -> None:

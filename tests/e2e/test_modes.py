@@ -1,7 +1,5 @@
 """Modes of the game that the demo does not play, each a whole sandbox run that is interrupted in the middle and resumed."""
 
-import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.sandbox import ensure_sandbox
-from tests.e2e.runs import Program, check_books, settings, summary_of
+from tests.e2e.runs import Program, Step, check_books, events, interrupt_at, leases, settings, summary_of
 
 RECIPE = "deploy/recipes/sandbox.yaml"
 STEPS, TURN = 6, 2
-Step = tuple[str, int]  # a player, and the number of an optimizer step, from 0
 
 
 def values_for(*players: str, **learner: Any) -> dict[str, Any]:
@@ -23,19 +20,6 @@ def values_for(*players: str, **learner: Any) -> dict[str, Any]:
     return short | {
         f"learners.{p}.{key}": v for p in players for key, v in {"checkpoint_every": TURN, **learner}.items()
     }
-
-
-def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
-    """The journal's events of these kinds so far."""
-    journal = run / "replay" / "journal.jsonl"
-    text = journal.read_text() if journal.is_file() else ""
-    whole = text.split("\n")[:-1]  # the line that is being written has no end yet
-    return [e for e in map(json.loads, whole) if e["e"] in kinds]
-
-
-def leases(run: Path) -> list[tuple[Step, list[int]]]:
-    """Every lease so far, with its games, in order; a step may have had several."""
-    return [((e["p"], e["step"]), e["games"]) for e in events(run, "lease")]
 
 
 def rows_of(run: Path, player: str) -> list[dict[str, Any]]:
@@ -56,22 +40,7 @@ def play_in_two_parts(folder: Path, values: dict[str, Any], pause_at: Step) -> t
     """Interrupts the run when that step has got its games, and resumes it. Gives its directory and its last summary."""
     ensure_sandbox()
     run = folder / "m"
-    first = Program("train", RECIPE, *settings(folder, "m", **values))
-    try:
-        first.wait_for("playing", 260)
-        deadline = time.monotonic() + 200
-        while pause_at not in dict(leases(run)):
-            assert first.process.poll() is None and time.monotonic() < deadline, first.output
-            time.sleep(0.05)
-        first.interrupt()
-        assert first.end(90) == 130, first.output
-        assert not first.processes()
-    finally:
-        first.clean_up()
-    before = summary_of(run)
-    check_books(before)
-    assert before["status"] == "interrupted" and "Traceback" not in first.output
-
+    interrupt_at(Program("train", RECIPE, *settings(folder, "m", **values)), run, pause_at)
     second = Program("train", "--resume", str(run))
     try:
         assert second.end(400) == 0, second.output

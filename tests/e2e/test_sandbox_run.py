@@ -14,9 +14,10 @@ from cluster.inputs.recipe_file import load_recipe
 from cluster.sandbox import ensure_sandbox
 from protocol.recipe import Recipe
 from protocol.rows import check_schema
-from tests.e2e.runs import ROOT, Program, check_books, scrape, settings, summary_of
+from tests.e2e.runs import ROOT, Program, check_books, interrupt_at, scrape, settings, summary_of
 
 RECIPE = "deploy/recipes/sandbox.yaml"
+STEPS = 16  # of the run that is interrupted
 
 
 async def loaded_checksum(folder: Path, recipe: Recipe) -> str:
@@ -31,7 +32,7 @@ async def loaded_checksum(folder: Path, recipe: Recipe) -> str:
         await worker.shutdown()
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_a_run_from_start_to_export(tmp_path: Path) -> None:
     ensure_sandbox()
     watched = {"judge.probe.file": "sandbox", "judge.probe.every": 4, "promotion": "{}"}
@@ -39,8 +40,8 @@ def test_a_run_from_start_to_export(tmp_path: Path) -> None:
     often = {"RAY_metrics_report_interval_ms": "1000"}
     program = Program("train", RECIPE, *settings(tmp_path, "a", **watched), env=often)
     try:
-        url = program.wait_for(r"metrics (http\S+)", 60)[1]
-        program.wait_for("playing", 200)
+        url = program.wait_for(r"metrics (http\S+)", 200)[1]
+        program.wait_for("playing", 300)
         seen = ""
         while program.process.poll() is None:
             text = scrape_while_running(url)
@@ -104,38 +105,32 @@ def scrape_while_running(url: str) -> str:
         return ""
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1200)
 def test_interrupted_resumed_with_its_workers_killed_it_ends_with_clean_books(tmp_path: Path) -> None:
     ensure_sandbox()
-    first = Program("train", RECIPE, *settings(tmp_path, "b", **{"run.steps": 60}))
-    try:
-        first.wait_for(r"defender step ([2-9]|[1-4][0-9])/60", 260)  # a line comes every ten seconds, some twenty steps
-        first.interrupt()
-        assert first.end(90) == 130, first.output
-        assert not first.processes()
-    finally:
-        first.clean_up()
-    assert "Traceback" not in first.output
+    short = settings(
+        tmp_path, "b", **{"run.steps": STEPS, "seeds.heldout": "null"}
+    )  # what is learned is not measured here
+    interrupt_at(Program("train", RECIPE, *short), tmp_path / "b", ("defender", 4))
     before = summary_of(tmp_path / "b")
-    check_books(before)
-    assert before["status"] == "interrupted"
 
     second = Program("train", "--resume", str(tmp_path / "b"))
     try:
-        second.wait_for("playing", 260)
+        second.wait_for("playing", 300)
+        # While the first of them is gone no game ends, and so neither does the run.
         for name in ("ray::GenerationWorker", "ray::JudgeWorker", "ray::RolloutWorker", "ray::ReplayBuffer"):
             victims = [p for p in second.processes() if p.cmdline() and p.cmdline()[0].startswith(name)]
             assert victims, f"no {name} among {[p.cmdline()[:1] for p in second.processes()]}"
             victims[0].kill()
             time.sleep(1.0)
-        assert second.end(300) == 0, second.output
+        assert second.end(400) == 0, second.output
         assert not second.processes()
     finally:
         second.clean_up()
     summary = summary_of(tmp_path / "b")
     check_books(summary)
     assert summary["status"] == "finished"
-    assert summary["steps"] == {"attacker": 60, "defender": 60}
+    assert summary["steps"] == {"attacker": STEPS, "defender": STEPS}
     assert summary["rows"]["attacker"]["appended"] >= before["rows"]["attacker"]["appended"]
     ids = [
         row_id

@@ -19,7 +19,7 @@ from cluster.run.judge_engine import build_judge_engine
 from judge.rubric import load_rubrics
 from protocol.types import JudgeRequest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 RECIPE = """
 sampling: {max_new_tokens: 64}
 judge:

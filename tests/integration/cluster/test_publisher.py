@@ -5,7 +5,6 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +21,7 @@ from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats
 from protocol.recipe import DeadlinesConfig, PushConfig
 from protocol.shared import SharedBuffer
 from protocol.types import NativeUpdate, WeightManifest
+from tests.integration.ray_actors import Actors
 
 
 @dataclass
@@ -62,6 +62,8 @@ class FakeWorker:
         if self.trouble.exists():
             what = self.trouble.read_text()
             self.trouble.unlink()
+            while what == "wait" and not self.trouble.with_suffix(".over").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
             if what == "hang":
                 await asyncio.sleep(3600)
             if what == "block":
@@ -95,25 +97,22 @@ class FakeWorker:
         return self.version, self.loads, os.getpid()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
-    yield
-    ray.shutdown()
+def publisher_of(actors: Actors, *args: Any) -> Any:
+    """A publisher; its arguments are `WeightPublisher`'s."""
+    return actors.keep(ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100).remote(*args))
 
 
 @pytest.fixture
-def publisher() -> Iterator[Any]:
-    handle = ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100)
-    handle = handle.remote(PushConfig(deadline_s=6.0), 30.0)
-    yield handle
-    ray.kill(handle)
+def publisher(actors: Actors) -> Any:
+    return publisher_of(actors, PushConfig(deadline_s=6.0), 30.0)
 
 
-def workers(publisher: Any, tmp_path: Path, n: int, slow_s: float = 0.0) -> list[Any]:
+def workers(actors: Actors, publisher: Any, tmp_path: Path, n: int, slow_s: float = 0.0) -> list[Any]:
     cls = ray.remote(FakeWorker).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=100)
-    handles = [cls.remote(VersionClient(publisher), str(tmp_path / f"trouble-{k}"), slow_s) for k in range(n)]
-    ray.get(publisher.register.remote("attacker", handles), timeout=30)
+    handles = [
+        actors.keep(cls.remote(VersionClient(publisher), str(tmp_path / f"trouble-{k}"), slow_s)) for k in range(n)
+    ]
+    ray.get(publisher.register.remote("attacker", handles), timeout=60)
     return handles
 
 
@@ -124,21 +123,21 @@ def push(sink: PublisherSink, version: int, nbytes: int = 2**20) -> None:
 
 
 def mine(publisher: Any) -> PlayerPushes:
-    stats: PublisherStats = ray.get(publisher.stats.remote(), timeout=30)
+    stats: PublisherStats = ray.get(publisher.stats.remote(), timeout=60)
     return stats.players["attacker"]
 
 
-@pytest.mark.timeout(90)
-def test_every_worker_gets_the_newest_version(publisher: Any, tmp_path: Path) -> None:
+@pytest.mark.timeout(240)
+def test_every_worker_gets_the_newest_version(actors: Actors, publisher: Any, tmp_path: Path) -> None:
     sink = PublisherSink(publisher)
-    handles = workers(publisher, tmp_path, 2)
+    handles = workers(actors, publisher, tmp_path, 2)
     assert sink.wait_delivered("attacker", 0, 30.0)  # both have started
     assert sink.newest("attacker") == 0
     push(sink, 1)
-    assert sink.wait_delivered("attacker", 1, 30.0)
+    assert sink.wait_delivered("attacker", 1, 60.0)
     assert sink.newest("attacker") == 1 and sink.newest("defender") == 0
     assert [w.version for w in mine(publisher).workers] == [1, 1]
-    assert [v for v, _, _ in ray.get([h.seen.remote() for h in handles], timeout=30)] == [1, 1]
+    assert [v for v, _, _ in ray.get([h.seen.remote() for h in handles], timeout=60)] == [1, 1]
     assert not sink.wait_delivered("attacker", 2, 0.2)
     sink.report("attacker", 1, 1, {"loss": 0.5})
     stats = mine(publisher)
@@ -151,12 +150,14 @@ def test_every_worker_gets_the_newest_version(publisher: Any, tmp_path: Path) ->
     assert ray.get(publisher.drain_metrics.remote()) == []
 
 
-@pytest.mark.timeout(90)
-def test_a_buffer_comes_back_only_when_no_worker_reads_it_any_more(publisher: Any, tmp_path: Path) -> None:
+@pytest.mark.timeout(240)
+def test_a_buffer_comes_back_only_when_no_worker_reads_it_any_more(
+    actors: Actors, publisher: Any, tmp_path: Path
+) -> None:
     """The learner writes a buffer again as soon as its version is given back; the workers look at it before and after."""
     sink = PublisherSink(publisher)
-    workers(publisher, tmp_path, 2, slow_s=0.5)
-    assert sink.wait_delivered("attacker", 0, 30.0)
+    workers(actors, publisher, tmp_path, 2, slow_s=0.5)
+    assert sink.wait_delivered("attacker", 0, 60.0)
     free: list[SharedBuffer] = []
     lent: dict[int, SharedBuffer] = {}
     made = 0
@@ -167,29 +168,34 @@ def test_a_buffer_comes_back_only_when_no_worker_reads_it_any_more(publisher: An
         given_back = sink.publish(WeightManifest("attacker", version, (), 2**20, "sum", step=version), packed)
         free += [lent.pop(v) for v in given_back]
         time.sleep(0.1)
-    assert sink.wait_delivered("attacker", 20, 30.0)
+    assert sink.wait_delivered("attacker", 20, 60.0)
     assert mine(publisher).evictions == {}
     assert made <= 2 + 2, "the newest, the one being staged, and one for each worker"
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_the_learner_does_not_wait_for_slow_workers_and_queued_versions_are_skipped(
-    publisher: Any, tmp_path: Path
+    actors: Actors, tmp_path: Path
 ) -> None:
+    publisher = publisher_of(actors, PushConfig(deadline_s=60.0), 60.0)
     sink = PublisherSink(publisher)
-    (worker,) = workers(publisher, tmp_path, 1, slow_s=4.0)
-    assert sink.wait_delivered("attacker", 0, 30.0)
-    began = time.monotonic()
-    for version in range(1, 6):
+    (worker,) = workers(actors, publisher, tmp_path, 1)
+    assert sink.wait_delivered("attacker", 0, 60.0)
+    (tmp_path / "trouble-0").write_text("wait")
+    push(sink, 1)
+    while (tmp_path / "trouble-0").exists():  # until it loads version 1
+        time.sleep(0.02)
+    for version in range(2, 6):
         push(sink, version)
-    assert time.monotonic() - began < 4.0  # less than one of the five loads
-    assert sink.wait_delivered("attacker", 5, 30.0)
-    version, loads, _ = ray.get(worker.seen.remote(), timeout=30)
+    assert ray.get(worker.seen.remote(), timeout=60)[1] == [], "five versions were pushed before one was loaded"
+    (tmp_path / "trouble-0.over").touch()
+    assert sink.wait_delivered("attacker", 5, 60.0)
+    version, loads, _ = ray.get(worker.seen.remote(), timeout=60)
     assert version == 5 and loads == [1, 5]
     assert mine(publisher).superseded == 3 and mine(publisher).evictions == {}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
@@ -202,18 +208,18 @@ def test_the_learner_does_not_wait_for_slow_workers_and_queued_versions_are_skip
     ],
 )
 def test_a_worker_in_trouble_is_replaced_and_brought_to_the_newest(
-    publisher: Any, tmp_path: Path, trouble: str, reason: str
+    actors: Actors, publisher: Any, tmp_path: Path, trouble: str, reason: str
 ) -> None:
     sink = PublisherSink(publisher)
-    handles = workers(publisher, tmp_path, 2)
+    handles = workers(actors, publisher, tmp_path, 2)
     push(sink, 1)
-    assert sink.wait_delivered("attacker", 1, 30.0)
-    before = ray.get([h.seen.remote() for h in handles], timeout=30)
+    assert sink.wait_delivered("attacker", 1, 60.0)
+    before = ray.get([h.seen.remote() for h in handles], timeout=60)
     (tmp_path / "trouble-0").write_text(trouble)
     push(sink, 2)
     push(sink, 3)
     assert sink.wait_delivered("attacker", 3, 60.0)
-    after = ray.get([h.seen.remote() for h in handles], timeout=30)
+    after = ray.get([h.seen.remote() for h in handles], timeout=60)
     assert [v for v, _, _ in after] == [3, 3]
     assert after[0][2] != before[0][2], "a new process"
     assert after[1][2] == before[1][2], "the other one was left alone"
@@ -228,15 +234,16 @@ class FakeLearner:
         push(sink, version)
 
 
-@pytest.mark.timeout(90)
-def test_a_version_outlives_the_learner_that_published_it(publisher: Any, tmp_path: Path) -> None:
+@pytest.mark.timeout(240)
+def test_a_version_outlives_the_learner_that_published_it(actors: Actors, publisher: Any, tmp_path: Path) -> None:
     learner = FakeLearner.remote()
     ray.get(learner.publish.remote(PublisherSink(publisher), 7), timeout=60)
     ray.kill(learner)
-    time.sleep(1.0)
-    (worker,) = workers(publisher, tmp_path, 1)
-    assert PublisherSink(publisher).wait_delivered("attacker", 7, 30.0)
-    assert ray.get(worker.seen.remote(), timeout=30)[0] == 7
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(learner.publish.remote(PublisherSink(publisher), 8), timeout=60)
+    (worker,) = workers(actors, publisher, tmp_path, 1)
+    assert PublisherSink(publisher).wait_delivered("attacker", 7, 60.0)
+    assert ray.get(worker.seen.remote(), timeout=60)[0] == 7
 
 
 class FakeEngine:
@@ -261,20 +268,19 @@ class FakeEngine:
         FakeEngine.closed += 1
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_a_learner_that_sends_itself_loses_a_failing_worker_and_goes_on_with_those_that_are_well(
-    tmp_path: Path,
+    actors: Actors, tmp_path: Path
 ) -> None:
     config = PushConfig(deadline_s=8.0)
-    publisher = ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100)
-    publisher = publisher.remote(config, 60.0, (), ["attacker"])
-    handles = workers(publisher, tmp_path, 2)
+    publisher = publisher_of(actors, config, 60.0, (), ["attacker"])
+    handles = workers(actors, publisher, tmp_path, 2)
     sink = NativeSink(publisher, "nccl", config, 2, FakeEngine)
-    assert sink.wait_delivered("attacker", 0, 30.0)
+    assert sink.wait_delivered("attacker", 0, 60.0)
     push(sink, 1)
-    assert sink.wait_delivered("attacker", 1, 5.0)
+    assert sink.wait_delivered("attacker", 1, 60.0)
     assert FakeEngine.made == [("nccl", 5)], "the learner, and two processes of each worker"
-    assert ray.get([h.places.remote() for h in handles], timeout=30) == [[("nccl", 1)], [("nccl", 3)]]
+    assert ray.get([h.places.remote() for h in handles], timeout=60) == [[("nccl", 1)], [("nccl", 3)]]
 
     (tmp_path / "trouble-0").write_text("hang")
     push(sink, 2)
@@ -283,24 +289,21 @@ def test_a_learner_that_sends_itself_loses_a_failing_worker_and_goes_on_with_tho
     assert mine(publisher).evictions == {"deadline": 1}
     push(sink, 3)
     assert FakeEngine.made[1:] == [("nccl", 5)]
-    assert sink.wait_delivered("attacker", 3, 5.0)
-    natively = ray.get([h.native.remote() for h in handles], timeout=30)
+    assert sink.wait_delivered("attacker", 3, 60.0)
+    natively = ray.get([h.native.remote() for h in handles], timeout=60)
     assert natively == [[3], [1, 2, 3]], "the replaced one got version 2 at its start"
-    ray.kill(publisher)
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_where_no_group_comes_about_the_publisher_sends_the_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    actors: Actors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeWorker, "fails_to_join", True)
     config = PushConfig(deadline_s=8.0)
-    publisher = ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100)
-    publisher = publisher.remote(config, 60.0, (), ["attacker"])
-    (worker,) = workers(publisher, tmp_path, 1)
+    publisher = publisher_of(actors, config, 60.0, (), ["attacker"])
+    (worker,) = workers(actors, publisher, tmp_path, 1)
     sink = NativeSink(publisher, "nccl", config, 1, FakeEngine)
-    assert sink.wait_delivered("attacker", 0, 30.0)
+    assert sink.wait_delivered("attacker", 0, 60.0)
     push(sink, 1)
-    assert sink.wait_delivered("attacker", 1, 30.0)
-    assert ray.get(worker.native.remote(), timeout=30) == [] and mine(publisher).evictions == {}
-    ray.kill(publisher)
+    assert sink.wait_delivered("attacker", 1, 60.0)
+    assert ray.get(worker.native.remote(), timeout=60) == [] and mine(publisher).evictions == {}

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
 from protocol.recipe import Recipe, parse_recipe
+from tests.integration.ray_actors import Actors
 from tests.unit.cluster.replay.rules.test_facts import SEEDS, record
 
-STEPS, BATCH, KILLS, STEP_S = 80, 4, 4, 0.05
+STEPS, BATCH, STEP_S = 80, 4, 0.05
+KILL_AT = (10, 30, 50, 70)  # when the defender's learner has come this far
 
 
 class Killable(ReplayBuffer):
@@ -41,16 +42,9 @@ def recipe(every: int | None = None) -> Recipe:
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
-    yield
-    ray.shutdown()
-
-
-def start(folder: Path, every: int | None = None) -> Any:
+def start(actors: Actors, folder: Path, every: int | None = None) -> Any:
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 100}
-    return ray.remote(Killable).options(**options).remote(str(folder), plan_replay(recipe(every)), SEEDS)
+    return actors.keep(ray.remote(Killable).options(**options).remote(str(folder), plan_replay(recipe(every)), SEEDS))
 
 
 async def play(client: ReplayClient, versions: dict[str, int], confirmed: set[int], done: asyncio.Event) -> None:
@@ -82,30 +76,31 @@ def learn(client: BatchClient, player: Any, versions: dict[str, int]) -> list[li
     return batches
 
 
-async def kill_now_and_then(handle: Any) -> list[int]:
+async def kill_now_and_then(handle: Any, versions: dict[str, int]) -> list[int]:
     killed: list[int] = []
-    for _ in range(KILLS):
-        await asyncio.sleep(1.0)
+    for step in KILL_AT:
+        while versions["defender"] < step:  # noqa: ASYNC110  # another thread's count
+            await asyncio.sleep(0.02)
         pid = await handle.pid.remote()
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
     return killed
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("every", [None, 8], ids=["at once", "in turns"])
-async def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, every: int | None) -> None:
-    handle = start(tmp_path, every)
+async def test_a_killed_actor_loses_and_doubles_nothing(actors: Actors, tmp_path: Path, every: int | None) -> None:
+    handle = start(actors, tmp_path, every)
     versions, confirmed, done = {"attacker": 0, "defender": 0}, set[int](), asyncio.Event()
     playing = asyncio.create_task(play(ReplayClient(handle), versions, confirmed, done))
-    killing = asyncio.create_task(kill_now_and_then(handle))
+    killing = asyncio.create_task(kill_now_and_then(handle, versions))
     attacker, defender = await asyncio.gather(
         *(asyncio.to_thread(learn, BatchClient(handle), p, versions) for p in versions)
     )
     killed = await killing
     done.set()
     await playing
-    assert len(set(killed)) == KILLS
+    assert len(set(killed)) == len(KILL_AT)
     stats = await handle.stats.remote()
 
     for player, batches in (("attacker", attacker), ("defender", defender)):
@@ -132,14 +127,12 @@ async def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path, every: i
     events = [json.loads(line) for line in (tmp_path / "replay" / "journal.jsonl").read_text().splitlines()]
     finished = Counter(e["id"] for e in events if e["e"] == "finish")
     assert max(finished.values()) == 1 and len(finished) == stats.games.finished
-    ray.kill(handle)
 
 
-@pytest.mark.timeout(60)
-async def test_a_rollout_worker_that_came_back_gets_its_games_again(tmp_path: Path) -> None:
-    handle = start(tmp_path)
+@pytest.mark.timeout(120)
+async def test_a_rollout_worker_that_came_back_gets_its_games_again(actors: Actors, tmp_path: Path) -> None:
+    handle = start(actors, tmp_path)
     first = await ReplayClient(handle).deal("rollout-0", 3, 5.0)
     again = await ReplayClient(handle).deal("rollout-0", 3, 5.0)  # a new process, the same name
     assert [d.game_id for d in first] == [d.game_id for d in again] == [0, 1, 2]
     assert (await handle.stats.remote()).games.open == 3
-    ray.kill(handle)

@@ -13,14 +13,8 @@ import ray
 
 from cluster.replay.client import BatchClient
 from tests.integration.cluster.test_replay_actor import start
+from tests.integration.ray_actors import Actors
 from tests.unit.cluster.replay.rules.test_facts import record
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
-    yield
-    ray.shutdown()
 
 
 def buffers(column: pa.ChunkedArray) -> Iterator[pa.Buffer]:
@@ -35,11 +29,13 @@ def shared_memory() -> list[range]:
 
 
 @pytest.mark.timeout(120)
-def test_every_rank_reads_a_steps_rows_in_the_object_store(tmp_path: Path) -> None:
-    handle = start(tmp_path)
+def test_every_rank_reads_a_steps_rows_in_the_object_store(actors: Actors, tmp_path: Path) -> None:
+    handle = start(actors, tmp_path)
 
     def lease() -> Any:
-        return BatchClient(handle).lease("defender", 0, 0, 4, 20.0)
+        while (rows := BatchClient(handle).lease("defender", 0, 0, 4, 5.0)) is None:
+            pass
+        return rows
 
     deals = ray.get(handle.deal.remote("w", 4, 5.0))
     ray.get(handle.finish.remote("w", [record(deal.game_id) for deal in deals]))
@@ -55,4 +51,3 @@ def test_every_rank_reads_a_steps_rows_in_the_object_store(tmp_path: Path) -> No
     os.kill(ray.get(handle.pid.remote()), signal.SIGKILL)  # its owner is gone: the next incarnation puts it there again
     again = lease()
     assert again.equals(one)
-    ray.kill(handle)

@@ -23,7 +23,7 @@ from protocol.types import Ask, Sampling
 from tests.integration.tiny_qwen import save_tiny
 
 KEY = "sk-only-for-this-test"
-START_S = 120.0
+START_S = 200.0
 ASK = Ask("ask", ({"role": "user", "content": "w1- w2- w3-"},), (1, 2, 1), Sampling(1.0, 1.0, 24))
 
 
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 
 def fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         return str(response.read().decode())
 
 
@@ -87,7 +87,7 @@ def counted(server: str) -> tuple[int, int]:
     return tuple(int(float(c[1])) for c in counts if c)  # type: ignore[return-value]
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 async def test_completions_seeds_and_the_account_agree_with_the_server(
     server: str, config: ApiConfig, tmp_path: Path
 ) -> None:
@@ -106,7 +106,7 @@ async def test_completions_seeds_and_the_account_agree_with_the_server(
     assert (used.requests, used.retries, used.unmetered) == (7, 0, 0)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 async def test_a_structured_verdict_parses_even_from_a_random_model(config: ApiConfig) -> None:
     generator = ApiGenerator(config, None)
     held = pattern("compliance", 2, 200)
@@ -117,7 +117,7 @@ async def test_a_structured_verdict_parses_even_from_a_random_model(config: ApiC
         assert isinstance(parse(completion.text, "compliance", 2), tuple), completion.text
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_a_bad_endpoint_is_one_line_before_the_run(config: ApiConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def check(max_new_tokens: int = 200, **api: str) -> None:
         sampling = SamplingConfig(max_new_tokens=max_new_tokens)
@@ -137,7 +137,7 @@ def test_a_bad_endpoint_is_one_line_before_the_run(config: ApiConfig, monkeypatc
         check()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 async def test_a_prompt_that_is_too_long_is_refused_for_good(config: ApiConfig) -> None:
     generator = ApiGenerator(config, None)
     with pytest.raises(JudgeUnavailable, match=r"request refused \(400\)") as refused:

@@ -4,8 +4,9 @@ import asyncio
 import os
 import pickle
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -19,6 +20,7 @@ from judge.stats import ApiUsage, PoolStats
 from judge.worker import JudgeWorker
 from protocol.recipe import ApiConfig, JudgeConfig
 from protocol.types import JudgeRequest, Verdict
+from tests.integration.ray_actors import Actors
 from tests.openai_server import OpenAIServer, world_answer
 
 ATTEMPTS = 6  # with the pool's pauses half a minute: what Ray may take to start an actor again on a busy machine
@@ -35,17 +37,18 @@ class MortalWorker(JudgeWorker):
         return os.getpid()
 
 
-@pytest.fixture
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
+async def verdicts_of_another_process(worker: Any, than: int) -> int:
+    """Verdicts that the worker gave since it came back; 0 while it is not back."""
+    try:
+        return int((await worker.stats.remote()).verdicts) if await worker.pid.remote() != than else 0
+    except ray.exceptions.RayActorError:
+        return 0
 
 
-@pytest.mark.timeout(120)
-async def test_the_death_of_one_of_two_workers_loses_no_verdict(cluster: None) -> None:
+@pytest.mark.timeout(300)
+async def test_the_death_of_one_of_two_workers_loses_no_verdict(actors: Actors) -> None:
     actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=64)(MortalWorker)
-    workers = [actor.remote(JudgeConfig(), rules=RuleJudge) for _ in range(2)]
+    workers = [actors.keep(actor.remote(JudgeConfig(), rules=RuleJudge)) for _ in range(2)]
     victim = await workers[0].pid.remote()
     pool = JudgePool(workers, deadline_s=20.0, attempts=3)
     seeds = train_seeds()[:200]
@@ -70,29 +73,22 @@ async def test_the_death_of_one_of_two_workers_loses_no_verdict(cluster: None) -
     assert stats.failed == 0
     assert stats.calls_failed >= 1
 
-    for _ in range(100):  # Ray has started the dead one again, under another process, and the pool uses it
-        try:
-            assert await workers[0].pid.remote() != victim
-            break
-        except ray.exceptions.RayActorError:
-            await asyncio.sleep(0.2)
-    else:
-        pytest.fail("the killed worker did not come back in 20 s")
-    await asyncio.sleep(1.5)
-    for batch in batches[:4]:
-        await pool.judge(batch)
-    assert (await workers[0].stats.remote()).verdicts > 0
+    # Ray starts the dead one again, and the pool uses it. Each time that it was asked too early it is avoided for twice as long.
+    async with asyncio.timeout(200.0):
+        while not await verdicts_of_another_process(workers[0], than=victim):
+            await pool.judge(batches[0])
+            await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_account_goes_on(
-    cluster: None, tmp_path: Path
+    actors: Actors, tmp_path: Path
 ) -> None:
     with OpenAIServer(world_answer) as server:
         api = ApiConfig(base_url=server.url, model="fake", key_env="", retries=0, timeout_s=30.0, budget_tokens=10**7)
         config = JudgeConfig(kind="api", rubrics="sandbox", workers=1, api=api)
         actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=64)(MortalWorker)
-        worker = actor.remote(config, ledger=str(tmp_path / "ledger.jsonl"))
+        worker = actors.keep(actor.remote(config, ledger=str(tmp_path / "ledger.jsonl")))
         await worker.start.remote()
         pool = JudgePool([worker], deadline_s=10.0, attempts=ATTEMPTS, cache=VerdictCache(100), key="api:fake")
         requests = [
@@ -125,15 +121,15 @@ async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_accoun
     assert pool.stats().cache_hits == 8
 
 
-@pytest.mark.timeout(120)
-async def test_a_healthy_but_slow_endpoint_fails_nothing_and_is_paid_once(cluster: None) -> None:
-    """128 questions in 64 calls at 4 places of 0.3 s: the last call waits for 9 s, six deadlines."""
+@pytest.mark.timeout(300)
+async def test_a_healthy_but_slow_endpoint_fails_nothing_and_is_paid_once(actors: Actors) -> None:
+    """128 questions in 64 calls at 4 places of 0.3 s: the last call waits for 9 s, three deadlines."""
     with OpenAIServer(world_answer, delay_s=0.3) as server:
         api = ApiConfig(base_url=server.url, model="fake", key_env="", concurrency=4, timeout_s=30.0)
         config = JudgeConfig(kind="api", rubrics="sandbox", workers=1, api=api)
-        worker = ray.remote(num_cpus=0.1, max_concurrency=64)(JudgeWorker).remote(config)
+        worker = actors.keep(ray.remote(num_cpus=0.1, max_concurrency=64)(JudgeWorker).remote(config))
         await worker.start.remote()
-        made = JudgePool([worker], deadline_s=1.5, attempts=3, admits=api.concurrency)
+        made = JudgePool([worker], deadline_s=3.0, attempts=3, admits=api.concurrency)
         pool = pickle.loads(pickle.dumps(made))  # as it comes to a rollout worker
         requests = [
             JudgeRequest("compliance", s.category, s.text, (f"sure , to {s.text} first check every side .", "no ."))

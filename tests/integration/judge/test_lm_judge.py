@@ -5,7 +5,7 @@ The model has random weights, so what it writes freely is never a verdict, and w
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +24,9 @@ from judge.worker import JudgeWorker
 from protocol.errors import UserError
 from protocol.recipe import JudgeConfig, Recipe, parse_recipe
 from protocol.types import JudgeRequest, Seed
+from tests.integration.ray_actors import Actors
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 PAIR = JudgeRequest(
     "compliance", "benign", "how do i fix a bike", ("sure , to fix a bike get the right tools .", "no .")
 )
@@ -123,13 +124,6 @@ class PatientWorker(JudgeWorker):
         return core.pid
 
 
-@pytest.fixture
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
-
-
 async def until(done: Callable[[], Any], seconds: float) -> Any:
     end = time.monotonic() + seconds
     while not (answer := await done()):
@@ -138,10 +132,10 @@ async def until(done: Callable[[], Any], seconds: float) -> Any:
     return answer
 
 
-async def test_a_worker_whose_engine_is_killed_comes_back_by_itself(cluster: None, model: str) -> None:
+async def test_a_worker_whose_engine_is_killed_comes_back_by_itself(actors: Actors, model: str) -> None:
     config: JudgeConfig = recipe_of(structured=True).judge
     actor = ray.remote(num_cpus=0.5, max_restarts=-1, max_concurrency=64)(PatientWorker)
-    worker = actor.remote(config, "lm:random", engine_builder(recipe_of(), model))
+    worker = actors.keep(actor.remote(config, "lm:random", engine_builder(recipe_of(), model)))
     await worker.start.remote()
     pool = JudgePool([worker], config.deadline_s, attempts=1)
 
@@ -149,7 +143,7 @@ async def test_a_worker_whose_engine_is_killed_comes_back_by_itself(cluster: Non
         verdicts = await pool.judge([PAIR])
         return verdicts if verdicts[0].failure is None else None
 
-    await until(judged, 30)
+    await until(judged, 120)
     victim = await worker.engine_pid.remote()
     psutil.Process(victim).kill()
     (lost,) = await pool.judge([PAIR])

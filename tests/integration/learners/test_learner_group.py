@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from learners.spec import LearnerSpec
 from protocol.errors import UserError
 from protocol.recipe import LearnerConfig
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(420)
 
 STEPS, EVERY, DIES_AT = 12, 5, 7
 CONFIG = LearnerConfig(
@@ -107,18 +106,17 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> LearnerSpec:
 
 
 @pytest.fixture(scope="module")
-def ran(spec: LearnerSpec) -> Iterator[dict[str, Any]]:
+def ran(local_ray: None, spec: LearnerSpec) -> dict[str, Any]:
     from tests.integration.learners.test_zero3 import table
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    actor = FakeCluster.remote([table(k) for k in range(STEPS)], DIES_AT)
+    link = FakeLink(actor)
+    task = ray.remote(num_cpus=0)(fit_group)
     try:
-        actor = FakeCluster.remote([table(k) for k in range(STEPS)], DIES_AT)
-        link = FakeLink(actor)
-        task = ray.remote(num_cpus=0)(fit_group)
-        result = ray.get(task.remote(spec, link, link), timeout=200)
-        yield {"result": result, **ray.get(actor.seen.remote())}
+        result = ray.get(task.remote(spec, link, link), timeout=360)
+        return {"result": result, **ray.get(actor.seen.remote())}
     finally:
-        ray.shutdown()
+        ray.kill(actor)
 
 
 def test_a_killed_rank_costs_only_the_steps_since_the_checkpoint(ran: dict[str, Any], spec: LearnerSpec) -> None:

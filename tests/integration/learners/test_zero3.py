@@ -21,12 +21,14 @@ import torch.multiprocessing as mp
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.rows import SCHEMA, to_batch
 from protocol.types import Completion, Group, Item, Preference
-from tests.integration.tiny_qwen import save_tiny
+from tests.integration.tiny_qwen import VOCABULARY, save_tiny
+from tests.numerics import GAP, ROUNDING, steady_engine, threads, weights_apart
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.numerics]
 
 STEPS, HALF = 20, 10
 QUIRKS = QuirksConfig()
+EPSILON = 1e-2  # Adam's: beside elements of about 0.02, see `steady_engine`
 CLIP = 9.0  # binds in some of these steps and not in others
 CONFIG = LearnerConfig(
     lr=1e-3,
@@ -59,7 +61,7 @@ def table(step: int) -> pa.Table:
 # -- the ranks
 
 
-def run_ranks(target: Any, *args: Any, ranks: int = 2, timeout_s: float = 150.0) -> None:
+def run_ranks(target: Any, *args: Any, ranks: int = 2, timeout_s: float = 300.0) -> None:
     """Runs target(rank, ranks, *args) in `ranks` processes with a gloo group; kills them at the deadline."""
     with tempfile.TemporaryDirectory() as folder:
         context = mp.start_processes(_rank, (ranks, f"file://{folder}/store", target, args), ranks, False)
@@ -74,7 +76,7 @@ def run_ranks(target: Any, *args: Any, ranks: int = 2, timeout_s: float = 150.0)
 
 def _rank(rank: int, ranks: int, store: str, target: Any, args: Any) -> None:
     os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads())
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
     target(rank, ranks, *args)
     torch.distributed.barrier()
@@ -88,7 +90,7 @@ def _gathered(engine: Any) -> dict[str, torch.Tensor]:
 
     named = dict(engine._policy.module.named_parameters())
     with torch.no_grad(), deepspeed.zero.GatheredParameters(list(named.values())):
-        return {name: p.detach().clone() for name, p in named.items()}
+        return {name: p.detach().double() for name, p in named.items()}
 
 
 def _train(engine: Any, first: int, last: int, plain: dict[str, torch.Tensor] | None = None) -> list[dict[str, float]]:
@@ -105,9 +107,7 @@ def _train(engine: Any, first: int, last: int, plain: dict[str, torch.Tensor] | 
 
 
 def _main_run(rank: int, ranks: int, model: str, out: Path) -> None:
-    from learners.zero3.engine import ZeroEngine
-
-    engine = ZeroEngine(model, CONFIG, STEPS, 0, QUIRKS)
+    engine = steady_engine(model, CONFIG, STEPS, QUIRKS, EPSILON)
     held = [(p.ds_tensor.numel(), p.ds_numel) for p in engine._policy.module.parameters()]
     plain = _gathered(engine)
     log = _train(engine, 0, HALF, plain)
@@ -122,7 +122,7 @@ def _main_run(rank: int, ranks: int, model: str, out: Path) -> None:
     engine.export(out / "export16", "bfloat16")
     # The same numbers where small parameters stay whole on every rank, and nothing tests ZeRO.
     persisting = CONFIG.model_copy(update={"stage3_param_persistence_threshold": 100_000})
-    persistent = _train(ZeroEngine(model, persisting, STEPS, 0, QUIRKS), 0, HALF)
+    persistent = _train(steady_engine(model, persisting, STEPS, QUIRKS, EPSILON), 0, HALF)
     tiny_steps = _tiny_steps(model)
     (out / f"log-{rank}.json").write_text(
         json.dumps({"held": held, "log": log, "persistent": persistent, **tiny_steps})
@@ -168,14 +168,14 @@ def _tiny_steps(model: str) -> dict[str, Any]:
             t.name: buffer[t.offset : t.offset + t.nbytes].view(torch.float32).view(t.shape) for t in manifest.tensors
         }
         found["tiny_moved"] = {name: float((ours[name] - start[name]).abs().max()) for name in start}
-        found["tiny_apart"] = {name: float((ours[name] - plain[name]).abs().max()) for name in start}
+        apart = {name: (ours[name] - plain[name]).abs() for name in start}
+        found["tiny_apart"] = max(float(tensor.max()) for tensor in apart.values())
+        found["tiny_share"] = {n: float(apart[n].mean() / (plain[n] - start[n]).abs().mean()) for n in start}
     return found
 
 
 def _resumed_run(rank: int, ranks: int, model: str, out: Path) -> None:
-    from learners.zero3.engine import ZeroEngine
-
-    engine = ZeroEngine(model, CONFIG, STEPS, 0, QUIRKS)
+    engine = steady_engine(model, CONFIG, STEPS, QUIRKS, EPSILON)
     engine.load(out / "step-10")
     position = (engine.steps_done, engine.version)
     _, packed = engine.stage("float32", "defender", 7, HALF)
@@ -195,13 +195,18 @@ def ran(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- the reference
 
 
+def rate(step: int) -> float:
+    """Of 20 steps, two of them warm-up: a cosine from 1e-3 to a fifth of it."""
+    return 1e-3 * (step + 1) / 2 if step < 2 else 1e-3 * (0.2 + 0.8 * (1 + math.cos(math.pi * (step - 2) / 17)) / 2)
+
+
 def plain_torch(model: str) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
-    """One process, no batching, no padding: losses and gradient norms of each step, and the EMA after the last."""
+    """One process, float64, no batching, no padding: losses and gradient norms of each step, and the EMA after the last."""
     from transformers import AutoModelForCausalLM
 
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    ema = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(policy.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
+    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
+    ema = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
+    optimizer = torch.optim.AdamW(policy.parameters(), betas=(0.9, 0.95), eps=EPSILON, weight_decay=0.1)
 
     def logp(net: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
         logits = net(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
@@ -209,9 +214,7 @@ def plain_torch(model: str) -> tuple[list[float], list[float], dict[str, torch.T
 
     losses, norms = [], []
     for step in range(STEPS):
-        peak = 1e-3
-        cosine = peak * (0.2 + 0.8 * (1 + math.cos(math.pi * (step - 2) / 17)) / 2)
-        optimizer.param_groups[0]["lr"] = peak * (step + 1) / 2 if step < 2 else cosine
+        optimizer.param_groups[0]["lr"] = rate(step)
         terms = []
         for row in table(step).to_pylist():
             if row["preferences"][0]["winner"] is None and row["items"][1]["state"] == "ok":
@@ -244,7 +247,7 @@ def plain_torch(model: str) -> tuple[list[float], list[float], dict[str, torch.T
 
 @pytest.fixture(scope="module")
 def reference(model: str) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads())
     return plain_torch(model)
 
 
@@ -274,8 +277,11 @@ def test_each_of_two_ranks_holds_half_of_every_parameter(ran: Path) -> None:
 def test_twenty_steps_give_the_losses_of_plain_torch(ran: Path, reference: Any) -> None:
     log = read(ran / "log-0.json")["log"]
     losses, norms, _ = reference
-    assert [m.get("loss", 0.0) for m in log] == pytest.approx(losses, abs=1e-4)
-    assert [m["grad_norm"] for m in log] == pytest.approx(norms, rel=1e-3, abs=1e-6)
+    # The loss of a pair is at most beta / 2 steep where the policy is still near its reference.
+    assert [m.get("loss", 0.0) for m in log] == pytest.approx(losses, abs=0.05 * GAP)
+    assert [m["grad_norm"] for m in log] == pytest.approx(
+        norms, rel=VOCABULARY * ROUNDING
+    )  # the longest sum's rounding
     assert max(norms) > CLIP > min(n for n in norms if n), (
         f"the clip must bind in some steps and not in others: {norms}"
     )
@@ -310,21 +316,21 @@ def test_a_batch_without_a_pair_is_a_counted_step_that_changes_nothing(ran: Path
 def test_parameters_that_stay_whole_give_the_same_losses(ran: Path) -> None:
     found = read(ran / "log-0.json")
     stayed, parted = ([m.get("loss", 0.0) for m in found[name][:HALF]] for name in ("persistent", "log"))
-    assert stayed == pytest.approx(parted, abs=1e-5)
+    assert stayed == pytest.approx(parted, abs=0.05 * GAP)
 
 
 def test_the_ema_is_the_average_of_the_gathered_weights(ran: Path) -> None:
     ours, plain = staged(ran), torch.load(ran / "plain-ema.pt")
     assert list(ours) == list(plain)
-    assert max(float((ours[name] - plain[name]).abs().max()) for name in ours) < 1e-6
+    # The plain one is float64; ours is rounded twice a step, and holds weights of size 1 at most.
+    assert max(float((ours[name] - plain[name]).abs().max()) for name in ours) < 2 * STEPS * ROUNDING
 
 
 def test_the_ema_is_that_of_the_plain_run(ran: Path, reference: Any) -> None:
-    ours, theirs = staged(ran), reference[2]
-    apart = torch.cat([(ours[name] - theirs[name].detach()).abs().flatten() for name in ours])
-    # Where a first gradient is of the size of Adam's epsilon, its rounding is blown up to a part of the learning rate.
-    assert int((apart > 1e-6).sum()) <= 10
-    assert float(apart.max()) < 1e-4
+    ours, (_, norms, theirs) = staged(ran), reference
+    assert max(float(tensor.abs().max()) for tensor in ours.values()) < 1.01
+    apart = max(float((ours[name] - theirs[name].detach()).abs().max()) for name in ours)
+    assert apart < weights_apart([rate(step) for step in range(STEPS)], max(norms), EPSILON)
 
 
 def test_the_manifest_describes_its_bytes(ran: Path) -> None:
@@ -391,9 +397,10 @@ def single(ran: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_in_bfloat16_at_a_tiny_learning_rate_the_ema_moves_as_a_plain_one(ran: Path) -> None:
     found = read(ran / "log-0.json")
     assert all(5e-7 < moved < 1e-5 for moved in found["tiny_moved"].values())
-    # Against float64: what is left is float32's rounding, well below the movement. A bfloat16 average would not have moved at all.
-    assert all(apart < 0.3 * found["tiny_moved"][name] for name, apart in found["tiny_apart"].items())
-    assert max(found["tiny_apart"].values()) < 1e-6
+    # Against float64: what is left is float32's rounding, twice a step, as often up as down, so that little remains in the mean
+    # beside the movement. A bfloat16 average would not have moved at all.
+    assert found["tiny_apart"] < 2 * HALF * ROUNDING
+    assert all(share < 0.3 for share in found["tiny_share"].values())
     assert found["tiny_copied"] and read(ran / "log-1.json")["tiny_copied"]
     assert found["tiny_rounded"] == [True, True]  # what is pushed in bfloat16: the fp32 weights, rounded once
     assert all(math.isfinite(loss) for loss in found["tiny_losses"])

@@ -16,11 +16,13 @@ from protocol.errors import UserError
 from protocol.recipe import LoraConfig
 from tests.integration.learners.test_zero3 import CONFIG, QUIRKS, run_ranks, table
 from tests.integration.learners.test_zero3_modes import load, scores
-from tests.integration.tiny_qwen import tiny_model
+from tests.integration.tiny_qwen import VOCABULARY, tiny_model
+from tests.numerics import GAP, ROUNDING, steady_engine, threads, weights_apart
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow, pytest.mark.numerics]
 
 STEPS, SAVED = 3, 2
+EPSILON = 1e-3  # Adam's: see `steady_engine`
 RATES = [2e-2, 1.2e-2, 0.4e-2]  # a cosine of three steps; adapters want a higher rate than weights
 LORA = LoraConfig(rank=4, alpha=6.0, targets=("q_proj", "v_proj", "down_proj"))
 EMA = CONFIG.model_copy(update={"lr": RATES[0], "warmup_steps": 0, "clip": 1e6, "lora": LORA})
@@ -57,11 +59,10 @@ def _lora_run(rank: int, ranks: int, model: str, out: Path) -> None:
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
 
     from learners.batch.build import make_batch
-    from learners.zero3.engine import ZeroEngine
 
     for name, config in MODES.items():
         batches = [make_batch(table(step), config, QUIRKS, rank, ranks) for step in range(STEPS)]
-        engine = ZeroEngine(model, config, STEPS, 0, QUIRKS)
+        engine = steady_engine(model, config, STEPS, QUIRKS, EPSILON)
         start = _adapters(engine, lambda p: safe_get_full_fp32_param(p).clone())
         held = sorted({type(m).__name__ for m in (engine._reference, engine._average) if m is not None})
         before = _staged(engine)
@@ -69,7 +70,7 @@ def _lora_run(rank: int, ranks: int, model: str, out: Path) -> None:
         engine.save(out / f"{name}-saved")
         log.append(engine.step(batches[SAVED], SAVED))
         after = _staged(engine)
-        again = ZeroEngine(model, config, STEPS, 0, QUIRKS)
+        again = steady_engine(model, config, STEPS, QUIRKS, EPSILON)
         again.load(out / f"{name}-saved")
         gradient: dict[str, torch.Tensor] = {}
         take_step = again._policy.step
@@ -111,8 +112,8 @@ class Peft:
         }
         assert self.factors.keys() == start.keys()
         self.put(start)
-        self.average = {name: value.clone() for name, value in start.items()}
-        self.optimizer = torch.optim.AdamW(self.factors.values(), betas=(0.9, 0.95), weight_decay=0.1)
+        self.average = {name: value.double() for name, value in start.items()}
+        self.optimizer = torch.optim.AdamW(self.factors.values(), betas=(0.9, 0.95), eps=EPSILON, weight_decay=0.1)
 
     def put(self, values: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():
@@ -160,7 +161,7 @@ class Peft:
 @pytest.fixture(scope="module")
 def ran(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("lora")
-    run_ranks(_lora_run, model, out, timeout_s=200.0)
+    run_ranks(_lora_run, model, out, timeout_s=300.0)
     return out
 
 
@@ -170,6 +171,7 @@ def found(ran: Path, mode: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_steps_and_merged_weights_are_pefts(ran: Path, model: str, mode: str) -> None:
+    torch.set_num_threads(threads())
     ours = found(ran, mode)
     theirs = Peft(model, ours["start"])
     losses = [theirs.step(mode, step) for step in range(SAVED)]
@@ -177,24 +179,28 @@ def test_gradients_steps_and_merged_weights_are_pefts(ran: Path, model: str, mod
     theirs.loss(mode, SAVED).backward()
     for name, factor in theirs.factors.items():
         assert factor.grad is not None and factor.grad.abs().max() > 1e-3
-        torch.testing.assert_close(ours["gradient"][name], factor.grad, rtol=1e-4, atol=1e-5)
+        # The longest sum's rounding.
+        bound = VOCABULARY * ROUNDING * float(factor.grad.norm())
+        torch.testing.assert_close(ours["gradient"][name].to(factor.grad.dtype), factor.grad, rtol=0, atol=bound)
     losses.append(theirs.step(mode, SAVED))
-    assert [m["loss"] for m in ours["log"]] == pytest.approx(losses, abs=1e-5)
+    assert [m["loss"] for m in ours["log"]] == pytest.approx(losses, abs=0.05 * GAP)  # beta / 2 steep
     assert abs(losses[-1] - losses[0]) > 1e-3, "adapters that do nothing would prove nothing"
     if mode != "frozen":
         theirs.put(theirs.average)
     merged = dict(theirs.net.merge_and_unload().named_parameters())
     assert list(ours["after"]) == list(merged), "plain Hugging Face names, in the model's order"
-    apart = torch.cat([(ours["after"][name] - merged[name].detach()).abs().flatten() for name in merged])
-    # Where a first gradient is of the size of Adam's epsilon, its rounding is blown up to a part of the learning rate.
-    assert int((apart > 2e-5).sum()) <= 20 and float(apart.max()) < 1e-3
+    apart = max(float((ours["after"][name] - merged[name].detach()).abs().max()) for name in merged)
+    # alpha / rank times a sum of `rank` products, in which either factor is off.
+    size = max(float(factor.detach().abs().max()) for factor in theirs.factors.values())
+    factors_apart = weights_apart(RATES, max(m["grad_norm"] for m in ours["log"]), EPSILON)
+    assert apart < 2 * LORA.alpha * size * factors_apart + 2 * ROUNDING
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_only_the_targets_move_and_a_fresh_adapter_is_nothing(ran: Path, model: str, mode: str) -> None:
     ours, start = found(ran, mode), dict(load(model).named_parameters())
-    assert all(torch.equal(ours["before"][name], tensor.detach()) for name, tensor in start.items())
-    moved = {name for name, tensor in start.items() if not torch.equal(ours["after"][name], tensor.detach())}
+    assert all(torch.equal(ours["before"][name].double(), tensor.detach()) for name, tensor in start.items())
+    moved = {name for name, tensor in start.items() if not torch.equal(ours["after"][name].double(), tensor.detach())}
     assert moved == {name for name in start if name.split(".")[-2:] in [[target, "weight"] for target in LORA.targets]}
 
 

@@ -15,13 +15,15 @@ from protocol.recipe import LearnerConfig
 from protocol.rows import SCHEMA
 from tests.integration.learners.test_zero3 import CONFIG, QUIRKS, run_ranks, table
 from tests.integration.learners.test_zero3_modes import load, scores
-from tests.integration.tiny_qwen import save_tiny
+from tests.integration.tiny_qwen import VOCABULARY, save_tiny
+from tests.numerics import GAP, LOGP, ROUNDING, TOKENS, steady_engine, threads
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow, pytest.mark.numerics]
 
 STEPS = 3
 PLAIN = CONFIG.model_copy(update={"clip": 1e6})
 GRPO = PLAIN.model_copy(update={"loss": "grpo", "sampler": "policy"})
+EPSILONS = {"dpo": 1e-2, "grpo": 0.1}  # Adam's: see `steady_engine`
 SAME = {
     "offload_optimizer": {"offload": "optimizer"},
     "offload_all": {"offload": "all"},
@@ -58,9 +60,8 @@ def _counted(engine: Any) -> list[str]:
 def _stepped(model: str, config: LearnerConfig, tables: list[pa.Table], folder: Path) -> dict[str, Any]:
     """The steps, and the last again from a checkpoint before it."""
     from learners.batch.build import make_batch
-    from learners.zero3.engine import ZeroEngine
 
-    engine = ZeroEngine(model, config, STEPS, 0, QUIRKS)
+    engine = steady_engine(model, config, STEPS, QUIRKS, EPSILONS[config.loss])
     batches = [make_batch(rows, config, QUIRKS, engine.rank, engine.world) for rows in tables]
     calls = _counted(engine)
     log = []
@@ -70,7 +71,7 @@ def _stepped(model: str, config: LearnerConfig, tables: list[pa.Table], folder: 
         log.append(engine.step(batch, step))
     ran = list(calls)
     _, packed = engine.stage("float32", "defender", 1, STEPS)
-    again = ZeroEngine(model, config, STEPS, 0, QUIRKS)
+    again = steady_engine(model, config, STEPS, QUIRKS, EPSILONS[config.loss])
     again.load(folder)
     again.step(batches[-1], STEPS - 1)
     _, packed_again = again.stage("float32", "defender", 1, STEPS)
@@ -103,12 +104,13 @@ def _savings_run(rank: int, ranks: int, model: str, out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    torch.set_num_threads(threads())
     out = tmp_path_factory.mktemp("savings")
     save_tiny(out / "model", seed=1)
     with pa.OSFile(str(out / "tables.arrow"), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         for rows in sampled_tables(str(out / "model")):
             writer.write_batch(rows.combine_chunks().to_batches()[0])
-    run_ranks(_savings_run, str(out / "model"), out, timeout_s=200.0)
+    run_ranks(_savings_run, str(out / "model"), out, timeout_s=300.0)
     found: dict[str, Any] = json.loads((out / "log-0.json").read_text())
     return found
 
@@ -119,7 +121,7 @@ def losses(one: dict[str, Any]) -> list[float]:
 
 @pytest.mark.parametrize("name", SAME)
 def test_the_losses_are_the_plain_ones_and_a_checkpoint_goes_on_exactly(ran: dict[str, Any], name: str) -> None:
-    assert losses(ran[name]) == pytest.approx(losses(ran["plain"]), abs=1e-5)
+    assert losses(ran[name]) == pytest.approx(losses(ran["plain"]), abs=0.05 * GAP)  # beta / 2 steep
     assert max(abs(loss - losses(ran["plain"])[0]) for loss in losses(ran["plain"])) > 1e-3
     assert ran[name]["resumed"]
 
@@ -137,9 +139,11 @@ def test_the_sampler_as_reference_runs_no_second_forward_and_holds_no_second_mod
 def test_with_an_exact_sampler_the_first_step_is_that_of_a_models_reference(ran: dict[str, Any]) -> None:
     first = {name: ran[name]["log"][0] for name in ("plain", "frozen", "sampler", "sampler_policy")}
     for name in ("frozen", "sampler", "sampler_policy"):
-        for key in ("loss", "grad_norm", "delta_chosen", "margin"):
-            assert first[name][key] == pytest.approx(first["plain"][key], abs=1e-4), (name, key)
-    assert first["sampler"]["sampler_gap"] == pytest.approx(0, abs=1e-5)
+        for key, bound in {"loss": 0.05 * GAP, "delta_chosen": 2 * TOKENS * LOGP, "margin": 0.1 * GAP}.items():
+            assert first[name][key] == pytest.approx(first["plain"][key], abs=bound), (name, key)
+        norm = first["plain"]["grad_norm"]  # half of beta times the gap's error, and the longest sum's rounding
+        assert first[name]["grad_norm"] == pytest.approx(norm, rel=0.05 * GAP + VOCABULARY * ROUNDING)
+    assert first["sampler"]["sampler_gap"] == pytest.approx(0, abs=2 * LOGP)
     assert ran["sampler"]["log"][-1]["sampler_gap"] > 1e-2, "the policy leaves what drew the batch"
 
 
@@ -147,7 +151,8 @@ def test_with_an_exact_sampler_the_first_step_is_that_of_a_models_reference(ran:
 def test_rows_of_the_starting_model_make_the_sampler_the_frozen_reference_at_every_step(
     ran: dict[str, Any], mine: str, models: str
 ) -> None:
-    assert losses(ran[mine]) == pytest.approx(losses(ran[models]), abs=1e-4)
+    # Only the reference's log-probabilities come from elsewhere.
+    assert losses(ran[mine]) == pytest.approx(losses(ran[models]), abs=0.05 * GAP)
     assert losses(ran["frozen"])[-1] != pytest.approx(losses(ran["plain"])[-1], abs=1e-4)
     kls = [[metrics["kl"] for metrics in ran[name]["log"]] for name in (mine, models)]
-    assert [abs(kl) for kl in kls[0]] == pytest.approx([abs(kl) for kl in kls[1]], abs=1e-3)
+    assert [abs(kl) for kl in kls[0]] == pytest.approx([abs(kl) for kl in kls[1]], abs=2 * TOKENS * LOGP)

@@ -80,7 +80,7 @@ async def test_a_busy_worker_is_passed_over() -> None:
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not stuck.cancelled:  # noqa: ASYNC110  # nobody waits for it, so the engine is told
             await asyncio.sleep(0.005)
 
@@ -112,7 +112,7 @@ async def test_a_worker_that_dies_over_an_ask_is_asked_again_when_it_is_back() -
     worker = FakeHandle(hangs, answers)
     remote = RemoteGenerator([worker], CONFIG)
     asked = asyncio.create_task(remote.generate(ASK))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not worker.calls:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     worker.die(ActorDiedError())
@@ -123,7 +123,7 @@ async def test_a_worker_that_dies_over_an_ask_is_asked_again_when_it_is_back() -
 @pytest.mark.parametrize("handle", [lambda: FakeHandle(hangs), lambda: dead(ActorDiedError())], ids=["hangs", "dead"])
 async def test_no_answer_ends_at_the_deadline(handle: Callable[[], FakeHandle]) -> None:
     remote = RemoteGenerator([handle()], GenerationConfig(deadline_s=0.5))
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(60.0):
         with pytest.raises(GenerationDeadline, match=r"deadline_s 0\.5"):
             await remote.generate(ASK)
 

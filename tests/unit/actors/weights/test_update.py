@@ -81,10 +81,10 @@ async def test_a_good_push_goes_through_every_phase_in_order(source: Any) -> Non
 
 
 async def test_generation_stands_still_from_the_end_of_pause_to_the_end_of_resume() -> None:
-    engine = FakeEngine(slow={"pause": 0.3, "load": 0.2, "resume": 0.1, "checksums": 0.3})
+    engine = FakeEngine(slow={"pause": 1.0, "load": 0.2, "resume": 0.1, "checksums": 1.0})
     report = await run(engine)
-    assert 0.3 <= report.pause_s < 0.55
-    assert report.phases["pause"] >= 0.3 and report.phases["load"] >= 0.2 and report.phases["verify"] >= 0.3
+    assert 0.3 <= report.pause_s < 1.0, "with pause or checksums in it, it were a second more"
+    assert report.phases["pause"] >= 1.0 and report.phases["load"] >= 0.2 and report.phases["verify"] >= 1.0
 
 
 async def test_damaged_bytes_are_refused_before_anything_stands_still() -> None:
@@ -122,7 +122,7 @@ async def test_whatever_fails_before_loading_resumes_the_old_version(
     engine: FakeEngine, raises: type[Exception]
 ) -> None:
     with pytest.raises(raises) as caught:
-        await run(engine, deadline_s=0.2)
+        await run(engine, deadline_s=0.5)
     assert not isinstance(caught.value, WorkerBroken)
     assert engine.phases[-1] == "resume"
 
@@ -138,7 +138,7 @@ async def test_whatever_fails_before_loading_resumes_the_old_version(
 )
 async def test_whatever_fails_while_loading_never_resumes(engine: FakeEngine) -> None:
     with pytest.raises(WorkerBroken):
-        await run(engine, deadline_s=0.2)
+        await run(engine, deadline_s=0.5)
     assert "resume" not in engine.phases
 
 

@@ -93,8 +93,9 @@ async def test_games_are_dealt_until_the_bound_and_again_when_a_step_is_executed
 async def test_a_step_waits_for_its_games_and_every_rank_gets_the_same(buffers: Buffers) -> None:
     b = buffers.open()
     ranks = [asyncio.create_task(b.lease("defender", 0, 0, 2, 5.0)) for _ in range(2)]
-    await asyncio.sleep(0.02)
-    assert (await b.stats()).learner_waits["defender"].waiting == 2
+    async with asyncio.timeout(60.0):
+        while (await b.stats()).learner_waits["defender"].waiting < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     await played(b, 2)
     one, two = [await rank for rank in ranks]
     assert one is not None and one.equals(two) and games_of(one) == [0, 0, 1, 1]
@@ -129,7 +130,7 @@ async def test_stop_ends_the_waits_for_games(buffers: Buffers) -> None:
     waiting = asyncio.create_task(b.deal("w", 1, 60.0))
     await asyncio.sleep(0.01)
     await b.stop()
-    assert await asyncio.wait_for(waiting, 1.0) == []
+    assert await asyncio.wait_for(waiting, 50.0) == []
 
 
 async def test_a_game_is_stored_once(buffers: Buffers) -> None:
@@ -316,7 +317,7 @@ async def test_where_no_alarm_can_rise_a_failed_game_is_a_game(buffers: Buffers,
 
 
 async def test_a_judge_that_fails_pauses_the_deals_until_a_few_games_come_back_well(buffers: Buffers) -> None:
-    alarm = {"window": 40, "pause_s": 0.2, "probe_games": 2}
+    alarm = {"window": 40, "pause_s": 1.0, "probe_games": 2}
     settings: dict[str, Any] = {"batch": 8, "judge": {"alarm": alarm}}
     b = buffers.open(**settings)
     await b.deal("w", 4, 0.0)
@@ -325,15 +326,15 @@ async def test_a_judge_that_fails_pauses_the_deals_until_a_few_games_come_back_w
     why = "paused: judge failed 12 of the last 20 verdicts, alarm at 25 %; asking again with 2 games"
     assert why in (await b.stats()).admission.why
     assert await b.deal("w", 9, 0.0) == []
-    assert [d.game_id for d in await b.deal("w", 9, 5.0)] == [4, 5]
-    assert 0.2 <= time.monotonic() - began < 2.0
+    assert [d.game_id for d in await b.deal("w", 9, 50.0)] == [4, 5]
+    assert time.monotonic() - began >= 1.0
     await b.worker_gone("w")  # the probe is lost, and so are the games in flight
     assert (await b.deal("v", 9, 0.0)) == []
-    assert [d.game_id for d in await b.deal("v", 9, 5.0)] == [2, 3]
+    assert [d.game_id for d in await b.deal("v", 9, 50.0)] == [2, 3]
     await b.finish("v", [judged(2, failed=0), judged(3, failed=1)])
     assert len(await b.deal("v", 9, 0.0)) == 9
     stats = (await b.stats()).alarm
-    assert stats.raised == 1 and stats.up_s == 0 and stats.paused_s >= 0.4 and stats.failure_rate is None
+    assert stats.raised == 1 and stats.up_s == 0 and stats.paused_s >= 2.0 and stats.failure_rate is None
 
     b = buffers.open(**settings)
     assert (await b.stats()).alarm == stats

@@ -154,7 +154,7 @@ def test_a_run_with_other_settings_is_refused_before_anything_starts(tmp_path: P
 
 def test_a_run_past_its_limit_is_interrupted_then_resumed(tmp_path: Path) -> None:
     stage = Stage(tmp_path, {"simultaneous-s1": ["hang", "finish"]})
-    assert stage.run(limit_s=1.0) == {}
+    assert stage.run(limit_s=2.0) == {}
     assert stage.calls == ["start simultaneous-s1", "resume simultaneous-s1"]
 
 

@@ -15,6 +15,7 @@ from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.rows import SCHEMA
 from tests.unit.learners.batch.test_pairs import group, table
 
+pytestmark = pytest.mark.numerics
 ITEMS, POSITIONS, VOCABULARY = 4, 5, 7
 LENGTHS = [3, 5, 1, 4]
 CONFIG = LearnerConfig(loss="grpo", beta=0.1)
@@ -86,7 +87,7 @@ def test_the_gradient_is_the_one_by_hand(
     config = CONFIG.model_copy(update={"length": length})
     _, gradient, _ = ours(n, config, QuirksConfig(grpo_ratio=rule))
     wanted = by_hand(n, 2.0, 0.1, length, doubled=rule == "paper")
-    np.testing.assert_allclose(gradient, wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(gradient, wanted, rtol=0, atol=1e-12)
     assert np.abs(wanted).max() > 0.1
 
 
@@ -100,8 +101,8 @@ def test_the_papers_ratio_doubles_the_gradient_below_the_cap_and_not_above() -> 
     below = (np.exp(logp - n["sampler"]) < 2.0) & n["mask"]
     above = ~below & n["mask"]
     assert below.sum() >= 3 and above.sum() >= 3
-    np.testing.assert_allclose(paper[below], 2 * default[below], rtol=1e-7)
-    np.testing.assert_allclose(paper[above], default[above], rtol=1e-7)
+    np.testing.assert_allclose(paper[below], 2 * default[below], rtol=1e-10)  # the KL term is 1e-12 of it
+    np.testing.assert_allclose(paper[above], default[above], rtol=1e-10)
 
 
 def test_the_statistics_are_what_they_say() -> None:

@@ -16,6 +16,7 @@ from learners.loss.losses import dpo, ipo
 from learners.loss.objective import AnswerScores, PairObjective, make_objective
 from protocol.recipe import LearnerConfig, QuirksConfig
 
+pytestmark = pytest.mark.numerics
 PAIRS, POSITIONS, VOCABULARY = 3, 6, 9
 LENGTHS = [4, 2, 6, 1, 5, 3]  # chosen rows, then rejected ones
 
@@ -209,9 +210,9 @@ def test_values_and_gradients_are_trls(
     inputs = random_pairs(seed)
     value, gradient, _ = ours(LearnerConfig(loss=loss, length=length, beta=0.1), *inputs)
     wanted, wanted_gradient = trls(trl_trainer, theirs, 0.1, *inputs)
-    assert value == pytest.approx(wanted, abs=1e-6)
+    assert value == pytest.approx(wanted, abs=1e-12, rel=1e-12)
     assert np.abs(wanted_gradient).max() > 1e-3
-    np.testing.assert_allclose(gradient, wanted_gradient, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(gradient, wanted_gradient, rtol=0, atol=1e-12)
 
 
 # -- by hand
