@@ -21,7 +21,7 @@ test: setup
 	@$(VENV)/python -m pytest tests/unit -q -p no:cacheprovider
 	@$(VENV)/python -m pytest tests/integration tests/e2e -q -m "not slow" -p no:cacheprovider
 
-## Numerical tests on other kernels, orders of summation and numbers of threads: about ten minutes. Names the setting that fails.
+## Numerical tests on other kernels, orders of summation and numbers of threads: about a quarter of an hour. Names what fails.
 test-numerics: setup
 	@tests/numerics.sh
 

@@ -68,9 +68,11 @@ def head(tmp_path: Path):  # type: ignore[no-untyped-def]
         yield url
     finally:
         # Killed: asked to end, it waits half a minute for its own processes.
-        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-            with contextlib.suppress(psutil.Error):
-                one.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for one in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+        process.kill()
         process.wait(60)
         shutil.rmtree(session, ignore_errors=True)
 

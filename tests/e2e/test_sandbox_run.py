@@ -108,9 +108,8 @@ def scrape_while_running(url: str) -> str:
 @pytest.mark.timeout(1200)
 def test_interrupted_resumed_with_its_workers_killed_it_ends_with_clean_books(tmp_path: Path) -> None:
     ensure_sandbox()
-    short = settings(
-        tmp_path, "b", **{"run.steps": STEPS, "seeds.heldout": "null"}
-    )  # what is learned is not measured here
+    # What is learned is not measured here.
+    short = settings(tmp_path, "b", **{"run.steps": STEPS, "seeds.heldout": "null"})
     interrupt_at(Program("train", RECIPE, *short), tmp_path / "b", ("defender", 4))
     before = summary_of(tmp_path / "b")
 

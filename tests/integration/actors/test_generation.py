@@ -190,7 +190,6 @@ async def test_a_push_that_fails_half_way_is_never_served_and_the_worker_comes_b
         await worker.shutdown()
 
 
-@pytest.mark.slow  # the whole run's test does it, too
 async def test_a_fresh_engine_on_the_exported_folder_has_the_same_checksums(served: Served, tmp_path: Path) -> None:
     save_tiny(tmp_path, seed=1)
     fresh = GenerationWorker("attacker", str(tmp_path), CONFIG)
@@ -217,7 +216,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow  # `test_rollout` looks at it where the worker is Ray's
 async def test_a_killed_worker_leaves_no_process_behind(served: Served, tmp_path: Path) -> None:
     script = tmp_path / "owner.py"
     script.write_text(OWNER)  # a file, because the engine's process starts by importing its parent's main module
