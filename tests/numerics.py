@@ -12,6 +12,8 @@ ROUNDING = 2.0**-24  # float32: rounding changes a number by at most this part o
 LOGP = 2.0**-19  # of a token's log-probability: numbers of up to 16, rounded a few times
 TOKENS = 20  # an answer of the tests' batches has fewer
 GAP = 4 * TOKENS * LOGP  # of a pair's gap: two answers, each under the policy and under its reference
+# Of a GRPO loss: a token has an advantage times a ratio of up to 8, and its log-probability counts in itself and through its ratio.
+GRPO_LOSS = TOKENS * 8 * 2 * LOGP
 
 
 def threads() -> int:
