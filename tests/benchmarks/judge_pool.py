@@ -69,7 +69,7 @@ def worker_of(recipe: Recipe, model: str) -> Any:
     from cluster.run.judge_engine import engine_builder
     from judge.worker import JudgeWorker
 
-    build = engine_builder(recipe, model)
+    build = engine_builder(recipe.judge, model)
     worker = ray.remote(JudgeWorker).options(num_cpus=0, max_concurrency=2000).remote(recipe.judge, "lm:bench", build)
     ray.get(worker.start.remote(), timeout=300)
     return worker

@@ -119,7 +119,7 @@ async def test_it_agrees_as_the_recipe_samples_it_on_vllm(folder: Path) -> None:
     recipe = load_recipe(RECIPE)
     rng = random.Random("vllm")
     requests = [draw_question(rng, heldout=True) for _ in range(300)]
-    engine = await engine_builder(recipe, str(folder))()
+    engine = await engine_builder(recipe.judge, str(folder))()
     assert isinstance(engine, JudgeEngine)
     try:
         judge = LMJudge(engine, RUBRICS, recipe.judge, "lm:sandbox")

@@ -64,7 +64,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(model: str) -> AsyncIterator[JudgeEngine]:
-    built = await engine_builder(recipe_of(), model)()
+    built = await engine_builder(recipe_of().judge, model)()
     assert isinstance(built, JudgeEngine)
     yield built
     built.close()
@@ -135,7 +135,7 @@ async def until(done: Callable[[], Any], seconds: float) -> Any:
 async def test_a_worker_whose_engine_is_killed_comes_back_by_itself(actors: Actors, model: str) -> None:
     config: JudgeConfig = recipe_of(structured=True).judge
     actor = ray.remote(num_cpus=0.5, max_restarts=-1, max_concurrency=64)(PatientWorker)
-    worker = actors.keep(actor.remote(config, "lm:random", engine_builder(recipe_of(), model)))
+    worker = actors.keep(actor.remote(config, "lm:random", engine_builder(recipe_of().judge, model)))
     await worker.start.remote()
     pool = JudgePool([worker], config.deadline_s, attempts=1)
 
