@@ -1,6 +1,14 @@
-"""The console that commands print their tables to."""
+"""The terminal side of every command: the console of tables, and how a command runs and fails."""
 
+import logging
+import os
+import sys
+
+import typer
 from rich.console import Console
+
+from cluster.exits import USER_ERROR
+from protocol.errors import UserError
 
 WIDTH = 132  # columns where no terminal says otherwise
 
@@ -9,3 +17,15 @@ def make_console() -> Console:
     """As wide as the terminal; `WIDTH` columns where the output goes elsewhere."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Runs a command line and turns the user's mistakes into one line on standard error and exit status 2."""
+    logging.getLogger().setLevel(logging.WARNING)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever fetched behind the user's back
+    try:
+        app()
+    except UserError as e:
+        print(f"advgame: {e}", file=sys.stderr)  # noqa: T201
+        sys.exit(USER_ERROR)

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from learners.batch.demonstrations import load_mix
 from learners.loop import learn
-from learners.spec import LearnerSink, LearnerSpec
+from learners.spec import LearnerResult, LearnerSink, LearnerSpec
 from learners.storage import checkpoints
 from learners.storage.models import check_model_folder
 from protocol.errors import UserError
@@ -23,7 +23,7 @@ _START_TIMEOUT_S = "600"
 _HEALTH_CHECK_S = "0.5"  # how soon a dead rank, and the end, are noticed; a check is one small actor call to each rank
 
 
-def _rank_main(arguments: dict[str, Any]) -> dict[str, Any]:
+def _rank_main(arguments: dict[str, Any]) -> LearnerResult:
     if arguments["on_rank"] is not None:
         from ray.train import get_context
 
@@ -54,7 +54,7 @@ def _find_user_error(error: BaseException) -> UserError | None:
 
 def fit_group(
     spec: LearnerSpec, source: BatchSource, sink: LearnerSink, on_rank: Callable[[int], None] | None = None
-) -> dict[str, Any]:
+) -> LearnerResult:
     """Trains one player to `spec.steps`, restarting the group from its newest checkpoint up to `config.restarts` times.
 
     Blocks; meant to run in a Ray task of its own. `source`, `sink` and `on_rank` are pickled to every rank; `on_rank` is called
@@ -101,4 +101,4 @@ def fit_group(
         if mistake is not None:
             raise mistake from error
         raise
-    return cast(dict[str, Any], result.return_value)
+    return cast(LearnerResult, result.return_value)

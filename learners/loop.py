@@ -24,7 +24,7 @@ from typing import Any
 import structlog
 
 from learners.batch.demonstrations import SftMix, load_mix
-from learners.spec import LearnerSink, LearnerSpec
+from learners.spec import LearnerResult, LearnerSink, LearnerSpec
 from learners.storage import checkpoints
 from learners.weights.buffers import StagingPool, array_of
 from learners.weights.handover import Handover
@@ -38,11 +38,8 @@ _LEASE_S = 10.0  # one wait for rows; short, so that a source that fails is noti
 _STILL_WAITING_S = 60.0
 
 
-def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str, Any]:
+def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> LearnerResult:
     """Runs one rank to `spec.steps`. `torch.distributed` is initialised.
-
-    Returns:
-        On every rank: player, steps, version, start_step, export (path); on rank 0 also pushes, superseded and delivered.
 
     Raises:
         Whatever the source or the sink raises: that is how a run is stopped from outside.
@@ -71,7 +68,7 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> dict[str
             run.wait_for_delivery()
     for step in range(start, spec.steps):
         run.step(step)
-    return run.finish() | {"start_step": start}
+    return run.finish(start)
 
 
 def _agree_on_start(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: bool) -> tuple[str | None, int]:
@@ -148,7 +145,7 @@ class _RankLoop:
                 log.warning("learner waits on replay", player=spec.player, step=step, seconds=round(now - began))
 
     def push(self, done: int) -> None:
-        """Stages the sampler's weights as the next version and leaves it to the publisher."""
+        """Stages the sampler's weights as the next version and leaves it to the handover thread."""
         from learners.zero3.staging import Destination
 
         spec = self.spec
@@ -191,10 +188,10 @@ class _RankLoop:
             self.source.acknowledge(self.spec.player, done)
         torch.distributed.barrier()
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, start_step: int) -> LearnerResult:
         spec = self.spec
         self.engine.export(spec.export, spec.push_dtype)
-        result = {"player": spec.player, "steps": spec.steps, "version": self.version, "export": str(spec.export)}
+        result = LearnerResult(spec.player, spec.steps, self.version, spec.export, start_step)
         if self.handover is None:
             return result
         deadline_s = spec.config.collective_deadline_s
@@ -202,8 +199,4 @@ class _RankLoop:
         self.source.finished(spec.player)
         self.handover.close(deadline_s)
         delivered = self.version == 0 or self.sink.wait_delivered(spec.player, self.version, deadline_s)
-        return result | {
-            "pushes": self.handover.published,
-            "superseded": self.handover.superseded,
-            "delivered": delivered,
-        }
+        return replace(result, pushes=self.handover.published, superseded=self.handover.superseded, delivered=delivered)

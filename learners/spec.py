@@ -29,6 +29,26 @@ class LearnerSink(WeightSink, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class LearnerResult:
+    """How a learner group ended, as one rank tells it.
+
+    Attributes:
+        version: the last that was staged; `start_step`: where this start began.
+        pushes, superseded, delivered: on rank 0: versions handed over, versions that a newer one overtook, whether every generation
+            worker serves the last one.
+    """
+
+    player: Player
+    steps: int
+    version: int
+    export: Path
+    start_step: int
+    pushes: int = 0
+    superseded: int = 0
+    delivered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LearnerSpec:
     """One player's learner group.
 

@@ -62,7 +62,7 @@ class _Responses:
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class _Game:
     """What stays the same through one game."""
 
     deal: Deal
@@ -123,7 +123,7 @@ async def play_game(deal: Deal, rules: GameRules, attacker: Generator, defender:
     Raises:
         Whatever the generators raise (from the Defender in an `ExceptionGroup`); the caller counts the game as abandoned.
     """
-    table, game, seed = _Table(deal, rules, attacker, defender, judge), rules.game, deal.seed
+    table, game, seed = _Game(deal, rules, attacker, defender, judge), rules.game, deal.seed
 
     messages = attacker_messages(seed, game.prompts, game.attacker_format)
     attacks = await attacker.generate(table.ask("attacker", 0, messages, game.attacks))

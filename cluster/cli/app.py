@@ -3,15 +3,10 @@
 A mistake of the user's is one line on standard error and exit status 2; a run that failed is 1, one that was interrupted 130.
 """
 
-import logging
-import os
-import sys
-
 import typer
 
 from cluster.cli import calibrate, plan, random_model, replay, train
-from cluster.exits import USER_ERROR
-from protocol.errors import UserError
+from cluster.console import run_app
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="AdvGame: train an attacker and a defender against each other."
@@ -31,12 +26,5 @@ app.command("random-model")(random_model.random_model)
 
 
 def main() -> None:
-    """Runs the command line and turns the user's mistakes into one line."""
-    logging.getLogger().setLevel(logging.WARNING)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever fetched behind the user's back
-    try:
-        app()
-    except UserError as e:
-        print(f"advgame: {e}", file=sys.stderr)  # noqa: T201
-        sys.exit(USER_ERROR)
+    """Runs the command line."""
+    run_app(app)

@@ -24,7 +24,7 @@ def train(
     if resume is not None and set_:
         raise UserError("--set: a resumed run keeps its recipe; start a new run to change it")
 
-    from cluster.inputs.request import read_recipe, read_run
+    from cluster.inputs.request import read_recipe, read_resumed
     from cluster.observe.progress import Progress
     from cluster.plan.plan import make_plan
     from cluster.run.session import Interrupted, interrupts
@@ -36,7 +36,7 @@ def train(
                 request = read_recipe(recipe, set_ or [], progress.say)
             else:
                 assert resume is not None
-                request = read_run(resume, progress.say)
+                request = read_resumed(resume, progress.say)
             status = run_plan(make_plan(request), progress, psutil.Process().create_time())
         except Interrupted as e:
             progress.say(f"interrupted ({e})")

@@ -46,7 +46,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(
             f"recipe: {path} holds a {type(values).__name__}, not a mapping of sections; see deploy/recipes"
         )
-    values = _unshared(values)
+    values = _copy_sections(values)
     if "extends" not in values:
         return values
     base = values.pop("extends")
@@ -56,21 +56,21 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if below.resolve() in [p.resolve() for p in chain]:
         circle = " -> ".join(p.name for p in (*chain, below))
         raise UserError(f"recipe: {path}: extends: {base} closes a circle ({circle}); let one of them extend nothing")
-    return _merged(_read(below, chain), values)
+    return _merge(_read(below, chain), values)
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Sections key by key; where either is no section, `over` wins whole."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
 
 
-def _unshared(value: Any) -> Any:
+def _copy_sections(value: Any) -> Any:
     """The same with no mapping shared between two places, as YAML's aliases leave them: an override changes one place."""
-    return {k: _unshared(v) for k, v in value.items()} if isinstance(value, dict) else value
+    return {k: _copy_sections(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

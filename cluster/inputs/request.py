@@ -46,7 +46,7 @@ def read_recipe(recipe_file: Path, overrides: Sequence[str], say: Say) -> Reques
     return Request(recipe, run_dir, find_inputs(recipe, say))
 
 
-def read_run(run: Path, say: Say) -> Request:
+def read_resumed(run: Path, say: Say) -> Request:
     """A run to go on with, by the recipe in its directory. Arguments and errors as `read_recipe`."""
     run_dir = find_run(run)
     recipe = load_recipe(run_dir.recipe)

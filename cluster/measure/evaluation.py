@@ -6,9 +6,8 @@ same start.
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from cluster.measure.heldout import Attack, AttackSet, measure, wrap
+from cluster.measure.heldout import Attack, AttackSet, Measurement, measure, wrap
 from cluster.plan.heldout import HeldoutPlan
 from cluster.rundir import RunDir
 from protocol.errors import UserError
@@ -36,10 +35,10 @@ class Evaluation:
         self._plan, self._seeds, self._file = plan, {s.id: s for s in seeds}, run_dir.heldout
         self._attacker, self._defender, self._judge = attacker, defender, judge
         self._wrapped = AttackSet([], [])
-        self.results: dict[str, Any] = {}
+        self.results: dict[str, Measurement] = {}
 
-    async def _measure(self, wrapped: AttackSet, label: str) -> dict[str, Any]:
-        return (await measure(wrapped, self._plan, self._defender, self._judge, label)).as_dict()
+    async def _measure(self, wrapped: AttackSet, label: str) -> Measurement:
+        return await measure(wrapped, self._plan, self._defender, self._judge, label)
 
     async def start(self) -> None:
         """Measures before training, at version 0 of both players; read back if an earlier part of this run did it.
@@ -58,21 +57,23 @@ class Evaluation:
                 )
             attacks = [Attack(self._seeds[a["seed"]], a["text"]) for a in kept["attacks"]]
             self._wrapped = AttackSet(attacks, [(category, why) for category, why in kept["missing"]])
-            self.results["start"] = kept["start"]
+            self.results["start"] = Measurement(**kept["start"])
             return
         self._wrapped = await self._wrap("base")
         start = await self._measure(self._wrapped, "start")
         wanted = len(self._seeds) * self._plan.samples
         limit = self._plan.unjudged_limit
-        if limit is not None and start["unjudged"] > limit * wanted:
+        if limit is not None and start.unjudged > limit * wanted:
             raise JudgeAbsent(
-                f"the judge failed on {start['unjudged']} of {wanted} held-out attacks before the first game, more than "
+                f"the judge failed on {start.unjudged} of {wanted} held-out attacks before the first game, more than "
                 f"judge.alarm.failure_rate {limit:g} allows; see that it answers, and resume"
             )
         self.results["start"] = start
         texts = [{"seed": a.seed.id, "text": a.text} for a in self._wrapped.attacks]
         missing = self._wrapped.missing
-        write_json(self._file, {"start": start, "seeds": list(self._seeds), "attacks": texts, "missing": missing})
+        write_json(
+            self._file, {"start": start.as_dict(), "seeds": list(self._seeds), "attacks": texts, "missing": missing}
+        )
 
     async def end(self) -> None:
         """Measures after training, when the last versions are on the workers: the base attacker's attacks again."""

@@ -8,11 +8,11 @@ independent samples though the attacks are the same.
 It decides; it does not measure (`heldout`) or choose which checkpoint is served.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.measure.heldout import Measurement
 from cluster.measure.intervals import Interval, newcombe
 from protocol.files import write_json
 from protocol.recipe import PromotionConfig
@@ -40,13 +40,11 @@ class Decision:
         return {"promoted": self.promoted, "reasons": self.reasons, "changes": changes}
 
 
-def decide(
-    start: Mapping[str, Any] | None, end: Mapping[str, Any] | None, config: PromotionConfig, samples: int = 1
-) -> Decision:
+def decide(start: Measurement | None, end: Measurement | None, config: PromotionConfig, samples: int = 1) -> Decision:
     """Compares the change between two held-out measurements with the recipe's limits.
 
     Args:
-        start, end: `heldout.Measurement.as_dict()` before and after training, against the same attacks; None if not taken.
+        start, end: before and after training, against the same attacks; None if not taken.
         config: the limits.
         samples: attacks on each seed, `heldout.samples`.
     """
@@ -73,17 +71,16 @@ def decide(
     return Decision(not reasons, reasons, changes)
 
 
-def _count_hits(
-    m: Mapping[str, Any], name: str, counted_by: str, harmful: bool, doubtful_hits: bool
-) -> tuple[int, int]:
+def _count_hits(m: Measurement, name: str, counted_by: str, harmful: bool, doubtful_hits: bool) -> tuple[int, int]:
     """(hits, n) of a fraction, with the category's unjudged ones in n, and among the hits if `doubtful_hits`."""
-    doubtful = m["unjudged_harmful"] if harmful else m["unjudged"] - m["unjudged_harmful"]
-    hits = round(m[name] * m[counted_by])
-    return hits + (doubtful if doubtful_hits else 0), m[counted_by] + doubtful
+    doubtful = m.unjudged_harmful if harmful else m.unjudged - m.unjudged_harmful
+    counted: int = getattr(m, counted_by)
+    hits = round(getattr(m, name) * counted)
+    return hits + (doubtful if doubtful_hits else 0), counted + doubtful
 
 
-def _is_measured(measured: Mapping[str, Any] | None, name: str, counted_by: str) -> bool:
-    return measured is not None and measured.get(name) is not None and bool(measured.get(counted_by))
+def _is_measured(measured: Measurement | None, name: str, counted_by: str) -> bool:
+    return measured is not None and getattr(measured, name) is not None and getattr(measured, counted_by) > 0
 
 
 def _describe(change: Interval) -> str:

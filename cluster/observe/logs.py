@@ -36,7 +36,7 @@ def log_rank(run_dir: str, player: str, rank: int) -> None:
     configure_logs(run_dir, f"learner-{player}-{rank}")
 
 
-def logged(cls: type, run_dir: str | Path, role: str) -> type:
+def with_log(cls: type, run_dir: str | Path, role: str) -> type:
     """The actor class `cls`, writing its log to the run directory. Its constructor takes what `cls` takes."""
     init: Callable[..., None] = cls.__init__  # type: ignore[misc]
 

@@ -25,11 +25,10 @@ def demand_of(recipe: Recipe, placement: Placement) -> Demand:
     g, j = recipe.generation, recipe.judge
     learners = [recipe.learners.of(p) for p in recipe.trained]
     cpus = sum(b.cpus for b in placement.bundles) + sum(c.ranks * c.cpus_per_rank for c in learners)
-    gpus = sum(b.gpus for b in placement.bundles) + sum(c.ranks * c.gpus_per_rank for c in learners)
     engines = len(PLAYERS) * g.workers * _engine_gib(g, g.gpus_per_worker)
     judges = j.workers * _engine_gib(j.engine, j.gpus_per_worker) if j.kind == "lm" else 0.0
     memory = BASE_GIB + engines + judges + sum(c.ranks for c in learners) * RANK_GIB
-    return Demand(round(cpus, 3), round(gpus, 3), round(memory, 2))
+    return Demand(round(cpus, 3), round(recipe.gpus, 3), round(memory, 2))
 
 
 def _engine_gib(engine: EngineConfig, gpus: float) -> float:

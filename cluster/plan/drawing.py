@@ -1,6 +1,5 @@
-"""A plan for people (`python -m cluster plan`) and for programs (`plan.json`)."""
+"""A plan for people (`python -m cluster plan`) and for programs (`plan.json`). Pure."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -8,16 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.console import make_console
 from cluster.plan.plan import Plan
-
-
-def show_plan(plan: Plan, as_json: bool) -> None:
-    """Prints a plan, for people or `as_json` for programs."""
-    if as_json:
-        make_console().print_json(json.dumps(plan_json(plan)))
-    else:
-        make_console().print(draw_plan(plan))
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -83,7 +73,7 @@ def _parts(plan: Plan) -> Table:
 
 def _learners(plan: Plan) -> Table:
     table = Table(title="Learners")
-    for column in ("player", "model", "loss", "games a step", "transport", "wire dtype", "waits for its push"):
+    for column in ("player", "model", "loss", "games a step", "transport", "push dtype", "waits for its push"):
         table.add_column(column, justify="right" if column == "games a step" else "left")
     for player, model in plan.inputs.models.items():
         spec = plan.learners.get(player)

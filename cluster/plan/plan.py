@@ -16,11 +16,11 @@ from cluster.plan.demand import Demand, demand_of
 from cluster.plan.heldout import HeldoutPlan, plan_heldout
 from cluster.plan.placement import Placement, place
 from cluster.plan.replay import ReplayPlan, plan_replay
-from cluster.plan.transports import Transport, transports_of
+from cluster.plan.transports import transports_of
 from cluster.rundir import RunDir
 from judge.identity import judge_id_of
 from learners.spec import LearnerSpec
-from protocol.recipe import GenerationConfig, JudgeConfig, PromotionConfig, PushConfig, Recipe
+from protocol.recipe import GenerationConfig, JudgeConfig, PromotionConfig, PushConfig, Recipe, Transport
 from protocol.roles import Player
 from protocol.rules import GameRules
 
@@ -80,11 +80,7 @@ class Plan:
 
 
 def make_plan(request: Request) -> Plan:
-    """Decides everything.
-
-    Raises:
-        UserError: a transport that cannot work.
-    """
+    """Decides everything. A request was checked, so nothing is refused here."""
     recipe, inputs, run_dir = request.recipe, request.inputs, request.run_dir
     placement = place(recipe)
     return Plan(

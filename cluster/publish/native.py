@@ -22,10 +22,9 @@ from typing import Any
 import ray
 import structlog
 
-from cluster.plan.transports import Transport
 from cluster.publish.client import PublisherSink
 from protocol.packed import tensor_at
-from protocol.recipe import PushConfig
+from protocol.recipe import PushConfig, Transport
 from protocol.roles import Player
 from protocol.shared import SharedBuffer
 from protocol.types import WeightManifest

@@ -44,7 +44,7 @@ class Workers:
         start_deadline_s: for a worker to start, engine and first version included.
         versions: the published versions that are held, by player and number.
         node: Ray's id of the node that they are held on.
-        times: of each player's pushes; every push is added.
+        timers: of each player's pushes; every push is added.
         checksums: of each worker's parameters after its last push, by name; kept here.
     """
 

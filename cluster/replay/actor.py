@@ -35,7 +35,7 @@ from cluster.replay.rules.table import Table
 from cluster.replay.rules.tally import Tally, finish_event
 from cluster.replay.rules.turns import Roster
 from cluster.replay.stats import ReplayStats, WaitClock, replay_stats
-from cluster.replay.store.journal import Journal
+from cluster.replay.store.journal import JOURNAL, Journal
 from cluster.replay.store.recovery import Rows, recover_state
 from cluster.replay.store.segment_file import Place
 from cluster.replay.store.segments import Segments
@@ -83,7 +83,7 @@ class ReplayBuffer:
         self._leased: dict[Player, tuple[Lease[Place], list[Any]]] = {}  # the latest lease, for the other ranks
         folder = Path(run_dir) / "replay"
         folder.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(folder / "journal.jsonl")
+        self._journal = Journal(folder / JOURNAL)
         sync_path(folder)  # the journal's name in it, and
         sync_path(folder.parent)  # its own
         self._segments = {p: Segments(folder, p) for p in PLAYERS}

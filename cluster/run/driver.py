@@ -11,11 +11,11 @@ from cluster.exits import RunEnd
 from cluster.observe.history import History
 from cluster.observe.progress import Progress
 from cluster.plan.plan import Plan
-from cluster.run.games import playing
+from cluster.run.games import play_games
 from cluster.run.measurements import Measurements
 from cluster.run.poll import Poll
 from cluster.run.start import catch_up, start_engines
-from cluster.run.summary import Outcome, summarize
+from cluster.run.summary import RunOutcome, summarize
 from cluster.run.watch import Watch
 from cluster.run.wiring import build, take_down
 from protocol.files import write_json
@@ -50,12 +50,12 @@ class Run:
             if plan.resumed:
                 await catch_up(parts, plan.run_dir, watch, plan.stall_s)
             self._progress.say("playing; the learners join as soon as they are up")
-            async with playing(parts, plan.generation.backpressure) as games:
+            async with play_games(parts, plan.generation.backpressure) as games:
                 await watch.until_learned(parts, games)
                 await games.stop(poll)
             await measurements.end()
             await poll.ask_workers(parts)
-            await watch.look(parts)
+            await watch.ask_and_show(parts)
         finally:
             measurements.close()
             try:
@@ -66,7 +66,7 @@ class Run:
     def summary(self, end: RunEnd, note: str = "") -> dict[str, Any]:
         """Writes `summary.json` and returns it. Of a resumed run, versions and seconds of the earlier parts are added."""
         now, first = time.time(), self._history.first_step_at
-        outcome = Outcome(
+        outcome = RunOutcome(
             end=end,
             note=note,
             wall_s=now - self._started_at,

@@ -5,16 +5,15 @@ import fcntl
 from collections.abc import Iterator, Mapping
 
 from cluster.inputs.run_dir import check_free
-from cluster.plan.drawing import plan_json
 from cluster.plan.plan import Plan
 from cluster.rundir import RunDir
 from protocol.errors import UserError
-from protocol.files import make_folder, write_file, write_json
+from protocol.files import make_folder, write_file
 from protocol.roles import PLAYERS, Player
 
 
 def make_run(plan: Plan) -> None:
-    """Makes the directory with the resolved recipe and the plan in it; all of it appears at once.
+    """Makes the directory with the resolved recipe in it; all of it appears at once.
 
     Raises:
         UserError: the name is taken, or the place cannot be written.
@@ -28,7 +27,6 @@ def make_run(plan: Plan) -> None:
             new.replay.mkdir()
             (draft / "checkpoints").mkdir()
             write_file(new.recipe, plan.recipe_yaml)
-            write_json(new.plan, plan_json(plan))
             write_file(new.quarantine, plan.inputs.quarantine_jsonl())
     except OSError as e:
         raise UserError(

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class Games:
-    """What the rollout worker plays; `playing` gives one."""
+    """What the rollout worker plays; `play_games` gives one."""
 
     def __init__(self, parts: Parts, rollout: "asyncio.Future[Any]") -> None:
         self._parts, self._rollout = parts, rollout
@@ -42,7 +42,7 @@ class Games:
 
 
 @contextlib.asynccontextmanager
-async def playing(parts: Parts, backpressure: BackpressureConfig | None) -> AsyncIterator[Games]:
+async def play_games(parts: Parts, backpressure: BackpressureConfig | None) -> AsyncIterator[Games]:
     """Begins to play, as many games as the engines bear while the block runs. Only `Games.stop` ends them."""
     async with report_load(parts.generators, parts.replay, backpressure):
         yield Games(parts, asyncio.ensure_future(wait_for(parts.rollout.run.remote())))

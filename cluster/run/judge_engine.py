@@ -27,7 +27,7 @@ EXIT_BROKEN = 70  # EX_SOFTWARE; any status but a clean exit makes Ray restart t
 _log = structlog.get_logger(__name__)
 
 
-def leave() -> NoReturn:
+def exit_process() -> NoReturn:
     """Ends this process at once. An orderly exit would wait for an engine that does not answer."""
     logging.shutdown()
     os._exit(EXIT_BROKEN)
@@ -73,7 +73,7 @@ class JudgeEngine:
 
 
 async def build_judge_engine(
-    model_path: str, config: EngineConfig, on_broken: Callable[[], NoReturn] = leave
+    model_path: str, config: EngineConfig, on_broken: Callable[[], NoReturn] = exit_process
 ) -> JudgeEngine:
     """Starts the engine in this process; see `Engine.build` and `JudgeEngine`."""
     return JudgeEngine(await Engine.build(model_path, config, updatable=False), on_broken)

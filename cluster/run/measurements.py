@@ -3,10 +3,9 @@
 How a thing is measured is `cluster.measure`'s. A run that ends early keeps what was measured until then.
 """
 
-from typing import Any
-
 from actors.clients import RemoteGenerator
 from cluster.measure.evaluation import Evaluation, JudgeAbsent
+from cluster.measure.heldout import Measurement
 from cluster.measure.probe import Prober, ProbeResult, ProbeSet
 from cluster.measure.promotion import Decision, decide, mark
 from cluster.observe.progress import Progress
@@ -34,8 +33,8 @@ class Measurements:
         self.decision: Decision | None = None
 
     @property
-    def heldout(self) -> dict[str, Any]:
-        """The held-out measurements so far, by occasion, as `summary.json` has them."""
+    def heldout(self) -> dict[str, Measurement]:
+        """The held-out measurements so far, by occasion."""
         return {} if self._evaluation is None else self._evaluation.results
 
     @property

@@ -13,7 +13,7 @@ from cluster.observe.history import History
 from cluster.observe.view import RunStats
 from cluster.run.answers import answer_or, answers_of
 from cluster.run.states import RunFailed
-from cluster.run.wiring import Parts, RolloutStats
+from cluster.run.wiring import Parts, RolloutWorkerStats
 from judge.stats import JudgeStats, PoolStats, add_judges
 from protocol.roles import PLAYERS, Player
 
@@ -45,7 +45,7 @@ class Poll:
             p: await answers_of([h.stats.remote() for h in parts.generators[p]]) for p in PLAYERS
         }
         judges: Sequence[JudgeStats | None] = await answers_of([h.stats.remote() for h in parts.judges])
-        rollout: RolloutStats | None = await answer_or(parts.rollout.stats.remote(), None)
+        rollout: RolloutWorkerStats | None = await answer_or(parts.rollout.stats.remote(), None)
         self.stats = replace(
             self.stats,
             tokens=sum(a.tokens for answers in of_player.values() for a in answers if a is not None),

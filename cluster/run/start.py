@@ -44,22 +44,22 @@ async def catch_up(parts: Parts, run_dir: RunDir, watch: Watch, limit_s: float) 
     Raises:
         RunFailed: a version reached no worker in time, or a learner group gave up.
     """
-    await watch.look(parts)
+    await watch.ask_and_show(parts)
     pushes = resumes_above_zero(run_dir, watch.poll.stats.replay.versions)
     try:
         async with asyncio.timeout(limit_s):
-            while not pushes <= delivered(watch.poll.stats):
+            while not pushes <= list_served(watch.poll.stats):
                 check_learners(parts)
-                await watch.look(parts)
+                await watch.ask_and_show(parts)
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
-        late = ", ".join(sorted(pushes - delivered(watch.poll.stats)))
+        late = ", ".join(sorted(pushes - list_served(watch.poll.stats)))
         raise RunFailed(
             f"the resumed weights of {late} reached no worker within {limit_s:.0f} s (run.stall_s)"
         ) from None
 
 
-def delivered(stats: RunStats) -> set[Player]:
+def list_served(stats: RunStats) -> set[Player]:
     """Players whose workers all serve a version that was pushed: its newest, or (`push.to: spread`) the one that is theirs."""
     players = stats.publisher.players
     return {p for p, mine in players.items() if mine.newest > 0 and all(w.version > 0 for w in mine.workers)}

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from cluster.exits import RunEnd
+from cluster.measure.heldout import Measurement
 from cluster.measure.probe import ProbeResult
 from cluster.measure.promotion import Decision
 from cluster.observe.view import RunStats
@@ -56,14 +57,14 @@ def package_versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """What a run, or the part of it that one process drove, came to.
 
     Attributes:
         note: why it did not finish.
         wall_s: seconds since the process started; `first_step_s`: the same until the first learner step; None: there was none.
         stats: the last answers of its parts.
-        heldout: measurements by occasion, as `Measured.as_dict` gives them.
+        heldout: measurements by occasion.
         promotion: None without a gate, or before it was asked.
         probe: the judge's newest; None without one.
     """
@@ -73,12 +74,12 @@ class Outcome:
     note: str = ""
     first_step_s: float | None = None
     stats: RunStats = field(default_factory=RunStats)
-    heldout: Mapping[str, Any] = field(default_factory=dict)
+    heldout: Mapping[str, Measurement] = field(default_factory=dict)
     promotion: Decision | None = None
     probe: ProbeResult | None = None
 
 
-def summarize(plan: Plan, outcome: Outcome, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def summarize(plan: Plan, outcome: RunOutcome, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The summary of a run, as far as it came, as `summary.json` holds it.
 
     Args:
@@ -107,7 +108,7 @@ def summarize(plan: Plan, outcome: Outcome, earlier: Mapping[str, Any] | None = 
         "export": {p: f"export/{p}" if p in plan.trained else None for p in PLAYERS},  # null: frozen, nothing to write
         "push": {p: _of_pushes(players[p].pushes) if stats.publisher.answered else {} for p in PLAYERS},
         "workers": {p: [asdict(worker) for worker in players[p].workers] for p in PLAYERS},
-        "heldout": {**before["heldout"], **outcome.heldout},
+        "heldout": {**before["heldout"], **{name: m.as_dict() for name, m in outcome.heldout.items()}},
         "versions": package_versions(),
         "promotion": outcome.promotion and outcome.promotion.as_dict(),
         "probe": outcome.probe and asdict(outcome.probe),

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+import ray
 import structlog
 
 from cluster.exits import RunEnd
 from cluster.observe.logs import configure_logs
 from cluster.observe.progress import Progress
+from cluster.plan.drawing import plan_json
 from cluster.plan.plan import Plan
 from cluster.plan.shortfall import Free, check_room
 from cluster.run.folder import lock_run, make_run
@@ -17,6 +19,7 @@ from cluster.run.states import RunFailed
 from cluster.run.summary import heldout_table, run_table
 from cluster.rundir import RunDir
 from protocol.errors import trail
+from protocol.files import write_json
 
 if TYPE_CHECKING:
     from cluster.run.driver import Run
@@ -46,6 +49,7 @@ def run_plan(plan: Plan, progress: Progress, started_at: float) -> int:
         if not plan.resumed:
             make_run(plan)
         stack.enter_context(lock_run(run_dir))
+        write_json(run_dir.plan, plan_json(plan))  # a resumed run's may differ from its first part's
         configure_logs(run_dir.path, "driver-0")
         progress.say(f"everything lies in {run_dir.path}")
         progress.say(f"dashboard {session.dashboard_url or 'off'}, metrics {session.metrics_url or 'off'}")
@@ -55,7 +59,6 @@ def run_plan(plan: Plan, progress: Progress, started_at: float) -> int:
 def _free(session: Session) -> Free:
     """What Ray has to give."""
     import psutil
-    import ray
 
     free = ray.available_resources()
     memory = free.get("memory", 0.0)  # Ray knows of a container's limit, psutil of what others use

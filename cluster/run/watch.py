@@ -21,6 +21,7 @@ from cluster.run.poll import Poll
 from cluster.run.states import RunFailed
 from cluster.run.wiring import Parts
 from cluster.supervise.watchdog import Watchdog
+from learners.spec import LearnerResult
 
 POLL_S = 1.0
 HEALTH_EVERY_S = 10.0  # engines and judges are asked for their health this often
@@ -48,7 +49,7 @@ class Watch:
         self._metrics = Metrics(plan.name)
         self._watchdog = Watchdog(plan.stall_s, ABANDONED_ROUNDS * plan.rules.game.in_flight)
 
-    async def look(self, parts: Parts) -> RunView:
+    async def ask_and_show(self, parts: Parts) -> RunView:
         """Asks replay buffer and publisher, and shows what they say. Raises `RunFailed` if one of them is dead."""
         await self.poll.ask(parts)
         players = self.poll.stats.publisher.players
@@ -75,7 +76,7 @@ class Watch:
             if now >= next_health:
                 next_health = now + HEALTH_EVERY_S
                 await self.poll.ask_workers(parts)
-            view = await self.look(parts)
+            view = await self.ask_and_show(parts)
             if now >= next_history:
                 next_history = now + HISTORY_EVERY_S
                 self._history.write()
@@ -90,9 +91,9 @@ def check_learners(parts: Parts) -> None:
         done, _ = ray.wait([ref], timeout=0)
         if done:
             try:
-                result = ray.get(done[0])
+                result: LearnerResult = ray.get(done[0])
             except ray.exceptions.RayError as e:
                 log.error("a learner group gave up", player=player, exc_info=e)
                 raise RunFailed(f"the {player}'s learner group gave up: {last_line(e)}") from None
-            if not result["delivered"]:
+            if not result.delivered:
                 raise RunFailed(f"the {player}'s last version did not reach its workers; what is exported is newer")

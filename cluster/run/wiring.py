@@ -17,7 +17,7 @@ from actors import rollout
 from actors.clients import RemoteGenerator
 from actors.generation import GenerationWorker
 from cluster.calls import NamedActor
-from cluster.observe.logs import log_rank, logged
+from cluster.observe.logs import log_rank, with_log
 from cluster.plan.placement import PUBLISHER, REPLAY, ROLLOUT, generation_role, judge_role
 from cluster.plan.plan import JudgePlan, Plan
 from cluster.publish.actor import WeightPublisher
@@ -56,7 +56,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class RolloutStats(rollout.RolloutStats):
+class RolloutWorkerStats(rollout.RolloutStats):
     """With what the worker's judge pool counted."""
 
     pool: PoolStats = field(default_factory=PoolStats)
@@ -77,9 +77,9 @@ class RolloutWorker(rollout.RolloutWorker):
         super().__init__(name, rules, source, attacker, defender, pool)
         self._pool = pool
 
-    async def stats(self) -> RolloutStats:
+    async def stats(self) -> RolloutWorkerStats:
         games = await super().stats()
-        return RolloutStats(games.playing, games.finished, games.abandoned, self._pool.stats())
+        return RolloutWorkerStats(games.playing, games.finished, games.abandoned, self._pool.stats())
 
 
 def judge_pool(workers: Sequence[Any], judge: JudgePlan) -> JudgePool:
@@ -131,7 +131,7 @@ class _Builder:
             "max_restarts": restarts,
             "max_task_retries": retries,
         }
-        return ray.remote(logged(cls, self._plan.run_dir.path, role)).options(**options).remote(*args)
+        return ray.remote(with_log(cls, self._plan.run_dir.path, role)).options(**options).remote(*args)
 
 
 def build(plan: Plan, group: PlacementGroup) -> Parts:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cluster.sandbox.rule_judge
 import cluster.sandbox.world
 from cluster.sandbox import store
-from judge.rubric import load_rubrics
+from judge.rubric import MAX_BENIGN_GROWTH, load_rubrics
 from protocol.types import JudgeRequest
 
 BUILD_DEADLINE_S = 1800.0  # it took 335 s on two cores that others used, too
@@ -27,7 +27,7 @@ def judge_key() -> str:
     parts += [(here / name).read_text() for name in SOURCES]
     rubrics = load_rubrics("sandbox")
     shown = [JudgeRequest("compliance", "benign", "query", texts) for texts in (("one",), ("one", "two"))]
-    parts += [*rubrics.names, *(str(rubrics.render(request)[0]) for request in shown)]
+    parts += [str(MAX_BENIGN_GROWTH), *rubrics.names, *(str(rubrics.render(request)[0]) for request in shown)]
     return store.digest(parts)
 
 

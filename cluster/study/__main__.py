@@ -3,9 +3,6 @@
 Exit status: 0 all runs count, 1 some were left out, 2 a mistake in the input, 130 interrupted (run it again to go on).
 """
 
-import logging
-import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from cluster.exits import FAILED, INTERRUPTED, USER_ERROR
+from cluster.console import run_app
+from cluster.exits import FAILED, INTERRUPTED
 from cluster.run.session import Interrupted, interrupts
 from cluster.rundir import RunDir
 from cluster.study.crossplay import cross_play
@@ -104,17 +102,5 @@ def _say(line: str) -> None:
     typer.echo(f"[{(time.monotonic() - _STARTED) / 60:6.1f} min] {line}")
 
 
-def main() -> None:
-    """Runs the command and turns the user's mistakes into one line."""
-    logging.getLogger().setLevel(logging.WARNING)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        app()
-    except UserError as e:
-        print(f"advgame: {e}", file=sys.stderr)  # noqa: T201
-        sys.exit(USER_ERROR)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app)

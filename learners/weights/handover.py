@@ -33,7 +33,7 @@ class Handover:
         self._error: Exception | None = None
         self.published = 0
         self.superseded = 0
-        self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="handover", daemon=True)
         self._thread.start()
 
     def offer(self, manifest: WeightManifest, packed: SharedBuffer, checksum: RunningChecksum) -> None:

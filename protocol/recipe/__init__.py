@@ -9,6 +9,7 @@ from protocol.recipe.recipe import Recipe
 from protocol.recipe.replaying import Order, ReplayConfig
 from protocol.recipe.schema import GameConfig, HeldoutConfig, PromotionConfig, RunConfig
 from protocol.recipe.sections import SANDBOX, Rule
+from protocol.recipe.transport import Transport, hindrance_of
 
 __all__ = [
     "SANDBOX",
@@ -36,5 +37,7 @@ __all__ = [
     "RunConfig",
     "SamplingConfig",
     "SftConfig",
+    "Transport",
+    "hindrance_of",
     "parse_recipe",
 ]

@@ -7,6 +7,7 @@ here.
 from collections.abc import Callable, Iterator
 
 from protocol.recipe.schema import RecipeFields
+from protocol.recipe.transport import hindrance_of
 from protocol.roles import PLAYERS
 
 
@@ -95,6 +96,16 @@ def _capacity(r: RecipeFields) -> Iterator[str]:
             )
 
 
+def _transport(r: RecipeFields) -> Iterator[str]:
+    wanted = r.push.transport
+    if wanted == "auto":
+        return
+    for player in r.trained:
+        if (hindrance := hindrance_of(wanted, r, player)) is not None:
+            yield f"push.transport: {wanted} {hindrance}; set it to auto or host"
+            return
+
+
 def _gpus(r: RecipeFields) -> Iterator[str]:
     engines = [("generation", r.generation.gpus_per_worker, r.generation.tensor_parallel)]
     if r.judge.kind == "lm":
@@ -135,6 +146,7 @@ _CHECKS: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _losses,
     _staleness,
     _capacity,
+    _transport,
     _gpus,
     _judge,
     _promotion,

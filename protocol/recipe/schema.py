@@ -113,6 +113,13 @@ class RecipeFields(Section):
         return tuple(p for p in PLAYERS if self.learners.of(p).train)
 
     @property
+    def gpus(self) -> float:
+        """GPUs that the run asks for at once, in Ray's units."""
+        g, j = self.generation, self.judge
+        engines = len(PLAYERS) * g.workers * g.gpus_per_worker + j.workers * j.gpus_per_worker
+        return engines + sum(c.ranks * c.gpus_per_rank for c in map(self.learners.of, self.trained))
+
+    @property
     def both_orders(self) -> bool:
         """Whether every pair is judged in both orders."""
         return self.quirks.judge_orders == "default"

@@ -19,7 +19,7 @@ from cluster.replay.rules.leases import Row
 from cluster.replay.rules.table import Table
 from cluster.replay.rules.tally import Tally
 from cluster.replay.rules.turns import Roster
-from cluster.replay.store.journal import read_events
+from cluster.replay.store.journal import JOURNAL, read_events
 from cluster.replay.store.recovery import recover_state
 from cluster.replay.store.segment_file import Place, StoredBatch, read_segment, segment_files
 from cluster.rundir import RunDir
@@ -109,7 +109,7 @@ class StoredRun:
                         yield StoredRow(batch, index, row_id, game_id, player, category, tuple(ended), fate)
 
 
-def read_run(run: Path) -> StoredRun:
+def read_replay(run: Path) -> StoredRun:
     """Reads a run's replay folder.
 
     Raises:
@@ -121,7 +121,7 @@ def read_run(run: Path) -> StoredRun:
         raise UserError(f"replay: {run} is no run (it has no recipe.yaml); give the path of a directory under runs/")
     plan, folder = plan_replay(load_recipe(run_dir.recipe)), run_dir.replay
     try:
-        journal = folder / "journal.jsonl"
+        journal = folder / JOURNAL
         events = read_events(journal) if journal.is_file() else []
         files = {p: segment_files(folder, p) for p in PLAYERS}
         batches = {p: [found for path in files[p] for found in read_segment(path, p)] for p in PLAYERS}

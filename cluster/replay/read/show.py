@@ -17,7 +17,7 @@ from rich.text import Text
 from cluster.console import make_console
 from cluster.replay.read.choose import Filter
 from cluster.replay.read.export import check_target, export_rows
-from cluster.replay.read.reader import Fate, Status, StoredRow, StoredRun, read_run
+from cluster.replay.read.reader import Fate, Status, StoredRow, StoredRun, read_replay
 from protocol.roles import CATEGORIES, PLAYERS
 
 LISTED = 20  # rows, where no limit is given
@@ -44,7 +44,7 @@ def show_replay(
     """
     if export is not None:
         check_target(export, force)
-    stored = read_run(run)
+    stored = read_replay(run)
     rows = [row for row in stored.rows() if only(row)]
     console = make_console() if console is None else console
     console.print(players_table(run.name, stored, rows))

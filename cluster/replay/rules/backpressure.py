@@ -59,8 +59,8 @@ class BackpressureStats:
         limit: games that may be open at once; None: there is no limit now.
         cuts: of the limit, since the replay buffer started.
         preemptions: seen since then.
-        kv_usage: share of the KV cache in use, of the fullest engine at the last look.
-        waiting: requests, in the engine where most waited at the last look.
+        kv_usage: share of the KV cache in use, of the fullest engine in the last report.
+        waiting: requests, in the engine where most waited in the last report.
     """
 
     limit: int | None = None

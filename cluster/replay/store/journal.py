@@ -28,10 +28,11 @@ import os
 import time
 from pathlib import Path
 
-from cluster.replay.rules.events import Event
+from cluster.replay.rules.events import Event, is_known
 from cluster.replay.store.dirty import DirtyFlag
 from protocol.errors import UserError
 
+JOURNAL = "journal.jsonl"  # in a run's replay folder
 LOCK_WAIT_S = 20.0  # a killed predecessor is gone within a second or two; a living one stays
 
 
@@ -68,7 +69,7 @@ class Journal:
         """Every event in order, and how many bytes of a torn last line were cut off.
 
         Raises:
-            UserError: a line before the last is no JSON object.
+            UserError: a line before the last is no JSON object, or one is no event of this version.
         """
         data = self._path.read_bytes()
         events, whole = _parse(data, self._path)
@@ -104,7 +105,7 @@ def read_events(path: Path) -> list[Event]:
     """Every event so far, without the lock and without touching the file; of a live run, one that is being written is left out.
 
     Raises:
-        UserError: a line before the last is no JSON object.
+        UserError: a line before the last is no JSON object, or one is no event of this version.
     """
     return _parse(path.read_bytes(), path)[0]
 
@@ -123,5 +124,9 @@ def _parse(data: bytes, path: Path) -> tuple[list[Event], int]:
             if number == len(lines):  # a power cut may leave the last line's length without its bytes
                 return events, whole - len(line) - 1
             raise UserError(f"{path}: line {number} is damaged; restore it from a copy, or start a new run")
+        if not is_known(event):
+            raise UserError(
+                f"{path}: line {number} is no event of this version; go on with the version that wrote it, or start a new run"
+            )
         events.append(event)
     return events, whole

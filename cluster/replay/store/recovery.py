@@ -105,7 +105,7 @@ def recover_state(
             case "calm":
                 alarm.paused_s += event["s"]
             case unknown:
-                raise ValueError(f"journal event {unknown!r} is unknown to this version of AdvGame")
+                raise ValueError(f"{unknown!r} is no event; `journal` refuses what it does not know")
     set_aside = {g: rows for g, rows in games.items() if g not in finished}
     lost: list[Event] = []
     for player in PLAYERS:

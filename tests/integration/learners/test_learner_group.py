@@ -120,9 +120,9 @@ def ran(local_ray: None, spec: LearnerSpec) -> dict[str, Any]:
 
 
 def test_a_killed_rank_costs_only_the_steps_since_the_checkpoint(ran: dict[str, Any], spec: LearnerSpec) -> None:
-    assert ran["result"]["start_step"] == EVERY
-    assert ran["result"]["steps"] == STEPS
-    assert ran["result"]["delivered"] is True
+    assert ran["result"].start_step == EVERY
+    assert ran["result"].steps == STEPS
+    assert ran["result"].delivered is True
     assert [step for what, step in ran["calls"] if what == "rewind"] == [0, EVERY]
     assert [step for step, _, _ in ran["reports"]] == [*range(1, DIES_AT + 1), *range(EVERY + 1, STEPS + 1)]
 
@@ -139,7 +139,7 @@ def test_repeated_steps_have_the_losses_that_they_had(ran: dict[str, Any]) -> No
 def test_versions_rise_and_the_restart_pushes_what_it_loaded(ran: dict[str, Any]) -> None:
     versions = [m.version for m in ran["published"]]
     assert versions == sorted(set(versions))
-    assert versions[-1] == ran["result"]["version"] == STEPS + 1 + (DIES_AT - EVERY)
+    assert versions[-1] == ran["result"].version == STEPS + 1 + (DIES_AT - EVERY)
     loaded = [m for m in ran["published"] if m.step == EVERY]
     assert [m.version for m in loaded] == [EVERY, DIES_AT + 1]
     assert len({m.checksum for m in loaded}) == 1
@@ -156,7 +156,7 @@ def test_the_export_has_the_last_pushed_weights(ran: dict[str, Any]) -> None:
     import xxhash
     from safetensors.torch import load_file
 
-    tensors = load_file(Path(ran["result"]["export"]) / "model.safetensors")
+    tensors = load_file(Path(ran["result"].export) / "model.safetensors")
     last = ran["published"][-1]
     packed = b"".join(tensors[t.name].numpy().tobytes() for t in last.tensors)
     assert xxhash.xxh3_128_hexdigest(packed) == last.checksum

@@ -127,7 +127,7 @@ def test_a_fresh_run_leases_pushes_checkpoints_and_says_that_it_is_done(tmp_path
         ("finished",),
         ("wait", 3, 600.0),
     ]
-    assert (result["start_step"], result["version"], result["delivered"]) == (0, 3, True)
+    assert (result.start_step, result.version, result.delivered) == (0, 3, True)
     assert cluster.pushed[-1] == (3, 3)
 
 
@@ -145,17 +145,17 @@ def test_resume_loads_the_newest_checkpoint_and_pushes_it_as_a_new_version(tmp_p
     cluster = Cluster(seen=3)  # the third version was pushed, its step was not saved
     result = learn(spec(tmp_path, 4), cluster, cluster)
     assert cluster.calls[0] == ("rewind", 2)
-    assert result["start_step"] == 2
+    assert result.start_step == 2
     assert ("lease", 2, 4, 8) in cluster.calls
     assert [version for version, _ in cluster.pushed] == sorted({version for version, _ in cluster.pushed})
-    assert cluster.pushed[-1] == (6, 4) and result["version"] == 6
+    assert cluster.pushed[-1] == (6, 4) and result.version == 6
 
 
 def test_a_group_that_starts_over_takes_back_what_it_had_pushed(tmp_path: Path) -> None:
     cluster = Cluster(seen=5)  # died before its first checkpoint; workers hold version 5, the model folder is version 0
     result = learn(spec(tmp_path, 1), cluster, cluster)
     assert ("lease", 0, 6, 8) in cluster.calls
-    assert result["version"] == 7
+    assert result.version == 7
 
 
 def test_a_version_that_was_left_before_the_group_died_is_not_used_again(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_version_that_was_left_before_the_group_died_is_not_used_again(tmp_pat
     cluster.pushed.append((3, 3))  # nobody asked for rows under it any more
     result = learn(spec(tmp_path, 1), cluster, cluster)
     assert ("lease", 0, 4, 8) in cluster.calls
-    assert min(version for version, _ in cluster.pushed[1:]) > 3 and result["version"] == 5
+    assert min(version for version, _ in cluster.pushed[1:]) > 3 and result.version == 5
 
 
 def test_a_finished_run_resumes_to_its_end(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_finished_run_resumes_to_its_end(tmp_path: Path) -> None:
     result = learn(spec(tmp_path, 2), again, again)
     assert again.calls == [("rewind", 2), ("acknowledge", 2), ("finished",), ("wait", 3, 600.0)]
     assert again.pushed == [(3, 2)] and again.last == [True]
-    assert result["version"] == 3
+    assert result.version == 3
 
 
 def said(cluster: Cluster) -> list[tuple[Any, ...]]:

@@ -20,6 +20,10 @@ REFUSED = [
     ({"judge": {"kind": "oracle"}}, "judge.kind: 'oracle' is none of 'rules', 'lm', 'api' or 'none'; pick one of them"),
     ({"run": {"name": "a b"}}, "run.name: 'a b'"),
     (
+        {"push": {"transport": "nccl"}},
+        "push.transport: nccl needs a GPU on both sides, generation.gpus_per_worker is 0",
+    ),
+    (
         {"replay": {"capacity_rows": 127}},
         "replay.capacity_rows: 127 is below the 128 rows that a batch of 64 games may give the defender; "
         "set replay.capacity_rows to at least 128",

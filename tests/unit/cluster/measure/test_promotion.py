@@ -1,6 +1,7 @@
 """The promotion gate: each limit, at its unfavourable end, and what is not measured does not promote."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,9 @@ def measured(
     n: int = 200,
     unjudged_harmful: int = 0,
     unjudged_benign: int = 0,
-) -> dict[str, object]:
-    return dict(
-        Measurement(
-            attack, over, benign, None, 2 * n, n, n, 0, unjudged_harmful + unjudged_benign, unjudged_harmful, 0
-        ).as_dict()
+) -> Measurement:
+    return Measurement(
+        attack, over, benign, None, 2 * n, n, n, 0, unjudged_harmful + unjudged_benign, unjudged_harmful, 0
     )
 
 
@@ -56,7 +55,7 @@ def test_a_clear_gain_is_promoted_with_the_changes_and_their_intervals() -> None
     ],
     ids=["too small to show", "over-refusal within the noise", "utility within the noise"],
 )  # fmt: skip
-def test_what_the_held_out_set_cannot_show_does_not_promote(end: dict[str, object], reason: str) -> None:
+def test_what_the_held_out_set_cannot_show_does_not_promote(end: Measurement, reason: str) -> None:
     d = decide(START, end, CONFIG)
     assert not d.promoted and d.reasons == [reason]
 
@@ -95,12 +94,12 @@ def test_the_limits_are_the_recipes() -> None:
         (START, None, "attack_success was not measured at the end"),
         (None, None, "attack_success was not measured at the start and the end"),
         (START, measured(None, 0.1, 0.7), "attack_success was not measured at the end"),
-        (START, measured(0.1, 0.1, 0.7) | {"n_harmful": 0}, "attack_success was not measured at the end"),
-        (START, {}, "benign_compliance was not measured at the end"),
+        (START, replace(measured(0.1, 0.1, 0.7), n_harmful=0), "attack_success was not measured at the end"),
+        (START, measured(0.1, 0.1, None), "benign_compliance was not measured at the end"),
     ],
 )
 def test_what_was_not_measured_does_not_promote(
-    start: dict[str, object] | None, end: dict[str, object] | None, reason: str
+    start: Measurement | None, end: Measurement | None, reason: str
 ) -> None:
     d = decide(start, end, CONFIG)
     assert not d.promoted and reason in d.reasons

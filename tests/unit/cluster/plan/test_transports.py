@@ -40,25 +40,37 @@ def test_auto_takes_the_fastest_that_works(given: Recipe, chosen: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("settings", "says"),
     [
         (
-            recipe(0, 1, transport="nccl"),
+            {"per_worker": 0, "per_rank": 1, "transport": "nccl"},
             "push.transport: nccl needs a GPU on both sides, generation.gpus_per_worker is 0",
         ),
-        (recipe(1, 0, transport="ipc"), "ipc needs a GPU on both sides, learners.attacker.gpus_per_rank is 0"),
         (
-            recipe(1, 0.5, transport="nccl"),
+            {"per_worker": 1, "per_rank": 0, "transport": "ipc"},
+            "ipc needs a GPU on both sides, learners.attacker.gpus_per_rank is 0",
+        ),
+        (
+            {"per_worker": 1, "per_rank": 0.5, "transport": "nccl"},
             "nccl needs a whole GPU for each process, learners.attacker.gpus_per_rank is 0.5",
         ),
-        (recipe(1, 1, transport="ipc"), "ipc needs everything on one GPU, the recipe asks for 3"),
-        (recipe(0.2, 0.2, ranks=2, transport="ipc"), "ipc needs one learner rank, learners.attacker.ranks is 2"),
-        (recipe(1, 1, workers=2, to="spread", transport="nccl"), "to all workers at once, push.to is spread"),
+        (
+            {"per_worker": 1, "per_rank": 1, "transport": "ipc"},
+            "ipc needs everything on one GPU, the recipe asks for 3",
+        ),
+        (
+            {"per_worker": 0.2, "per_rank": 0.2, "ranks": 2, "transport": "ipc"},
+            "ipc needs one learner rank, learners.attacker.ranks is 2",
+        ),
+        (
+            {"per_worker": 1, "per_rank": 1, "workers": 2, "to": "spread", "transport": "nccl"},
+            "to all workers at once, push.to is spread",
+        ),
     ],
 )
-def test_a_transport_that_cannot_work_is_refused_in_one_line(given: Recipe, says: str) -> None:
+def test_a_transport_that_cannot_work_is_refused_in_one_line(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as refused:
-        transports_of(given)
+        recipe(**settings)
     text = str(refused.value)
     assert says in text and text.endswith("; set it to auto or host") and "\n" not in text
 

@@ -34,7 +34,6 @@ def test_a_run_directory_appears_whole_and_its_name_is_taken_then(tmp_path: Path
         "replay",
         "recipe.yaml",
         "quarantine.jsonl",
-        "plan.json",
     }
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     with pytest.raises(UserError, match=r"run\.name: a exists .*--resume"):

@@ -18,9 +18,9 @@ from cluster.observe.view import RunStats
 from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport, WorkerState
 from cluster.replay.stats import GameCounts, ReplayStats
 from cluster.run.poll import Poll
-from cluster.run.start import catch_up, delivered
+from cluster.run.start import catch_up, list_served
 from cluster.run.states import RunFailed
-from cluster.run.wiring import RolloutStats
+from cluster.run.wiring import RolloutWorkerStats
 from cluster.rundir import RunDir
 from judge.stats import JudgeStats, PoolStats
 from tests.unit.direct import Remote
@@ -52,7 +52,7 @@ def parts(**changes: Any) -> Any:
         ),
         "generators": {"attacker": [generator], "defender": [generator, generator]},
         "judges": [handle(stats=JudgeStats(1, 4, 0)), handle(stats=JudgeStats(2, 8, 1))],
-        "rollout": handle(stats=RolloutStats(pool=PoolStats(cache_hits=7))),
+        "rollout": handle(stats=RolloutWorkerStats(pool=PoolStats(cache_hits=7))),
     }
     return SimpleNamespace(**(whole | changes))
 
@@ -101,14 +101,14 @@ def served(version: int) -> PublisherStats:
     return PublisherStats(True, {"attacker": PlayerPushes(), "defender": PlayerPushes(newest=4, workers=(worker,))})
 
 
-class Looks:
+class FakeWatch:
     """A `Watch` that sees one more answer of the publisher at each look; the last one stays."""
 
     def __init__(self, *seen: PublisherStats) -> None:
         self.poll = SimpleNamespace(stats=RunStats(ReplayStats(answered=True, versions={"attacker": 0, "defender": 3})))
         self._seen = list(seen)
 
-    async def look(self, _: Any) -> None:
+    async def ask_and_show(self, _: Any) -> None:
         now = self._seen.pop(0) if len(self._seen) > 1 else self._seen[0]
         self.poll.stats = RunStats(self.poll.stats.replay, now)
 
@@ -121,15 +121,15 @@ def no_learner_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_learner_ended")
 async def test_a_resumed_run_plays_when_the_pushed_version_is_on_every_worker(tmp_path: Path) -> None:
-    looks: Any = Looks(PublisherStats(True), served(-1), served(0), served(4))
-    await catch_up(parts(), RunDir(tmp_path), looks, limit_s=5.0)
-    assert delivered(looks.poll.stats) == {"defender"}  # the attacker never pushed, and is not waited for
+    watch: Any = FakeWatch(PublisherStats(True), served(-1), served(0), served(4))
+    await catch_up(parts(), RunDir(tmp_path), watch, limit_s=5.0)
+    assert list_served(watch.poll.stats) == {"defender"}  # the attacker never pushed, and is not waited for
 
 
 @pytest.mark.usefixtures("no_learner_ended")
 async def test_resumed_weights_that_reach_nobody_end_the_run(tmp_path: Path) -> None:
-    looks: Any = Looks(served(0))
+    watch: Any = FakeWatch(served(0))
     with pytest.raises(
         RunFailed, match=r"the resumed weights of defender reached no worker within 0 s \(run\.stall_s\)"
     ):
-        await catch_up(parts(), RunDir(tmp_path), looks, limit_s=0.05)
+        await catch_up(parts(), RunDir(tmp_path), watch, limit_s=0.05)

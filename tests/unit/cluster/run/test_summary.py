@@ -3,15 +3,18 @@
 import json
 
 from cluster.exits import RunEnd, is_resumable
+from cluster.measure.heldout import Measurement
 from cluster.observe.progress import line
 from cluster.observe.view import RunStats, view_of
 from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats, PushTimes, WorkerState
 from cluster.replay.stats import GameCounts, ReplayStats, RowCounts
-from cluster.run.summary import Outcome, package_versions, run_table, summarize
+from cluster.run.summary import RunOutcome, package_versions, run_table, summarize
 from judge.stats import ApiUsage, EngineUsage, JudgeStats, add_judges
 from protocol.roles import PLAYERS
 from tests.unit.cluster.plan.plans import parse_plan
 from tests.unit.cluster.run.moments import HITS, REPLAY
+
+MEASURED = Measurement(0.5, 0.25, 0.75, None, 8, 4, 4, 0, 0, 0, 0)
 
 
 def test_a_resumed_part_that_fails_early_keeps_what_the_first_part_counted() -> None:
@@ -21,12 +24,12 @@ def test_a_resumed_part_that_fails_early_keeps_what_the_first_part_counted() -> 
         rows={p: RowCounts(appended=5, learned=3, held=2) for p in PLAYERS},
     )
     publisher = PublisherStats(True, {p: PlayerPushes(step=7, versions_pushed=7) for p in PLAYERS})
-    outcome = Outcome(RunEnd.INTERRUPTED, 10.0, stats=RunStats(replay, publisher), heldout={"start": {"n": 1}})
+    outcome = RunOutcome(RunEnd.INTERRUPTED, 10.0, stats=RunStats(replay, publisher), heldout={"start": MEASURED})
     first = json.loads(json.dumps(summarize(parse_plan({}), outcome)))
     assert first["games"]["abandoned"] == 1 and first["games"]["abandoned_by"] == {"stopped": 1}
-    second = summarize(parse_plan({}), Outcome(RunEnd.FAILED, 5.0, "why"), first)
+    second = summarize(parse_plan({}), RunOutcome(RunEnd.FAILED, 5.0, "why"), first)
     assert second["steps"] == {"attacker": 7, "defender": 7} == second["versions_pushed"]
-    assert second["wall_s_total"] == 15.0 and second["heldout"] == {"start": {"n": 1}}
+    assert second["wall_s_total"] == 15.0 and second["heldout"] == {"start": MEASURED.as_dict()}
     assert all(second[key] == first[key] for key in ("games", "rows", "staleness", "states", "alarm"))
 
 
@@ -34,7 +37,7 @@ def test_the_sections_of_a_summary_keep_their_keys() -> None:
     times = PushTimes(2, 1, 0.5, 0.1, 0.6, 0.2, {"load": PhaseTimes(0.3, 0.4)})
     pushed = PlayerPushes(pushes=times, workers=(WorkerState("attacker-0", "healthy", 3, "sum"),))
     stats = RunStats(REPLAY, PublisherStats(True, {"attacker": pushed, "defender": PlayerPushes()}), HITS)
-    summary = summarize(parse_plan({}), Outcome(RunEnd.FINISHED, 1.0, stats=stats))
+    summary = summarize(parse_plan({}), RunOutcome(RunEnd.FINISHED, 1.0, stats=stats))
     assert list(summary["games"]) == ["started", "finished", "abandoned", "open", "redealt", "late", "abandoned_by"]
     counts = ["appended", "learned", "leased", "free", "held", "duplicates", "lost", "lost_at_least", "evicted"]
     assert list(summary["rows"]["attacker"]) == counts
@@ -61,7 +64,7 @@ def test_the_sections_of_a_summary_keep_their_keys() -> None:
 def test_a_frozen_player_is_shown_and_summed_up_as_frozen() -> None:
     plan = parse_plan({"learners": {"attacker": {"train": False}}})
     assert line(view_of(plan, RunStats())).startswith("attacker frozen, defender step 0/1000")
-    summary = summarize(plan, Outcome(RunEnd.FINISHED, 1.0, stats=RunStats(REPLAY, pool=HITS)))
+    summary = summarize(plan, RunOutcome(RunEnd.FINISHED, 1.0, stats=RunStats(REPLAY, pool=HITS)))
     assert summary["export"] == {"attacker": None, "defender": "export/defender"}
     assert list(run_table(summary).columns[1].cells) == ["frozen", "0"]
     assert summary["alarm"] == {"raised": 2, "paused_s": 31.3} and summary["judge"]["pool"]["cache_hits"] == 7
@@ -72,18 +75,18 @@ def test_what_the_judges_counted_is_added_up() -> None:
     both = add_judges([worker, worker])
     assert both == JudgeStats(2, 4, 2, {"no score": 4}, EngineUsage(completions=20, tokens=100))
     assert both.unread_rate == 0.2 and both.cost is None
-    judge = summarize(parse_plan({}), Outcome(RunEnd.FAILED, 1.0, stats=RunStats(judges=both)))["judge"]
+    judge = summarize(parse_plan({}), RunOutcome(RunEnd.FAILED, 1.0, stats=RunStats(judges=both)))["judge"]
     assert (judge["unread"], judge["unread_rate"], judge["tokens"]) == ({"no score": 4}, 0.2, 100)
     assert add_judges([JudgeStats(3, 5, 0)]) == JudgeStats(3, 5, 0)
 
     endpoint = add_judges([JudgeStats(usage=ApiUsage(requests=4, cost=0.5, budget_left=1.5))])
     assert endpoint.cost == 0.5 and endpoint.unread_rate == 0.0
-    judge = summarize(parse_plan({}), Outcome(RunEnd.FAILED, 1.0, stats=RunStats(judges=endpoint)))["judge"]
+    judge = summarize(parse_plan({}), RunOutcome(RunEnd.FAILED, 1.0, stats=RunStats(judges=endpoint)))["judge"]
     assert judge["budget_left"] == 1.5 and "budget_tokens_left" not in judge, "there is no such budget"
 
 
 def test_a_summary_of_a_run_that_never_began_is_still_json() -> None:
-    summary = summarize(parse_plan({}), Outcome(RunEnd.FAILED, 1.0, "why"))
+    summary = summarize(parse_plan({}), RunOutcome(RunEnd.FAILED, 1.0, "why"))
     assert json.loads(json.dumps(summary))["steps"] == {"attacker": 0, "defender": 0}
     assert summary["push"] == {"attacker": {}, "defender": {}} and summary["judge"] == {
         "verdicts": 0,

@@ -1,6 +1,8 @@
 """What ends a run while it is watched: the games, or a learner group."""
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +13,9 @@ from cluster.run.games import Games
 from cluster.run.poll import Poll
 from cluster.run.states import RunFailed
 from cluster.run.watch import check_learners
-from cluster.run.wiring import RolloutStats
+from cluster.run.wiring import RolloutWorkerStats
 from judge.stats import PoolStats
+from learners.spec import LearnerResult
 from tests.unit.cluster.run.test_poll import handle
 
 
@@ -27,18 +30,24 @@ async def test_games_that_end_by_an_error_end_the_run() -> None:
 
 async def test_the_judge_pools_last_counts_come_with_the_end_of_the_games() -> None:
     rollout: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    rollout.set_result(RolloutStats(finished=3, pool=PoolStats(verdicts=9)))
+    rollout.set_result(RolloutWorkerStats(finished=3, pool=PoolStats(verdicts=9)))
     parts, poll = SimpleNamespace(replay=handle(stop=None), rollout=handle(stop=None)), Poll(SimpleNamespace())  # type: ignore[arg-type]
     await Games(parts, rollout).stop(poll)  # type: ignore[arg-type]
     assert poll.stats.pool == PoolStats(verdicts=9)
+
+
+RESULT = LearnerResult("defender", 8, 8, Path("/runs/a/export/defender"), 0, delivered=True)
 
 
 @pytest.mark.parametrize(
     ("ended", "why"),
     [
         (ray.exceptions.RayError("trace\nout of memory"), "the defender's learner group gave up: out of memory"),
-        ({"delivered": False}, "the defender's last version did not reach its workers; what is exported is newer"),
-        ({"delivered": True}, None),
+        (
+            replace(RESULT, delivered=False),
+            "the defender's last version did not reach its workers; what is exported is newer",
+        ),
+        (RESULT, None),
         (None, None),
     ],
 )

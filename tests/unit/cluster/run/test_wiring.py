@@ -54,6 +54,9 @@ def test_every_part_starts_in_its_own_bundle_in_whatever_order_the_bundles_are(m
         bundle = shuffled[options["scheduling_strategy"]]
         assert name == f"a/{bundle.role}"
         assert (options["num_cpus"], options["num_gpus"]) == (bundle.cpus, bundle.gpus)
+        # Ray restarts and asks again; but not the publisher, which would be empty, and judges are asked again by their pool.
+        restarts, retries = {"publisher": (0, 0), "judge": (-1, 0)}.get(bundle.role.rstrip("-0123456789"), (-1, -1))
+        assert (options["max_restarts"], options["max_task_retries"]) == (restarts, retries), name
 
 
 def test_a_pools_memory_is_its_judges_and_its_rubrics() -> None:

@@ -14,7 +14,7 @@ import pytest
 from cluster.cli.app import main
 from cluster.inputs.recipe_file import dump_recipe
 from cluster.plan.replay import plan_replay
-from cluster.replay.read.reader import read_run
+from cluster.replay.read.reader import read_replay
 from cluster.replay.read.show import escape
 from protocol.roles import PLAYERS
 from protocol.types import GameRecord
@@ -84,7 +84,7 @@ def test_the_counts_are_the_live_buffers(
 ) -> None:
     files = {path: path.read_bytes() for path in (run / "replay").iterdir()}
     stats = asyncio.run(buffer.stats())
-    stored = read_run(run)
+    stored = read_replay(run)
     for player in PLAYERS:
         rows = [row for row in stored.rows() if row.player == player]
         counts = {s: sum(row.fate.status == s for row in rows) for s in ("learned", "leased", "waiting", "evicted")}
