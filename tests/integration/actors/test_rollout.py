@@ -25,7 +25,7 @@ GAMES = 24
 RECIPE = Recipe(
     game=GameConfig(prompts="sandbox", in_flight=8),
     sampling=SamplingConfig(temperature=1.0, top_p=1.0, max_new_tokens=200),
-    generation=GenerationConfig(dtype="float32", max_model_len=2048, kv_cache_gib=0.25, deadline_s=180.0),
+    generation=GenerationConfig(dtype="float32", max_model_len=2048, kv_cache_gib=0.25, deadline_s=600.0),
 )
 
 
@@ -77,6 +77,7 @@ def worker(actors: Actors, tmp_path: Path) -> Any:
     return actors.keep(actor.remote("attacker", str(tmp_path), RECIPE.generation, Published()))
 
 
+@pytest.mark.timeout(1500)
 async def test_games_outlive_the_worker_that_they_were_asking(worker: Any) -> None:
     assert await worker.start.remote() == 5
     pid = (await worker.stats.remote()).pid
@@ -88,7 +89,7 @@ async def test_games_outlive_the_worker_that_they_were_asking(worker: Any) -> No
     await until(lambda: len(source.records) >= 2)
     assert not source.abandoned and len(source.records) < GAMES
     os.kill(pid, signal.SIGKILL)
-    _, alive = await asyncio.to_thread(psutil.wait_procs, engine, 60)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, engine, 120)
     assert not alive
 
     await until(lambda: len(source.records) + len(source.abandoned) == GAMES)
@@ -104,6 +105,6 @@ async def test_games_outlive_the_worker_that_they_were_asking(worker: Any) -> No
 
 
 async def until(done: Any) -> None:
-    async with asyncio.timeout(180):
+    async with asyncio.timeout(500):
         while not done():  # noqa: ASYNC110
             await asyncio.sleep(0.02)

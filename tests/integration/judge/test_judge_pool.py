@@ -23,7 +23,7 @@ from protocol.types import JudgeRequest, Verdict
 from tests.integration.ray_actors import Actors
 from tests.openai_server import OpenAIServer, world_answer
 
-ATTEMPTS = 6  # with the pool's pauses half a minute: what Ray may take to start an actor again on a busy machine
+ATTEMPTS = 20  # with the pool's pauses some minutes: Ray took 50 s to start an actor again beside two busy loops
 
 
 class MortalWorker(JudgeWorker):
@@ -80,7 +80,7 @@ async def test_the_death_of_one_of_two_workers_loses_no_verdict(actors: Actors) 
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_account_goes_on(
     actors: Actors, tmp_path: Path
 ) -> None:
@@ -90,7 +90,7 @@ async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_accoun
         actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=64)(MortalWorker)
         worker = actors.keep(actor.remote(config, ledger=str(tmp_path / "ledger.jsonl")))
         await worker.start.remote()
-        pool = JudgePool([worker], deadline_s=10.0, attempts=ATTEMPTS, cache=VerdictCache(100), key="api:fake")
+        pool = JudgePool([worker], deadline_s=30.0, attempts=ATTEMPTS, cache=VerdictCache(100), key="api:fake")
         requests = [
             JudgeRequest("compliance", s.category, s.text, (f"sure , to {s.text} first check every side .", "no ."))
             for s in train_seeds()[:8]
