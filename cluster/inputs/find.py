@@ -88,9 +88,17 @@ def _check_world(recipe: Recipe, train: Sequence[Seed], heldout: Sequence[Seed])
             )
 
 
+@dataclass(frozen=True, slots=True)
+class FoundJudge:
+    """`model`: the folder of `judge.kind: lm`, else None. `rubrics`: names with versions and digests; none where none are read."""
+
+    model: str | None = None
+    rubrics: tuple[str, ...] = ()
+
+
 def find_judge(
     recipe: Recipe, say: Callable[[str], None], ledger: Path | None = None, seeds: Sequence[Seed] = ()
-) -> str | None:
+) -> FoundJudge:
     """Checks that the recipe's judge can be asked; builds the sandbox's (some minutes, once) if the recipe names it.
 
     Args:
@@ -98,16 +106,13 @@ def find_judge(
         ledger: of a run that is resumed, so that what the check costs is booked and a spent budget refused.
         seeds: what it will be asked about; the longest must fit.
 
-    Returns:
-        The model folder of `judge.kind: lm`, else None.
-
     Raises:
         UserError: rubrics that are not as they should be, a model folder that is incomplete, a context too short for the longest
             question, an endpoint that does not answer as it should.
     """
     judge = recipe.judge
     if judge.kind not in ("lm", "api"):
-        return None
+        return FoundJudge()
     from cluster.inputs.judge_context import check_judge_context
 
     rubrics = load_rubrics(judge.rubrics)
@@ -128,7 +133,7 @@ def find_judge(
         check_model_folder(folder, "judge.model")
         _check_length(folder, judge.engine.max_model_len, "judge.model", "judge.engine.max_model_len")
         check_judge_context(recipe, folder, rubrics, seeds)
-    return folder
+    return FoundJudge(folder, tuple(rubrics.names))
 
 
 def find_inputs(recipe: Recipe, say: Callable[[str], None], resumed: RunDir | None = None) -> Inputs:
@@ -172,12 +177,12 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None], resumed: RunDir | No
         heldout, quarantine[heldout_file] = read_seeds(Path(heldout_file), "seeds.heldout")
     _check_world(recipe, train, heldout)
     probe = [] if recipe.judge.probe.file is None else load_labels(recipe.judge.probe.file, "judge.probe.file")
-    ledger = None if resumed is None else resumed.ledger
+    judge = find_judge(recipe, say, None if resumed is None else resumed.ledger, [*train, *heldout])
     return Inputs(
         models=models,
         dtypes={player: own_dtype(folder) for player, folder in models.items()},
-        judge_model=find_judge(recipe, say, ledger, [*train, *heldout]),
-        rubrics=tuple(load_rubrics(recipe.judge.rubrics).names) if recipe.judge.kind in ("lm", "api") else (),
+        judge_model=judge.model,
+        rubrics=judge.rubrics,
         train=train,
         heldout=heldout,
         probe=probe,

@@ -78,7 +78,7 @@ def calibrate(
         raise UserError(f"--json: {json_file} is no file in an existing folder; make the folder first, or name another")
     labels = known if limit is None or limit >= len(known) else [known[k * len(known) // limit] for k in range(limit)]
     console = make_console()
-    model = find_judge(recipe, lambda text: console.print(text, markup=False))
+    model = find_judge(recipe, lambda text: console.print(text, markup=False)).model
     console.print(f"{judge_id_of(recipe.judge)}: judging {len(labels)} of {len(known)} labels", markup=False)
     started = time.monotonic()
     outcomes, stats = asyncio.run(judge_all(recipe, model, labels, build_engine))

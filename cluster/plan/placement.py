@@ -4,7 +4,6 @@ Every part but the learner ranks has a bundle of its own, found by its role and 
 nothing. Ray Train places the learner ranks itself, so they are counted in `demand` and have no bundle.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol.recipe import Recipe
@@ -55,10 +54,7 @@ class Placement:
 
     def index_of(self, role: str) -> int:
         """The bundle of a role. Raises `KeyError` if it has none."""
-        return self._indices()[role]
-
-    def _indices(self) -> Mapping[str, int]:
-        return {bundle.role: index for index, bundle in enumerate(self.bundles)}
+        return {bundle.role: index for index, bundle in enumerate(self.bundles)}[role]
 
 
 def place(recipe: Recipe) -> Placement:

@@ -7,7 +7,7 @@ import asyncio
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -33,9 +33,7 @@ from judge.stats import PoolStats
 from judge.worker import JudgeWorker
 from learners.fit import fit_group
 from protocol.errors import UserError
-from protocol.interfaces import GameSource, Generator
 from protocol.roles import PLAYERS, Player
-from protocol.rules import GameRules
 
 PLACEMENT_S = 60.0  # a cluster that cannot reserve the bundles by then has no room
 MANY = 2000  # concurrent calls of an async actor: every game in flight may hold one
@@ -63,23 +61,11 @@ class RolloutWorkerStats(rollout.RolloutStats):
 
 
 class RolloutWorker(rollout.RolloutWorker):
-    """A rollout worker that tells what its judge pool counted."""
-
-    def __init__(
-        self,
-        name: str,
-        rules: GameRules,
-        source: GameSource,
-        attacker: Generator,
-        defender: Generator,
-        pool: JudgePool,
-    ) -> None:
-        super().__init__(name, rules, source, attacker, defender, pool)
-        self._pool = pool
+    """A rollout worker whose judge is a `JudgePool`, and that tells what the pool counted."""
 
     async def stats(self) -> RolloutWorkerStats:
-        games = await super().stats()
-        return RolloutWorkerStats(games.playing, games.finished, games.abandoned, self._pool.stats())
+        games, pool = await super().stats(), cast(JudgePool, self._judge).stats()
+        return RolloutWorkerStats(games.playing, games.finished, games.abandoned, pool)
 
 
 def judge_pool(workers: Sequence[Any], judge: JudgePlan) -> JudgePool:

@@ -31,8 +31,8 @@ from cluster.replay.store import segments
 from protocol.recipe import Recipe, parse_recipe
 from protocol.roles import PLAYERS
 from protocol.types import GameRecord
+from tests.unit.cluster.replay.buffers import Buffer
 from tests.unit.cluster.replay.rules.test_facts import SEEDS, record
-from tests.unit.cluster.replay.test_actor import Buffer
 
 KILLS = int(os.environ.get("ADVGAME_KILLS", "20"))
 # Where it dies: at any time, from outside | half a batch is written | rows are written and no game noted | nothing is synced |

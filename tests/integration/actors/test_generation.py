@@ -92,6 +92,7 @@ async def test_seeds_decide_what_is_sampled(served: Served) -> None:
 @pytest.mark.numerics
 async def test_logprobs_are_those_of_the_untruncated_distribution_at_temperature_one(served: Served) -> None:
     completions = await served.worker.generate(ask(4, 5, sampling=SHARP))
+    assert len(completions) == 2 and all(completion.token_ids for completion in completions)
     for completion in completions:
         assert_sampled_by(tiny_model(0), completion)
 

@@ -13,8 +13,10 @@ from cluster.inputs.recipe_file import dump_recipe, load_recipe
 from cluster.plan.demand import demand_of
 from cluster.plan.placement import place
 from cluster.plan.replay import plan_replay
+from cluster.replay.rules.admission import AdmissionRule, AdmissionState
 from judge.rubric import check_context, load_rubrics
 from protocol.recipe import QuirksConfig, Recipe
+from protocol.roles import PLAYERS
 from tests.paths import DATA, RECIPES
 
 FOLDER = RECIPES
@@ -49,7 +51,12 @@ def test_nothing_is_kept_of_recipes_that_are_gone() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_recipe_would_deadlock(name: str) -> None:
-    plan_replay(load(name))
+    numbers = plan_replay(load(name)).admission
+    rule, nobody = AdmissionRule(numbers), dict.fromkeys(PLAYERS, 0)
+    for player in numbers.trained:
+        # A learner that waits is short of one game at most, and that game may start.
+        short_of_one = AdmissionState(0, nobody | {player: numbers.batch_games[player] - 1})
+        assert rule.bound(player) >= numbers.batch_games[player] and rule.admit(short_of_one).games >= 1
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if load(name).judge.rubrics == "standard"])

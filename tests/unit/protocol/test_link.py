@@ -239,6 +239,7 @@ async def test_the_trap_would_be_noticed() -> None:
     made = await connect(address)
     made.send(channel._CALL, 0, pickle.dumps(Trap()))
     await until(lambda: Trap.sprung)
+    assert Trap.sprung
     Trap.sprung = False
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster.inputs.find import _check_world, find_inputs, find_judge
+from cluster.inputs.find import FoundJudge, _check_world, find_inputs, find_judge
 from cluster.sandbox.world import train_seeds
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
@@ -38,8 +38,8 @@ def test_a_judge_that_cannot_be_asked_is_refused_in_one_line(judge: dict[str, An
 
 
 def test_judges_without_a_model_need_nothing_found() -> None:
-    assert find_judge(judged(kind="rules"), pytest.fail) is None
-    assert find_judge(judged(kind="none"), pytest.fail) is None
+    assert find_judge(judged(kind="rules"), pytest.fail) == FoundJudge()
+    assert find_judge(judged(kind="none"), pytest.fail) == FoundJudge()
 
 
 def test_demonstrations_are_checked_before_anything_is_built(tmp_path: Path) -> None:

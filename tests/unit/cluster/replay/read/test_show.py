@@ -19,8 +19,8 @@ from cluster.replay.read.show import escape
 from protocol.roles import PLAYERS
 from protocol.types import GameRecord
 from tests.unit.cluster.cli.test_cli import run as fails
+from tests.unit.cluster.replay.buffers import Buffer, recipe
 from tests.unit.cluster.replay.rules.test_facts import SEEDS, record
-from tests.unit.cluster.replay.test_actor import Buffer, recipe
 
 SETTINGS: dict[str, Any] = {"staleness": 1, "batch": 2, "fsync_s": 0.0}
 
