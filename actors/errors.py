@@ -3,8 +3,10 @@
 Every class pickles, because it crosses a Ray boundary.
 """
 
+from protocol.exchange import AskFault, WorkerFault
 
-class PromptTooLong(Exception):
+
+class PromptTooLong(AskFault):
     """The prompt leaves no room for a single token. The game is given up (`prompt_too_long`); the run goes on."""
 
 
@@ -27,7 +29,7 @@ class PushLate(TimeoutError):
         return type(self), (str(self), self.reason)
 
 
-class WorkerBroken(RuntimeError):
+class WorkerBroken(WorkerFault):
     """The engine holds weights that nobody vouches for, or is dead. It was thrown away and must be built anew.
 
     `reason` is one word: the late phase where that was it.

@@ -1,24 +1,24 @@
 """The GenerationWorker: hosts one player's engine, answers asks, takes new versions while it does.
 
-Life: made (cheap) -> started (engine built, newest published version loaded) -> serving <-> updating. A broken engine is
-thrown away, and the next call builds a new one, on the newest version.
+Life: made (cheap) -> started (engine built, newest published version loaded) -> ready <-> updating. A broken engine is thrown away;
+the worker is not ready then, until somebody starts it again.
 
 Invariants:
 - It serves only versions that it can name: the folder's weights (0) or a push that it loaded and verified.
 - Its version never goes down while the worker lives.
 - Loads happen one at a time; asks go on meanwhile.
+- Only `start` builds an engine. Whatever else needs one is refused at once where there is none.
 
-A plain class: `cluster` makes it a Ray actor. Asks come over a channel of their own (`protocol.link`). Does not publish, retry or
-choose workers.
+A plain class: `cluster` makes it a Ray actor. Does not publish, retry, choose workers or restart itself.
 """
 
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import ray
 import structlog
 
 from actors.engine.engine import Engine
@@ -26,8 +26,8 @@ from actors.engine.occupancy import OccupancyStats
 from actors.errors import GenerationDeadline, WeightsRefused, WorkerBroken
 from actors.weights.receive import Mappings
 from actors.weights.update import LoadedWeights, LoadReport, Phases, digest_of, update
-from protocol.channel import Address
-from protocol.link import Reachable
+from protocol.exchange import Batch, NotReady, Replies, Vitals
+from protocol.inbox import Inbox
 from protocol.recipe import DeadlinesConfig, GenerationConfig
 from protocol.roles import Player
 from protocol.shared import SharedFile
@@ -57,7 +57,7 @@ class GenerationStats:
         pid: its process.
         version: that a request asked now is sampled under.
         serving: whether an engine runs.
-        requests: asks taken; `in_flight`: those not answered yet.
+        requests: asks taken; `in_flight`: samples that its engine is at.
         tokens: generated, of answered asks.
         starts: engines built; `start_s`: seconds that the last one took, its first version included.
         loads: versions taken in flight; `load_s`, `pause_s`: seconds of the last one, and of them without generation.
@@ -78,7 +78,7 @@ class GenerationStats:
     occupancy: OccupancyStats | None = None
 
 
-class GenerationWorker(Reachable):
+class GenerationWorker:
     """One engine of one player.
 
     Args:
@@ -87,8 +87,6 @@ class GenerationWorker(Reachable):
         config: the recipe's `generation` section.
         versions: asked on every start for what to serve; None serves the folder until somebody calls `load`.
     """
-
-    DIRECT = ("generate",)
 
     def __init__(
         self, player: Player, model_path: str, config: GenerationConfig, versions: VersionSource | None = None
@@ -103,7 +101,8 @@ class GenerationWorker(Reachable):
         self._version = 0
         self._starting = asyncio.Lock()
         self._updating = asyncio.Lock()
-        self._requests = self._tokens = self._in_flight = self._starts = self._loads = 0
+        self._inbox = Inbox(self._generate, self._vitals)
+        self._requests = self._tokens = self._starts = self._loads = 0
         self._start_s = self._load_s = self._pause_s = 0.0
 
     async def start(self) -> int:
@@ -154,40 +153,55 @@ class GenerationWorker(Reachable):
                     continue  # its buffer was written again while we read it, because there is a newer version
                 return LoadedWeights(report.checksum_after, manifest.checksum), manifest.version
 
-    async def _ensure_engine(self) -> Engine:
-        await self.start()
-        engine = self._engine
-        if engine is None:
-            raise WorkerBroken("the engine was thrown away right after its start")
-        return engine
+    def _running_engine(self) -> Engine:
+        if self._engine is None:
+            raise NotReady("the worker has no engine; it must be started")
+        return self._engine
 
-    async def channel(self) -> Address:
-        """Where `generate` can be asked directly."""
-        return await self.listen(ray.util.get_node_ip_address())
+    async def exchange(self, caller: str, batch: Batch, wait_s: float) -> Replies:
+        """See `protocol.exchange`; an ask is an `Ask`, its answer what `generate` gives."""
+        return await self._inbox.exchange(caller, batch, wait_s)
 
     async def generate(self, ask: Ask) -> list[Completion]:
-        """One completion for each seed of the ask, in that order; starts the engine if it must.
+        """One completion for each seed of the ask, in that order.
 
         Raises:
             PromptTooLong: the prompt leaves no room in `max_model_len`.
-            GenerationDeadline: not done within `generation.deadline_s`, the engine's start not counted.
-            WorkerBroken: the engine was lost meanwhile. Ask again.
+            GenerationDeadline: not done within `generation.deadline_s`.
+            NotReady: it has no engine.
+            WorkerBroken: the engine was lost meanwhile.
         """
-        engine = await self._ensure_engine()
+        return await self._generate(ask)
+
+    async def _generate(self, ask: Ask, begin: Callable[[], None] | None = None) -> list[Completion]:
+        engine = self._running_engine()
         self._requests += 1
-        self._in_flight += 1
         try:
             async with asyncio.timeout(self._config.deadline_s):
-                completions = await engine.generate(ask)
+                completions = await engine.generate(ask, begin)
         except TimeoutError:
             raise GenerationDeadline(f"no completion within generation.deadline_s {self._config.deadline_s}") from None
         except WorkerBroken:
             self._discard(engine)
             raise
-        finally:
-            self._in_flight -= 1
         self._tokens += sum(len(c.token_ids) for c in completions)
         return completions
+
+    async def health(self) -> Vitals:
+        """How the worker is. An engine that vLLM knows to be dead is thrown away."""
+        engine = self._engine
+        if engine is not None:
+            try:
+                await engine.check_health()
+            except WorkerBroken:
+                self._discard(engine)
+        return self._inbox.vitals()
+
+    def _vitals(self) -> Vitals:
+        engine = self._engine
+        if engine is None:
+            return Vitals(starting=self._starting.locked())
+        return Vitals(ready=True, steps=engine.steps, paused=engine.paused)
 
     async def load(
         self, manifest: WeightManifest, packed: Any, deadline_s: float, limits: DeadlinesConfig | None = None
@@ -201,9 +215,10 @@ class GenerationWorker(Reachable):
 
         Raises:
             WeightsRefused, PushLate: nothing was loaded, the worker serves on under its old version.
-            WorkerBroken: it failed half-way; the engine is gone and the next call builds a new one.
+            NotReady: it has no engine.
+            WorkerBroken: it failed half-way; the engine is gone.
         """
-        engine = await self._ensure_engine()
+        engine = self._running_engine()
         async with self._updating:
             if self._engine is not engine:
                 raise WorkerBroken("the engine was lost before the load")
@@ -226,7 +241,7 @@ class GenerationWorker(Reachable):
 
     async def join(self, transport: str, native: bytes) -> None:
         """Meets a learner that will send versions through vLLM's `nccl` or `ipc`. Its deadline is the caller's."""
-        engine = await self._ensure_engine()
+        engine = self._running_engine()
         async with self._updating:
             await engine.join(transport, native)
 
@@ -242,7 +257,7 @@ class GenerationWorker(Reachable):
 
     async def checksums(self) -> dict[str, str]:
         """xxh3 of each parameter as the engine holds it, by vLLM's name (q, k, v are one tensor there)."""
-        return await (await self._ensure_engine()).checksums()
+        return await self._running_engine().checksums()
 
     async def stats(self) -> GenerationStats:
         """Counts, this process, and how full the engine is."""
@@ -253,7 +268,7 @@ class GenerationWorker(Reachable):
             serving=engine is not None,
             requests=self._requests,
             tokens=self._tokens,
-            in_flight=self._in_flight,
+            in_flight=engine.running if engine is not None else 0,
             starts=self._starts,
             loads=self._loads,
             start_s=self._start_s,
@@ -263,7 +278,7 @@ class GenerationWorker(Reachable):
         )
 
     async def shutdown(self) -> None:
-        """Ends the engine's processes. A later call would start them again."""
+        """Ends the engine's processes."""
         engine, self._engine = self._engine, None
         if engine is not None:
             await asyncio.to_thread(engine.close)

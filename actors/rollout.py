@@ -3,7 +3,7 @@
 Invariants:
 - Every game that was dealt to this worker is finished, abandoned with a reason, or (if the worker dies) dealt again by the
   source under the same id. Nothing is dropped uncounted.
-- At most `game.in_flight` games are being played.
+- At most `in_flight` games are being played.
 - No text of a game is ever logged: of an unexpected error, its type and the lines it passed.
 
 Knows neither vLLM, nor who judges, nor why a game was dealt. An error of the source ends `run`, and
@@ -72,7 +72,8 @@ class RolloutWorker:
 
     Args:
         name: under which the source knows whom it dealt a game to.
-        rules: of the games, and how many are played at once.
+        rules: of the games.
+        in_flight: games played at once: this worker's share of `game.in_flight`.
         source: deals games and takes them back.
         attacker, defender, judge: whom the games ask.
     """
@@ -81,13 +82,14 @@ class RolloutWorker:
         self,
         name: str,
         rules: GameRules,
+        in_flight: int,
         source: GameSource,
         attacker: Generator,
         defender: Generator,
         judge: Judge,
     ) -> None:
         self._name = name
-        self._rules = rules
+        self._rules, self._in_flight = rules, in_flight
         self._source = source
         self._attacker, self._defender, self._judge = attacker, defender, judge
         self._playing: dict[int, asyncio.Task[None]] = {}
@@ -131,7 +133,7 @@ class RolloutWorker:
     async def _fetch_games(self) -> None:
         """Asks for games whenever there is room; on `stop`, ends the games."""
         while not self._stop.is_set():
-            room = self._rules.game.in_flight - len(self._playing)
+            room = self._in_flight - len(self._playing)
             if room <= 0:
                 self._room.clear()
                 await _wait_for(self._room)

@@ -5,7 +5,7 @@ Frozen and picklable; they add up over workers. Who shows them or writes them do
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -93,6 +93,20 @@ class Metered(Protocol):
         ...
 
 
+@runtime_checkable
+class Monitored(Protocol):
+    """A generator with an engine that may stand still or die."""
+
+    @property
+    def steps(self) -> int:
+        """Of the engine, so far."""
+        ...
+
+    async def check_health(self) -> None:
+        """Does not return if the engine is known to be dead."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class JudgeStats:
     """A judge worker since its process started, or several of them together.
@@ -132,6 +146,12 @@ def add_judges(workers: Iterable[JudgeStats]) -> JudgeStats:
         unread.update(worker.unread)
         usage = _add_usages(usage, worker.usage)
     return JudgeStats(calls, verdicts, failed, dict(unread), usage)
+
+
+def add_pools(pools: Iterable[PoolStats]) -> PoolStats:
+    """The pools of several processes together."""
+    counts = [astuple(pool) for pool in pools]
+    return PoolStats(*(sum(column) for column in zip(*counts, strict=True)))
 
 
 def _add_usages(one: Usage | None, other: Usage | None) -> Usage | None:

@@ -1,24 +1,24 @@
 """The judge worker: one judge behind a queue of calls. `cluster` makes it a Ray actor; here it is an ordinary async class.
 
-It builds the judge that the recipe names, once, at `start` or at the first call, so that an actor that Ray restarted serves
-without help. A caller that gives up meanwhile does not stop the build. It counts what it answered. It does not retry: `pool` does.
+Only `start` builds the judge that the recipe names. Until then, and in an actor that Ray restarted, the worker is not ready and
+takes no questions. A caller that gives up meanwhile does not stop the build. It counts what it answered. It does not retry: `pool`
+does.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-import ray
 import structlog
 
 from judge.identity import NO_JUDGE, judge_id_of
 from judge.lm import LMJudge
 from judge.rubric import load_rubrics
-from judge.stats import JudgeStats, Metered
-from protocol.channel import Address
+from judge.stats import JudgeStats, Metered, Monitored
 from protocol.errors import trail
+from protocol.exchange import Batch, NotReady, Replies, Vitals
+from protocol.inbox import Inbox
 from protocol.interfaces import Generator, Judge
-from protocol.link import Reachable
 from protocol.recipe import JudgeConfig
 from protocol.types import JudgeRequest, Verdict
 
@@ -35,7 +35,7 @@ class NoJudge:
         return [Verdict("none", f"none/{request.criterion}", failure=NO_JUDGE) for request in requests]
 
 
-class JudgeWorker(Reachable):
+class JudgeWorker:
     """Answers batches of requests.
 
     Args:
@@ -48,8 +48,6 @@ class JudgeWorker(Reachable):
     Raises:
         ValueError: the kind's builder is missing.
     """
-
-    DIRECT = ("judge",)
 
     def __init__(
         self,
@@ -66,29 +64,52 @@ class JudgeWorker(Reachable):
         self._generator: Generator | None = None
         self._judge: Judge | None = None
         self._starting: asyncio.Task[Judge] | None = None
+        self._inbox = Inbox(self._answer, self._vitals)
         self._calls = self._verdicts = self._failed = 0
 
     async def start(self) -> None:
-        """Builds the judge unless it is built.
+        """Builds the judge unless it is built, or being built.
 
         Raises:
             UserError: the rubrics, the endpoint or the model folder are not as they should be.
         """
-        await self._ensure_judge()
+        if self._judge is None:
+            if self._starting is None or self._starting.done():
+                self._starting = asyncio.create_task(self._make())
+            # Shielded: a caller's deadline must not tear down a half-built engine that others wait for.
+            await asyncio.shield(self._starting)
 
-    async def channel(self) -> Address:
-        """Where `judge` can be asked directly."""
-        return await self.listen(ray.util.get_node_ip_address())
+    async def exchange(self, caller: str, batch: Batch, wait_s: float) -> Replies:
+        """See `protocol.exchange`; an ask is a sequence of requests, its answer what `judge` gives."""
+        return await self._inbox.exchange(caller, batch, wait_s)
+
+    async def health(self) -> Vitals:
+        """How the worker is. A judge whose engine is known to be dead ends its process."""
+        if isinstance(self._generator, Monitored):
+            await self._generator.check_health()
+        return self._inbox.vitals()
+
+    def _vitals(self) -> Vitals:
+        if self._judge is None:
+            return Vitals(starting=self._starting is not None and not self._starting.done())
+        steps = self._generator.steps if isinstance(self._generator, Monitored) else None
+        return Vitals(ready=True, steps=steps)
+
+    async def _answer(self, requests: Sequence[JudgeRequest], begin: Callable[[], None]) -> list[Verdict]:
+        begin()  # of many texts at once: whether the engine moves says more than the first token of one
+        return await self.judge(requests)
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict for each request, in that order.
 
         Raises:
-            Exception: the judge cannot be built, or a bug of ours. It is logged here, without texts: the caller sees only Ray's
-                wrapper of it.
+            NotReady: the judge is not built.
+            Exception: a bug of ours. It is logged here, without texts.
         """
+        if self._judge is None:
+            raise NotReady("the judge is not built; it must be started")
         try:
-            verdicts = await (await self._ensure_judge()).judge(requests)
+            verdicts = await self._judge.judge(requests)
         except Exception as error:
             _log.error("judging failed", requests=len(requests), trail=trail(error))
             raise
@@ -102,15 +123,6 @@ class JudgeWorker(Reachable):
         unread = dict(self._judge.unread) if isinstance(self._judge, LMJudge) else {}
         usage = self._generator.usage() if isinstance(self._generator, Metered) else None
         return JudgeStats(self._calls, self._verdicts, self._failed, unread, usage)
-
-    async def _ensure_judge(self) -> Judge:
-        """The judge, built by the first caller; the others wait for it."""
-        if self._judge is not None:
-            return self._judge
-        if self._starting is None or (self._starting.done() and self._judge is None):
-            self._starting = asyncio.create_task(self._make())
-        # Shielded: a caller's deadline must not tear down a half-built engine that others wait for.
-        return await asyncio.shield(self._starting)
 
     async def _make(self) -> Judge:
         config = self._config

@@ -1,9 +1,11 @@
 """The interfaces between the parts. `cluster` supplies the real ones; unit tests supply named fakes."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from protocol.roles import Player
+from protocol.router import RouterStats
 from protocol.types import Ask, Completion, Deal, GameRecord, JudgeRequest, Verdict, WeightManifest
 
 
@@ -20,6 +22,28 @@ class Judge(Protocol):
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict for each request, in that order."""
+        ...
+
+
+class Workers(Protocol):
+    """Several workers of one kind, seen as one."""
+
+    async def ask(self, body: Any, questions: int = 1, limit_s: float = math.inf, absent_s: float = math.inf) -> Any:
+        """What one of them answers.
+
+        Args:
+            questions: the ask's weight in a worker's load.
+            limit_s: for the answer, waiting for a worker included.
+            absent_s: the longest time in which no worker that has it is heard of.
+
+        Raises:
+            TimeoutError: one of the two passed.
+            Exception: what the worker raised.
+        """
+        ...
+
+    def stats(self) -> RouterStats:
+        """Counts, and what each worker misses."""
         ...
 
 

@@ -21,11 +21,12 @@ class RunStats:
 
     Attributes:
         replay, publisher: the actors'.
-        pool: the judge pool's of the rollout worker; None before its first answer.
+        pool: the judge pools' of the rollout workers, together; None before their first answer.
         judges: the judge workers', together.
         tokens: generated so far by all engines.
-        healthy_judges: (healthy, all).
+        healthy_judges: (healthy, all), as supervision finds them.
         healthy_generators: the same, for each player.
+        replaced: workers that supervision replaced, by reason.
     """
 
     replay: ReplayStats = field(default_factory=ReplayStats)
@@ -35,6 +36,7 @@ class RunStats:
     tokens: int = 0
     healthy_judges: tuple[int, int] = (0, 0)
     healthy_generators: Mapping[Player, tuple[int, int]] = field(default_factory=lambda: dict.fromkeys(PLAYERS, (0, 0)))
+    replaced: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
 
-REPLAY, PUBLISHER, ROLLOUT = "replay-0", "publisher-0", "rollout-0"
+REPLAY, PUBLISHER = "replay-0", "publisher-0"
 
-ROLLOUT_CPUS = 0.1  # mostly waits
+ROLLOUT_CPUS = 0.1  # each; mostly waits
 SERVICE_CPUS = 0.05  # replay, publisher: each
 
 
@@ -23,6 +23,11 @@ def generation_role(player: Player, k: int) -> str:
 def judge_role(k: int) -> str:
     """The role of the k-th judge worker."""
     return f"judge-{k}"
+
+
+def rollout_role(k: int) -> str:
+    """The role of the k-th rollout worker."""
+    return f"rollout-{k}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,6 @@ def place(recipe: Recipe) -> Placement:
                 for k in range(g.workers)
             ),
             *(Bundle(judge_role(k), j.cpus_per_worker, j.gpus_per_worker) for k in range(j.workers)),
-            Bundle(ROLLOUT, ROLLOUT_CPUS),
+            *(Bundle(rollout_role(k), ROLLOUT_CPUS) for k in range(recipe.rollout.workers)),
         )
     )

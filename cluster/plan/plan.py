@@ -20,7 +20,16 @@ from cluster.plan.transports import transports_of
 from cluster.rundir import RunDir
 from judge.identity import judge_id_of
 from learners.spec import LearnerSpec
-from protocol.recipe import GenerationConfig, JudgeConfig, PromotionConfig, PushConfig, Recipe, Transport
+from protocol.recipe import (
+    GenerationConfig,
+    HealthConfig,
+    JudgeConfig,
+    PromotionConfig,
+    PushConfig,
+    Recipe,
+    RouterConfig,
+    Transport,
+)
 from protocol.roles import Player
 from protocol.rules import GameRules
 
@@ -51,6 +60,7 @@ class Plan:
         steps: optimizer steps of each learner.
         stall_s: seconds without movement that end the run.
         transports: of the players that learn.
+        shares: of each rollout worker in turn: how many games it plays at once.
         push_periods: of each player's generation workers in turn: which versions it takes.
         learners: of the players that learn.
         promotion: None: no gate.
@@ -69,6 +79,9 @@ class Plan:
     demand: Demand
     transports: Mapping[Player, Transport]
     rules: GameRules
+    shares: tuple[int, ...]
+    router: RouterConfig
+    health: HealthConfig
     replay: ReplayPlan
     generation: GenerationConfig
     judge: JudgePlan
@@ -97,6 +110,9 @@ def make_plan(request: Request) -> Plan:
         demand=demand_of(recipe, placement),
         transports=transports_of(recipe),
         rules=GameRules.of(recipe),
+        shares=share_games(recipe.game.in_flight, recipe.rollout.workers),
+        router=recipe.router,
+        health=recipe.health,
         replay=plan_replay(recipe),
         generation=recipe.generation,
         judge=plan_judge(recipe.judge, inputs),
@@ -106,6 +122,11 @@ def make_plan(request: Request) -> Plan:
         heldout=plan_heldout(recipe),
         promotion=recipe.promotion,
     )
+
+
+def share_games(games: int, workers: int) -> tuple[int, ...]:
+    """Splits games over workers as evenly as it goes."""
+    return tuple(games // workers + (k < games % workers) for k in range(workers))
 
 
 def plan_judge(judge: JudgeConfig, inputs: Inputs) -> JudgePlan:

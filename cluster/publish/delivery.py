@@ -3,6 +3,7 @@
     starting ──► healthy(version) ──► delivering(version, deadline) ──► healthy
        ▲  │                                   │
        └──┴───────────── evicted ◄────────────┘            (failed or late; counted by reason)
+       └──────────────── retired ◄─ healthy                (supervision found that it does not serve)
 
 A pure state machine for the workers of both players: no Ray, no clock of its own. Invariants:
 
@@ -144,6 +145,17 @@ class Delivery:
         """
         view = self._workers[worker]
         if view.ticket != ticket or view.state == "healthy":
+            return None
+        view.evictions[reason] += 1
+        return self._begin_start(view, now_s)
+
+    def retire(self, worker: str, reason: str, now_s: float) -> int | None:
+        """Somebody else found that the worker does not serve: it starts anew. Gives the ticket of that start.
+
+        None unless it is healthy: a push or a start that is under way has a deadline of its own.
+        """
+        view = self._workers[worker]
+        if view.state != "healthy":
             return None
         view.evictions[reason] += 1
         return self._begin_start(view, now_s)

@@ -111,16 +111,24 @@ class Workers:
             self._checksums[push.worker] = report.checksum_after
             self._after_change()
 
+    def restart(self, worker: str, reason: str, kill: bool) -> None:
+        """A healthy worker does not serve, as supervision found: it is started anew, its process ended before if `kill`."""
+        ticket = self._delivery.retire(worker, reason, time.monotonic())
+        if ticket is not None:
+            self._spawn(self._begin_again(worker, ticket, reason, kill))
+
     async def _replace(self, worker: str, ticket: int, reason: str, kill: bool) -> None:
         again = self._delivery.evict(worker, ticket, reason, time.monotonic())
-        if again is None:
-            return
+        if again is not None:
+            await self._begin_again(worker, again, reason, kill)
+
+    async def _begin_again(self, worker: str, ticket: int, reason: str, kill: bool) -> None:
         log.warning("worker_evicted", worker=worker, reason=reason)
         self._checksums.pop(worker, None)
         if kill:
             ray.kill(self._handles[worker], no_restart=False)
         await asyncio.sleep(SETTLE_S)
-        await self._start(worker, again)
+        await self._start(worker, ticket)
 
     async def _start(self, worker: str, ticket: int) -> None:
         limit_s = self._start_deadline_s

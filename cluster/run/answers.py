@@ -1,7 +1,7 @@
 """Waiting for what a run's actors answer: a deadline for each, and one line that says what went wrong."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -39,11 +39,11 @@ async def answers_of(refs: Sequence[Any]) -> list[Any]:
     return list(await asyncio.gather(*(answer_or(ref, None) for ref in refs)))
 
 
-async def wait_started(refs: Sequence[Any], what: str, limit_s: float, key: str) -> None:
+async def wait_started(starts: Sequence[Awaitable[Any]], what: str, limit_s: float, key: str) -> None:
     """Waits until all have started. Raises `RunFailed` if one does not, or not within `limit_s`, the value of `key`."""
     try:
         async with asyncio.timeout(limit_s):
-            await asyncio.gather(*(wait_for(ref) for ref in refs))
+            await asyncio.gather(*starts)
     except TimeoutError:
         raise RunFailed(f"{what} did not start within {limit_s:.0f} s ({key})") from None
     except ray.exceptions.RayError as e:

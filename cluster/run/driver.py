@@ -13,11 +13,13 @@ from cluster.observe.progress import Progress
 from cluster.plan.plan import Plan
 from cluster.run.games import play_games
 from cluster.run.measurements import Measurements
-from cluster.run.poll import Poll
+from cluster.run.poll import Poll, merge_missed
 from cluster.run.start import catch_up, start_engines
 from cluster.run.summary import RunOutcome, summarize
+from cluster.run.supervision import RunSupervisor
 from cluster.run.watch import Watch
 from cluster.run.wiring import build, take_down
+from cluster.supervise.supervisor import supervise
 from protocol.files import write_json
 
 
@@ -45,17 +47,19 @@ class Run:
         parts = build(plan, self._group)
         try:
             await start_engines(parts, plan, self._progress.say)
-            await measurements.start(parts)
-            watch = Watch(plan, poll, self._history, measurements, self._progress)
-            if plan.resumed:
-                await catch_up(parts, plan.run_dir, watch, plan.stall_s)
-            self._progress.say("playing; the learners join as soon as they are up")
-            async with play_games(parts, plan.generation.backpressure) as games:
-                await watch.until_learned(parts, games)
-                await games.stop(poll)
-            await measurements.end()
-            await poll.ask_workers(parts)
-            await watch.ask_and_show(parts)
+            supervisor = RunSupervisor(plan, parts, lambda: merge_missed([poll.missed(), measurements.missed()]))
+            async with supervise(supervisor):
+                await measurements.start(parts)
+                watch = Watch(plan, poll, self._history, measurements, self._progress, supervisor)
+                if plan.resumed:
+                    await catch_up(parts, plan.run_dir, watch, plan.stall_s)
+                self._progress.say("playing; the learners join as soon as they are up")
+                async with play_games(parts, plan.generation.backpressure) as games:
+                    await watch.until_learned(parts, games)
+                    await games.stop(poll)
+                await measurements.end()
+                await poll.ask_workers(parts)
+                await watch.ask_and_show(parts)
         finally:
             measurements.close()
             try:

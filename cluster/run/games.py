@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import structlog
 
+from cluster.plan.placement import rollout_role
 from cluster.run.answers import last_line, wait_for
 from cluster.run.poll import Poll
 from cluster.run.states import RunFailed
@@ -14,35 +15,36 @@ from cluster.run.wiring import Parts
 from cluster.supervise.engine_load import report_load
 from protocol.recipe import BackpressureConfig
 
-STOP_S = 60.0  # for the replay buffer and the rollout worker to stop after the last step
+STOP_S = 60.0  # for the replay buffer and the rollout workers to stop after the last step
 
 log = structlog.get_logger(__name__)
 
 
 class Games:
-    """What the rollout worker plays; `play_games` gives one."""
+    """What the rollout workers play; `play_games` gives one."""
 
-    def __init__(self, parts: Parts, rollout: "asyncio.Future[Any]") -> None:
-        self._parts, self._rollout = parts, rollout
+    def __init__(self, parts: Parts, playing: Sequence["asyncio.Future[Any]"]) -> None:
+        self._parts, self._playing = parts, playing
 
     def check(self) -> None:
-        """Raises `RunFailed` if the rollout worker ended by an error."""
-        if self._rollout.done() and (error := self._rollout.exception()) is not None:
-            raise RunFailed(f"the rollout worker ended: {last_line(error)}")
+        """Raises `RunFailed` if a rollout worker ended by an error."""
+        for k, playing in enumerate(self._playing):
+            if playing.done() and (error := playing.exception()) is not None:
+                raise RunFailed(f"{rollout_role(k)} ended: {last_line(error)}")
 
     async def stop(self, poll: Poll) -> None:
-        """No more deals; games in flight are given up and counted (`stopped`). `poll` notes the judge pool's last counts."""
+        """No more deals; games in flight are given up and counted (`stopped`). `poll` notes what the workers counted last."""
         try:
             async with asyncio.timeout(STOP_S):
                 await wait_for(self._parts.replay.stop.remote())
-                await wait_for(self._parts.rollout.stop.remote())
-                poll.note_pool((await self._rollout).pool)
+                await asyncio.gather(*(wait_for(worker.stop.remote()) for worker in self._parts.rollouts))
+                poll.note_rollouts(await asyncio.gather(*self._playing))
         except TimeoutError:
-            log.warning("the rollout worker did not stop in time", limit_s=STOP_S)
+            log.warning("a rollout worker did not stop in time", limit_s=STOP_S)
 
 
 @contextlib.asynccontextmanager
 async def play_games(parts: Parts, backpressure: BackpressureConfig | None) -> AsyncIterator[Games]:
     """Begins to play, as many games as the engines bear while the block runs. Only `Games.stop` ends them."""
     async with report_load(parts.generators, parts.replay, backpressure):
-        yield Games(parts, asyncio.ensure_future(wait_for(parts.rollout.run.remote())))
+        yield Games(parts, [asyncio.ensure_future(wait_for(worker.run.remote())) for worker in parts.rollouts])

@@ -62,6 +62,19 @@ class JudgeEngine:
         self._tokens += sum(len(c.token_ids) for c in completions)
         return completions
 
+    @property
+    def steps(self) -> int:
+        """Of the engine, so far."""
+        return self._engine.steps
+
+    async def check_health(self) -> None:
+        """Ends the process, by `on_broken`, if vLLM says that the engine is dead."""
+        try:
+            await self._engine.check_health()
+        except WorkerBroken as e:
+            _log.error("judge engine dead, leaving", why=str(e))
+            self._on_broken()
+
     def usage(self) -> EngineUsage:
         """What the engine read and wrote since it was built."""
         engine = self._engine

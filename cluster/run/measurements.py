@@ -3,18 +3,17 @@
 How a thing is measured is `cluster.measure`'s. A run that ends early keeps what was measured until then.
 """
 
-from actors.clients import RemoteGenerator
 from cluster.measure.evaluation import Evaluation, JudgeAbsent
 from cluster.measure.heldout import Measurement
 from cluster.measure.probe import Prober, ProbeResult, ProbeSet
 from cluster.measure.promotion import Decision, decide, mark
 from cluster.observe.progress import Progress
 from cluster.plan.plan import Plan
+from cluster.run.pools import Pools
 from cluster.run.states import RunFailed
-from cluster.run.wiring import Parts, judge_pool
+from cluster.run.wiring import Parts
 from cluster.sandbox.rule_judge import RuleJudge
 from learners.storage import checkpoints
-from protocol.roles import PLAYERS
 
 PROBE_S = 60.0  # for the last judgement of the probe set, after the last step
 
@@ -30,6 +29,7 @@ class Measurements:
         self._plan, self._progress = plan, progress
         self._evaluation: Evaluation | None = None
         self._prober: Prober | None = None
+        self._pools: Pools | None = None
         self.decision: Decision | None = None
 
     @property
@@ -42,6 +42,10 @@ class Measurements:
         """The newest judgement of the probe set; None before the first, and without a set."""
         return None if self._prober is None else self._prober.latest
 
+    def missed(self) -> dict[str, int]:
+        """See `Pools.missed`."""
+        return {} if self._pools is None else self._pools.missed()
+
     async def start(self, parts: Parts) -> None:
         """Measures the players before their first step.
 
@@ -49,15 +53,15 @@ class Measurements:
             RunFailed: the judge does not answer.
         """
         plan, inputs = self._plan, self._plan.inputs
-        attacker, defender = (RemoteGenerator(parts.generators[p], plan.generation) for p in PLAYERS)
-        judge = RuleJudge() if plan.heldout.judge == "rules" else judge_pool(parts.judges, plan.judge)
-        self._evaluation = Evaluation(plan.heldout, inputs.heldout, plan.run_dir, attacker, defender, judge)
+        pools = self._pools = Pools(plan, "driver", parts.handle)
+        judge = RuleJudge() if plan.heldout.judge == "rules" else pools.judge
+        self._evaluation = Evaluation(plan.heldout, inputs.heldout, plan.run_dir, pools.attacker, pools.defender, judge)
         try:
             await self._evaluation.start()
         except JudgeAbsent as e:
             raise RunFailed(str(e)) from None
         if inputs.probe:
-            probe = ProbeSet(inputs.probe, judge_pool(parts.judges, plan.judge), plan.run_dir, plan.seed)
+            probe = ProbeSet(inputs.probe, pools.judge, plan.run_dir, plan.seed)
             self._prober = Prober(probe, plan.judge.config.probe.every)
 
     def probe(self, step: int) -> ProbeResult | None:

@@ -3,7 +3,8 @@
 It shows nothing and judges nothing; the learners' reports, which come with the answers, go to the history.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -12,10 +13,12 @@ from actors.generation import GenerationStats
 from cluster.observe.history import History
 from cluster.observe.view import RunStats
 from cluster.run.answers import answer_or, answers_of
+from cluster.run.pools import RolloutWorkerStats
 from cluster.run.states import RunFailed
-from cluster.run.wiring import Parts, RolloutWorkerStats
-from judge.stats import JudgeStats, PoolStats, add_judges
-from protocol.roles import PLAYERS, Player
+from cluster.run.supervision import Fitness
+from cluster.run.wiring import Parts
+from judge.stats import JudgeStats, add_judges, add_pools
+from protocol.roles import PLAYERS
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +33,7 @@ class Poll:
     def __init__(self, history: History) -> None:
         self._history = history
         self.stats = RunStats()
+        self._rollouts: dict[int, RolloutWorkerStats] = {}
 
     async def ask(self, parts: Parts) -> None:
         """Asks replay buffer and publisher, and takes the learners' reports. Raises `RunFailed` if one of them is dead."""
@@ -40,24 +44,40 @@ class Poll:
         self._history.add(await answer_or(parts.publisher.drain_metrics.remote(), []))
 
     async def ask_workers(self, parts: Parts) -> None:
-        """Counts who answers of the generation and judge workers, and what they counted. Raises `RunFailed` if one is dead."""
-        of_player: dict[Player, Sequence[GenerationStats | None]] = {
-            p: await answers_of([h.stats.remote() for h in parts.generators[p]]) for p in PLAYERS
-        }
+        """Asks the generation and judge workers what they counted. Raises `RunFailed` if one is dead."""
+        generators: Sequence[GenerationStats | None] = await answers_of(
+            [h.stats.remote() for p in PLAYERS for h in parts.generators[p]]
+        )
         judges: Sequence[JudgeStats | None] = await answers_of([h.stats.remote() for h in parts.judges])
-        rollout: RolloutWorkerStats | None = await answer_or(parts.rollout.stats.remote(), None)
         self.stats = replace(
             self.stats,
-            tokens=sum(a.tokens for answers in of_player.values() for a in answers if a is not None),
-            healthy_generators={p: _healthy(answers) for p, answers in of_player.items()},
+            tokens=sum(a.tokens for a in generators if a is not None),
             judges=add_judges(a for a in judges if a is not None),
-            healthy_judges=_healthy(judges),
-            pool=self.stats.pool if rollout is None else rollout.pool,
         )
 
-    def note_pool(self, pool: PoolStats) -> None:
-        """What the rollout worker's judge pool counted in the end."""
-        self.stats = replace(self.stats, pool=pool)
+    async def ask_rollouts(self, parts: Parts) -> None:
+        """Asks the rollout workers what they and their pools counted. Raises `RunFailed` if one is dead."""
+        self.note_rollouts(await answers_of([h.stats.remote() for h in parts.rollouts]))
+
+    def note_rollouts(self, answers: Sequence[RolloutWorkerStats | None]) -> None:
+        """What the rollout workers counted; one that did not answer keeps its last answer."""
+        for k, answer in enumerate(answers):
+            if answer is not None:
+                self._rollouts[k] = answer
+        self.stats = replace(self.stats, pool=add_pools(answer.pool for answer in self._rollouts.values()))
+
+    def note_fitness(self, fitness: Fitness) -> None:
+        """How many workers supervision finds fit."""
+        self.stats = replace(
+            self.stats,
+            healthy_judges=fitness.judges,
+            healthy_generators=fitness.generators,
+            replaced=fitness.replaced,
+        )
+
+    def missed(self) -> dict[str, int]:
+        """For each worker's role, the asks in a row that it did not answer; of several callers' counts the largest."""
+        return merge_missed(answer.missed for answer in self._rollouts.values())
 
     async def close(self, parts: Parts) -> None:
         """Takes what the learners reported since the last ask, which a run that is cut short would lose, and writes the history."""
@@ -68,6 +88,9 @@ class Poll:
         self._history.write()
 
 
-def _healthy(answers: Sequence[object | None]) -> tuple[int, int]:
-    """(healthy, all): who answers is healthy."""
-    return sum(a is not None for a in answers), len(answers)
+def merge_missed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Of several callers' counts the largest, for each role."""
+    merged: Counter[str] = Counter()
+    for count in counts:
+        merged |= Counter(count)
+    return dict(merged)

@@ -5,10 +5,12 @@ It builds nothing (`wiring` does) and starts no game.
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
+from cluster.calls import ask
 from cluster.observe.view import RunStats
 from cluster.plan.plan import Plan
-from cluster.run.answers import wait_started
+from cluster.run.answers import wait_for, wait_started
 from cluster.run.folder import resumes_above_zero
 from cluster.run.states import RunFailed
 from cluster.run.watch import POLL_S, Watch, check_learners
@@ -26,13 +28,18 @@ async def start_engines(parts: Parts, plan: Plan, say: Callable[[str], None]) ->
     groups = " and ".join(parts.learners)
     say(f"starting the vLLM engines of both players and the ZeRO-3 groups of {groups}")
     handles = [h for p in PLAYERS for h in parts.generators[p]]
-    starting = [*parts.registered, *(h.start.remote() for h in handles)]
-    judging = [h.start.remote() for h in parts.judges]
     generation, engine = plan.generation, plan.judge.config.engine
+    starting = [*map(wait_for, parts.registered), *(_start(h, generation.start_deadline_s) for h in handles)]
+    judging = [_start(h, engine.start_deadline_s) for h in parts.judges]
     await asyncio.gather(
         wait_started(starting, "the engines", generation.start_deadline_s, "generation.start_deadline_s"),
         wait_started(judging, "the judges", engine.start_deadline_s, "judge.engine.start_deadline_s"),
     )
+
+
+async def _start(handle: Any, limit_s: float) -> None:
+    """Has a worker started; asks again if its process dies over it."""
+    await ask(handle, "start", part="worker", limit_s=limit_s)
 
 
 async def catch_up(parts: Parts, run_dir: RunDir, watch: Watch, limit_s: float) -> None:

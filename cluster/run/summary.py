@@ -108,6 +108,7 @@ def summarize(plan: Plan, outcome: RunOutcome, earlier: Mapping[str, Any] | None
         "export": {p: f"export/{p}" if p in plan.trained else None for p in PLAYERS},  # null: frozen, nothing to write
         "push": {p: _of_pushes(players[p].pushes) if stats.publisher.answered else {} for p in PLAYERS},
         "workers": {p: [asdict(worker) for worker in players[p].workers] for p in PLAYERS},
+        "replaced": dict(stats.replaced),  # workers, by supervision and reason
         "heldout": {**before["heldout"], **{name: m.as_dict() for name, m in outcome.heldout.items()}},
         "versions": package_versions(),
         "promotion": outcome.promotion and outcome.promotion.as_dict(),

@@ -1,6 +1,6 @@
 """Watches a run from its first game to the last learner step: asks, shows, and ends it when a part gave up or nothing moves.
 
-It restarts nothing (Ray, Ray Train and the publisher do). What a standstill is, `supervise.watchdog` decides.
+It restarts nothing (Ray, Ray Train, the publisher and supervision do). What a standstill is, `supervise.watchdog` decides.
 """
 
 import asyncio
@@ -19,12 +19,13 @@ from cluster.run.games import Games
 from cluster.run.measurements import Measurements
 from cluster.run.poll import Poll
 from cluster.run.states import RunFailed
+from cluster.run.supervision import RunSupervisor
 from cluster.run.wiring import Parts
 from cluster.supervise.watchdog import Watchdog
 from learners.spec import LearnerResult
 
 POLL_S = 1.0
-HEALTH_EVERY_S = 10.0  # engines and judges are asked for their health this often
+COUNTS_EVERY_S = 10.0  # engines and judges are asked what they counted this often
 HISTORY_EVERY_S = 15.0
 ABANDONED_ROUNDS = 3  # this many times game.in_flight given up in a row, and none finished: the games cannot be played
 
@@ -38,20 +39,29 @@ class Watch:
         poll: asks the parts.
         history: is written now and then.
         measurements: are told how far the run is, for the judge's probe.
+        supervisor: knows which workers are fit.
         progress: shows each moment.
     """
 
     def __init__(
-        self, plan: Plan, poll: Poll, history: History, measurements: Measurements, progress: Progress
+        self,
+        plan: Plan,
+        poll: Poll,
+        history: History,
+        measurements: Measurements,
+        progress: Progress,
+        supervisor: RunSupervisor,
     ) -> None:
         self._plan, self._history, self._measurements, self._progress = plan, history, measurements, progress
-        self.poll = poll
+        self.poll, self._supervisor = poll, supervisor
         self._metrics = Metrics(plan.name)
         self._watchdog = Watchdog(plan.stall_s, ABANDONED_ROUNDS * plan.rules.game.in_flight)
 
     async def ask_and_show(self, parts: Parts) -> RunView:
-        """Asks replay buffer and publisher, and shows what they say. Raises `RunFailed` if one of them is dead."""
+        """Asks replay buffer, publisher and rollout workers, and shows what they say. Raises `RunFailed` if one is dead."""
         await self.poll.ask(parts)
+        await self.poll.ask_rollouts(parts)
+        self.poll.note_fitness(self._supervisor.fitness())
         players = self.poll.stats.publisher.players
         probe = self._measurements.probe(min(players[p].step for p in parts.learners))
         view = view_of(self._plan, self.poll.stats, probe)
@@ -65,7 +75,7 @@ class Watch:
         Raises:
             RunFailed: a learner group gave up, the games ended, an actor is dead, or nothing moved for `run.stall_s`.
         """
-        next_health = next_history = 0.0
+        next_counts = next_history = 0.0
         waiting = set(parts.learners.values())
         while waiting:
             _, pending = await asyncio.to_thread(ray.wait, list(waiting), num_returns=len(waiting), timeout=POLL_S)
@@ -73,8 +83,8 @@ class Watch:
             check_learners(parts)
             games.check()
             now = time.monotonic()
-            if now >= next_health:
-                next_health = now + HEALTH_EVERY_S
+            if now >= next_counts:
+                next_counts = now + COUNTS_EVERY_S
                 await self.poll.ask_workers(parts)
             view = await self.ask_and_show(parts)
             if now >= next_history:

@@ -5,31 +5,26 @@ The only module that knows every part's constructor. It decides nothing about th
 
 import asyncio
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors import rollout
-from actors.clients import RemoteGenerator
 from actors.generation import GenerationWorker
 from cluster.calls import NamedActor
 from cluster.observe.logs import log_rank, with_log
-from cluster.plan.placement import PUBLISHER, REPLAY, ROLLOUT, generation_role, judge_role
-from cluster.plan.plan import JudgePlan, Plan
+from cluster.plan.placement import PUBLISHER, REPLAY, generation_role, judge_role, rollout_role
+from cluster.plan.plan import Plan
 from cluster.publish.actor import WeightPublisher
 from cluster.publish.client import PublisherSink, VersionClient
 from cluster.publish.native import NativeSink
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
 from cluster.run.judge_engine import engine_builder
+from cluster.run.pools import Pools, RolloutWorker
 from cluster.sandbox.rule_judge import RuleJudge
-from judge.cache import VerdictCache
-from judge.pool import JudgePool
-from judge.stats import PoolStats
 from judge.worker import JudgeWorker
 from learners.fit import fit_group
 from protocol.errors import UserError
@@ -48,31 +43,19 @@ class Parts:
     publisher: Any
     judges: list[Any]
     generators: dict[Player, list[Any]]
-    rollout: Any
+    rollouts: list[Any]
     learners: dict[Player, Any]  # object refs of the learner tasks, of the players that learn
     registered: list[Any]  # object refs: the publisher knows the workers; it starts them
 
+    def handle(self, role: str) -> Any:
+        """The actor of a generation or judge worker's role."""
+        return self.workers[role]
 
-@dataclass(frozen=True, slots=True)
-class RolloutWorkerStats(rollout.RolloutStats):
-    """With what the worker's judge pool counted."""
-
-    pool: PoolStats = field(default_factory=PoolStats)
-
-
-class RolloutWorker(rollout.RolloutWorker):
-    """A rollout worker whose judge is a `JudgePool`, and that tells what the pool counted."""
-
-    async def stats(self) -> RolloutWorkerStats:
-        games, pool = await super().stats(), cast(JudgePool, self._judge).stats()
-        return RolloutWorkerStats(games.playing, games.finished, games.abandoned, pool)
-
-
-def judge_pool(workers: Sequence[Any], judge: JudgePlan) -> JudgePool:
-    """A pool over the run's judge workers, with a memory of its own."""
-    config = judge.config
-    cache = VerdictCache(config.cache_entries)
-    return JudgePool(workers, config.deadline_s, config.attempts, cache, judge.key, judge.admits)
+    @property
+    def workers(self) -> dict[str, Any]:
+        """Generation and judge workers by role."""
+        found = {judge_role(k): handle for k, handle in enumerate(self.judges)}
+        return found | {generation_role(p, k): h for p, mine in self.generators.items() for k, h in enumerate(mine)}
 
 
 async def reserve(plan: Plan) -> PlacementGroup:
@@ -104,8 +87,15 @@ class _Builder:
         """The actor of that role, by name: what parts hold of each other."""
         return NamedActor(f"{self._plan.name}/{role}")
 
-    def start(self, cls: type, role: str, *args: Any, restarts: int = -1, retries: int = -1) -> Any:
-        """Starts the actor of a role; returns at once."""
+    def start(
+        self, cls: type, role: str, *args: Any, restarts: int = -1, retries: int = -1, events: bool = True
+    ) -> Any:
+        """Starts the actor of a role; returns at once.
+
+        Args:
+            retries: of Ray's, of each call. 0 where a call must not queue behind a restart.
+            events: whether Ray notes each call for its dashboard, which costs the caller of a hot actor.
+        """
         index = self._plan.placement.index_of(role)
         bundle = self._plan.placement.bundles[index]
         options: dict[str, Any] = {
@@ -116,24 +106,29 @@ class _Builder:
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, index),
             "max_restarts": restarts,
             "max_task_retries": retries,
+            "enable_task_events": events,
         }
         return ray.remote(with_log(cls, self._plan.run_dir.path, role)).options(**options).remote(*args)
 
 
 def build(plan: Plan, group: PlacementGroup) -> Parts:
     """Starts every actor and the learner groups; returns at once, they come up side by side."""
-    b, g = _Builder(plan, group), plan.generation
-    replay = b.start(ReplayBuffer, REPLAY, str(plan.run_dir.path), plan.replay, plan.inputs.train)
+    b = _Builder(plan, group)
+    replay = b.start(ReplayBuffer, REPLAY, str(plan.run_dir.path), plan.replay, plan.inputs.train, events=False)
     publisher = _start_publisher(b, plan)
     generators = {player: _start_engines(b, plan, player) for player in PLAYERS}
     registered = [publisher.register.remote(player, generators[player]) for player in PLAYERS]
     judges = _start_judges(b, plan)
-    players = (RemoteGenerator([b.handle(generation_role(p, k)) for k in range(g.workers)], g) for p in PLAYERS)
-    pool = judge_pool([b.handle(judge_role(k)) for k in range(plan.judge.config.workers)], plan.judge)
-    playing = b.start(RolloutWorker, ROLLOUT, ROLLOUT, plan.rules, ReplayClient(b.handle(REPLAY)), *players, pool)
+    rollouts = [_start_rollout(b, plan, k) for k in range(len(plan.shares))]
     source = BatchClient(replay)
     learners = {player: _start_learner(plan, player, source, publisher) for player in plan.learners}
-    return Parts(group, replay, publisher, judges, generators, playing, learners, registered)
+    return Parts(group, replay, publisher, judges, generators, rollouts, learners, registered)
+
+
+def _start_rollout(b: _Builder, plan: Plan, k: int) -> Any:
+    role = rollout_role(k)
+    source, pools = ReplayClient(b.handle(REPLAY)), Pools(plan, role, b.handle)
+    return b.start(RolloutWorker, role, role, plan.rules, plan.shares[k], source, pools, events=False)
 
 
 def _start_publisher(b: _Builder, plan: Plan) -> Any:
@@ -156,7 +151,9 @@ def _start_engines(b: _Builder, plan: Plan, player: Player) -> list[Any]:
 
     def start(k: int) -> Any:
         versions = VersionClient(b.handle(PUBLISHER), f"{player}-{k}")
-        return b.start(GenerationWorker, generation_role(player, k), player, model, g, versions)
+        # No retries of Ray's here and for judges: what was asked goes to another worker instead of waiting for this one.
+        role = generation_role(player, k)
+        return b.start(GenerationWorker, role, player, model, g, versions, retries=0, events=False)
 
     return [start(k) for k in range(g.workers)]
 
@@ -168,11 +165,12 @@ def _start_judges(b: _Builder, plan: Plan) -> list[Any]:
     if judge.config.kind == "api":
         plan.run_dir.ledger.parent.mkdir(exist_ok=True)
         ledger = str(plan.run_dir.ledger)
-    # No retries of Ray's: the pool asks another worker at once instead of waiting for this one to come back.
-    return [
-        b.start(JudgeWorker, judge_role(k), judge.config, judge.judge_id, engine, ledger, RuleJudge, retries=0)
-        for k in range(judge.config.workers)
-    ]
+
+    def start(k: int) -> Any:
+        role, config = judge_role(k), judge.config
+        return b.start(JudgeWorker, role, config, judge.judge_id, engine, ledger, RuleJudge, retries=0, events=False)
+
+    return [start(k) for k in range(judge.config.workers)]
 
 
 def _start_learner(plan: Plan, player: Player, source: BatchClient, publisher: Any) -> Any:
@@ -190,7 +188,6 @@ def take_down(parts: Parts) -> None:
     """Ends what `build` started. Needed on a cluster that goes on without us; a local Ray ends as a whole."""
     for ref in parts.learners.values():
         ray.cancel(ref, force=True, recursive=True)
-    workers = [*parts.generators["attacker"], *parts.generators["defender"], *parts.judges]
-    for handle in [parts.rollout, *workers, parts.publisher, parts.replay]:
+    for handle in [*parts.rollouts, *parts.workers.values(), parts.publisher, parts.replay]:
         ray.kill(handle)
     remove_placement_group(parts.group)

@@ -10,6 +10,7 @@ from protocol.recipe.replaying import Order, ReplayConfig
 from protocol.recipe.schema import GameConfig, HeldoutConfig, PromotionConfig, RunConfig
 from protocol.recipe.sections import SANDBOX, Rule
 from protocol.recipe.transport import Transport, hindrance_of
+from protocol.recipe.workers import HealthConfig, RolloutConfig, RouterConfig
 
 __all__ = [
     "SANDBOX",
@@ -20,6 +21,7 @@ __all__ = [
     "EngineConfig",
     "GameConfig",
     "GenerationConfig",
+    "HealthConfig",
     "HeldoutConfig",
     "JudgeConfig",
     "LearnerConfig",
@@ -33,6 +35,8 @@ __all__ = [
     "QuirksConfig",
     "Recipe",
     "ReplayConfig",
+    "RolloutConfig",
+    "RouterConfig",
     "Rule",
     "RunConfig",
     "SamplingConfig",

@@ -115,6 +115,14 @@ def _gpus(r: RecipeFields) -> Iterator[str]:
             yield f"{name}.gpus_per_worker: {gpus:g} is below tensor_parallel {parallel}; set it to {parallel}"
 
 
+def _rollout(r: RecipeFields) -> Iterator[str]:
+    if r.rollout.workers > r.game.in_flight:
+        yield (
+            f"rollout.workers: {r.rollout.workers} share the game.in_flight {r.game.in_flight} games, so that some would play "
+            "none; lower the first or raise the second"
+        )
+
+
 def _judge(r: RecipeFields) -> Iterator[str]:
     if r.judge.alarm.pause_s >= r.run.stall_s:
         yield (
@@ -148,6 +156,7 @@ _CHECKS: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _capacity,
     _transport,
     _gpus,
+    _rollout,
     _judge,
     _promotion,
 )

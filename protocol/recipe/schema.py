@@ -14,6 +14,7 @@ from protocol.recipe.learning import LearnersConfig, QuirksConfig
 from protocol.recipe.pushing import PushConfig
 from protocol.recipe.replaying import ReplayConfig
 from protocol.recipe.sections import SANDBOX, Fraction, Positive, Rule, Seconds, Section
+from protocol.recipe.workers import HealthConfig, RolloutConfig, RouterConfig
 from protocol.roles import PLAYERS, Player
 
 
@@ -62,7 +63,7 @@ class GameConfig(Section):
     attacker_judge: bool = True  # false: a valid attack is worth 0 (GAME.md 5, "no judge for the attacker")
     defender_judge: bool = True  # false: a valid response is worth 0
     defender_query: Literal["attack", "seed"] = "attack"  # what the judge is shown as the query to the defender
-    in_flight: Positive = 64  # games that one rollout worker plays at once
+    in_flight: Positive = 64  # games that are played at once, by all rollout workers together
 
 
 class HeldoutConfig(Section):
@@ -101,6 +102,9 @@ class RecipeFields(Section):
     sampling: SamplingConfig = SamplingConfig()
     judge: JudgeConfig = JudgeConfig()
     generation: GenerationConfig = GenerationConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    router: RouterConfig = RouterConfig()
+    health: HealthConfig = HealthConfig()
     replay: ReplayConfig = ReplayConfig()
     learners: LearnersConfig = LearnersConfig()
     push: PushConfig = PushConfig()

@@ -1,0 +1,156 @@
+"""Several workers of one kind, seen as one: each ask goes to the worker that `protocol.router` names, by a Ray call.
+
+    pool = WorkerPool(handles, RouterConfig(), "rollout-0/judge")
+    verdicts = await pool.ask(requests, questions=len(requests), limit_s=60.0)
+
+All asks to one worker in a tick travel in one call, and the answers that are ready come back together. Invariants:
+- an ask ends with the worker's answer, the worker's own exception, or `TimeoutError`. What only one worker failed of, another is
+  asked;
+- one that is cancelled is cancelled in the worker;
+- a call is never repeated by Ray, because a retry would queue behind a restart.
+
+Decides nothing and restarts nobody. May be used on one event loop after another, on each until nothing is asked.
+"""
+
+import asyncio
+import itertools
+import math
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from ray.exceptions import RayActorError
+
+from protocol.errors import trail
+from protocol.exchange import Batch, Posted, Replies
+from protocol.recipe import RouterConfig
+from protocol.router import Exchange, Router, RouterStats
+
+TICK_S = 0.05  # asks of this long travel together; a game waits for a few of them and lasts seconds to minutes
+
+_log = structlog.get_logger(__name__)
+
+
+class WorkerPool:
+    """Implements `protocol.interfaces.Workers` over Ray actor handles.
+
+    Args:
+        workers: handles with a method `exchange`, see `protocol.exchange`.
+        config: the recipe's `router` section.
+        name: of the caller, in the workers' eyes; made unique here.
+
+    Raises:
+        ValueError: there is no worker.
+    """
+
+    def __init__(self, workers: Sequence[Any], config: RouterConfig, name: str) -> None:
+        if not workers:
+            raise ValueError("a pool needs at least one worker")
+        self._workers, self._config, self._name = list(workers), config, name
+        self._caller = ""
+        self._router: Router | None = None
+        self._ids = itertools.count()
+        self._asks: dict[int, tuple[Posted, asyncio.Future[Any]]] = {}
+        self._deciding: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def __reduce__(self) -> tuple[type["WorkerPool"], tuple[list[Any], RouterConfig, str]]:
+        return type(self), (self._workers, self._config, self._name)
+
+    async def ask(self, body: Any, questions: int = 1, limit_s: float = math.inf, absent_s: float = math.inf) -> Any:
+        """What a worker answers.
+
+        Args:
+            body: what the workers' kind of ask is.
+            questions: its weight in a worker's load.
+            limit_s: for the answer, waiting for a worker included.
+            absent_s: the longest time in which no worker that has it is heard of.
+
+        Raises:
+            TimeoutError: one of the two passed.
+            Exception: what the worker raised, with the lines that it passed there as a note.
+        """
+        self._begin()
+        ask = next(self._ids)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asks[ask] = (Posted(ask, questions, body), answer)
+        self._state.add(ask, questions, time.monotonic(), limit_s, absent_s)
+        self._news.set()
+        try:
+            return await answer
+        finally:
+            del self._asks[ask]
+            self._state.give_up(ask)
+            self._news.set()
+
+    def stats(self) -> RouterStats:
+        """Counts since the pool was first used in this process."""
+        return RouterStats() if self._router is None else self._router.stats()
+
+    @property
+    def _state(self) -> Router:
+        """The router; made where the pool is used, because its times are this process's."""
+        if self._router is None:
+            self._router = Router(len(self._workers), self._config.hedge_s, time.monotonic())
+            self._caller = f"{self._name}@{os.getpid()}-{secrets.token_hex(4)}"
+        return self._router
+
+    def _begin(self) -> None:
+        """The task that decides runs while there is anything to decide."""
+        if self._deciding is None or self._deciding.done():
+            self._news = asyncio.Event()
+            self._deciding = asyncio.get_running_loop().create_task(self._decide())
+
+    async def _decide(self) -> None:
+        router = self._state
+        while True:
+            self._news.clear()
+            decisions = router.decide(time.monotonic())
+            for exchange in decisions.exchanges:
+                self._call(exchange)
+            for ask in decisions.expired:
+                self._end(ask, TimeoutError("no worker answered in time"))
+            if router.idle:
+                return
+            await asyncio.sleep(TICK_S)
+            try:
+                await asyncio.wait_for(self._news.wait(), router.look_s)
+            except TimeoutError:
+                continue
+
+    def _call(self, exchange: Exchange) -> None:
+        posted = [self._asks[ask][0] for ask in exchange.asks]
+        call = asyncio.get_running_loop().create_task(self._exchange(exchange, Batch(tuple(posted), exchange.given_up)))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _exchange(self, exchange: Exchange, batch: Batch) -> None:
+        worker, router = exchange.worker, self._state
+        try:
+            reply: Replies = await self._method(worker).remote(self._caller, batch, exchange.hold_s)
+        except RayActorError as error:
+            _log.warning("worker away", pool=self._name, worker=worker, error=type(error).__name__)
+            router.note_gone(worker, exchange.number)
+        except Exception as error:  # noqa: BLE001  # a fault of the worker or ours: its asks go to others, until their deadline
+            _log.error("exchange failed", pool=self._name, worker=worker, trail=trail(error))
+            router.note_gone(worker, exchange.number)
+        else:
+            for answer in router.note_reply(worker, exchange.number, reply, time.monotonic()):
+                self._end(answer.id, answer.error, answer.value)
+        self._news.set()
+
+    def _method(self, worker: int) -> Any:
+        return self._workers[worker].exchange.options(max_task_retries=0)
+
+    def _end(self, ask: int, error: Exception | None, value: Any = None) -> None:
+        entry = self._asks.get(ask)
+        if entry is None or entry[1].done():  # cancelled meanwhile
+            return
+        if error is None:
+            entry[1].set_result(value)
+        else:
+            entry[1].set_exception(error)

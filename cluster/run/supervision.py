@@ -1,0 +1,61 @@
+"""Which workers of a run are supervised, by whom they are started, and how many of them are fit.
+
+The looking and the deciding are `cluster.supervise`'s.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from cluster.plan.placement import generation_role, judge_role
+from cluster.plan.plan import Plan
+from cluster.run.wiring import Parts
+from cluster.supervise.supervisor import GenerationKeeper, JudgeKeeper, Supervised, Supervisor
+from protocol.roles import PLAYERS, Player
+
+
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """How many workers are fit, that is ready or busy.
+
+    Attributes:
+        judges: (fit, all).
+        generators: the same, for each player.
+        replaced: workers replaced by supervision, by reason.
+    """
+
+    judges: tuple[int, int] = (0, 0)
+    generators: Mapping[Player, tuple[int, int]] = field(default_factory=lambda: dict.fromkeys(PLAYERS, (0, 0)))
+    replaced: Mapping[str, int] = field(default_factory=dict)
+
+
+class RunSupervisor(Supervisor):
+    """The supervisor of a run's generation and judge workers.
+
+    Args:
+        missed: see `Supervisor`.
+    """
+
+    def __init__(self, plan: Plan, parts: Parts, missed: Callable[[], Mapping[str, int]]) -> None:
+        self._judges = {judge_role(k): handle for k, handle in enumerate(parts.judges)}
+        self._generators = {
+            p: {generation_role(p, k): handle for k, handle in enumerate(parts.generators[p])} for p in PLAYERS
+        }
+        names = {generation_role(p, k): f"{p}-{k}" for p in PLAYERS for k in range(len(parts.generators[p]))}
+        limit_s = plan.judge.config.engine.start_deadline_s
+        judging, generating = JudgeKeeper(self._judges, limit_s), GenerationKeeper(parts.publisher, names)
+        workers = {role: Supervised(handle, judging, limit_s) for role, handle in self._judges.items()}
+        for mine in self._generators.values():  # their starts have the publisher's deadline
+            workers |= {role: Supervised(handle, generating, math.inf) for role, handle in mine.items()}
+        super().__init__(workers, plan.health, missed)
+
+    def fitness(self) -> Fitness:
+        """How many are fit now."""
+        return Fitness(
+            self._count(self._judges),
+            {p: self._count(mine) for p, mine in self._generators.items()},
+            dict(self.replaced),
+        )
+
+    def _count(self, roles: Mapping[str, object]) -> tuple[int, int]:
+        return sum(self.state(role) in ("ready", "busy") for role in roles), len(roles)

@@ -1,0 +1,157 @@
+"""The worker's end of `exchange`: runs each ask as a task of its own, and keeps its answer until its caller comes for it.
+
+Invariants:
+- every ask that was taken ends in one answer, unless its caller gave it up or fell silent;
+- an ask that nobody waits for is cancelled: given up by its caller, or its caller not heard of for `GONE_S`;
+- a worker that is not ready takes no ask, and answers at once;
+- at most `WAITING` exchanges of a caller wait: a newer one lets the oldest go.
+
+It knows neither engine nor judge nor Ray, opens nothing, and belongs to one event loop.
+"""
+
+import asyncio
+import copy
+import pickle
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from protocol.errors import trail
+from protocol.exchange import Answer, Batch, Posted, Replies, Vitals
+
+GATHER_S = 0.02  # answers that come this close together travel in one reply
+GONE_S = 60.0  # a caller that waits for anything asks every few seconds
+WAITING = 2
+
+Run = Callable[[Any, Callable[[], None]], Awaitable[Any]]
+
+
+@dataclass(slots=True)
+class _Box:
+    """One caller's asks."""
+
+    running: dict[int, tuple[asyncio.Task[None], int]] = field(default_factory=dict)  # task and questions
+    answers: list[Answer] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)  # exchanges, the oldest first
+    gathering: bool = False  # one of them is about to take the answers
+    heard_s: float = 0.0
+
+
+class Inbox:
+    """See the module's docstring.
+
+    Args:
+        run: answers one ask's body; calls its second argument once, when the answer has begun.
+        vitals: how the worker is; `running` is filled in here.
+        clock: gives seconds.
+    """
+
+    def __init__(self, run: Run, vitals: Callable[[], Vitals], clock: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._vitals, self._clock = run, vitals, clock
+        self._boxes: dict[str, _Box] = {}
+        self.running = 0  # questions of all callers
+        self.forgotten = 0  # asks cancelled because their caller fell silent
+
+    def vitals(self) -> Vitals:
+        """How the worker is."""
+        return replace(self._vitals(), running=self.running)
+
+    async def exchange(self, caller: str, batch: Batch, wait_s: float) -> Replies:
+        """See `protocol.exchange`.
+
+        Args:
+            caller: names one process's client; another process, or a client made anew, has another name.
+            wait_s: how long it may wait for the first answer.
+        """
+        self._forget_silent()
+        vitals = self.vitals()
+        if not vitals.ready:
+            self._forget(caller)  # it asks others from now on
+            return Replies(vitals)
+        box = self._boxes.setdefault(caller, _Box())
+        box.heard_s = self._clock()
+        for ask in batch.given_up:
+            if ask in box.running:
+                box.running[ask][0].cancel()
+        for posted in batch.asks:
+            if posted.id in box.running:
+                continue  # its caller took this worker for lost
+            task = asyncio.create_task(self._answer(box, posted))
+            box.running[posted.id] = (task, posted.questions)
+            self.running += posted.questions
+        await self._wait(box, wait_s)
+        box.heard_s = self._clock()
+        answers, box.answers = tuple(box.answers), []
+        begun, box.begun = tuple(box.begun), []
+        return Replies(self.vitals(), answers, begun, tuple(box.running))
+
+    async def _wait(self, box: _Box, wait_s: float) -> None:
+        """Until the box has answers that no other exchange is about to take."""
+        if not box.answers or box.gathering:
+            if len(box.waiting) == WAITING:
+                _let_go(box.waiting[0])
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            box.waiting.append(turn)
+            try:
+                await asyncio.wait_for(turn, wait_s)
+            except TimeoutError:
+                return
+            finally:
+                box.waiting.remove(turn)
+        if box.answers and not box.gathering:
+            box.gathering = True
+            await asyncio.sleep(GATHER_S)
+            box.gathering = False
+
+    async def _answer(self, box: _Box, posted: Posted) -> None:
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                box.begun.append(posted.id)
+
+        try:
+            answer = Answer(posted.id, await self._run(posted.body, begin))
+        except Exception as error:  # noqa: BLE001  # it is the caller's
+            answer = Answer(posted.id, error=make_portable(error))
+        finally:
+            del box.running[posted.id]
+            self.running -= posted.questions
+        box.answers.append(answer)
+        if box.waiting and not box.gathering:
+            _let_go(box.waiting[0])
+
+    def _forget_silent(self) -> None:
+        limit_s = self._clock() - GONE_S
+        for caller in [c for c, box in self._boxes.items() if box.heard_s < limit_s and not box.waiting]:
+            self.forgotten += self._forget(caller)
+
+    def _forget(self, caller: str) -> int:
+        """Cancels what a caller asked. Gives how many asks those are."""
+        box = self._boxes.pop(caller, None)
+        tasks = [] if box is None else [task for task, _ in box.running.values()]
+        for task in tasks:
+            task.cancel()
+        return len(tasks)
+
+
+def _let_go(turn: "asyncio.Future[None]") -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+def make_portable(error: Exception) -> Exception:
+    """The error as it can travel, with the lines that it passed as a note; of one that cannot be pickled, its name."""
+    error.add_note(f"in the worker: {', '.join(trail(error))}")
+    error.__traceback__ = None
+    try:
+        pickle.dumps(error)
+        copy.copy(error)  # rebuilds it as the other side will
+    except Exception:  # noqa: BLE001  # whatever its class does in pickling
+        return RuntimeError(f"{type(error).__name__}, which cannot be pickled")
+    return error

@@ -1,0 +1,354 @@
+"""Which worker answers which ask, for generation and judge workers alike. A pure state machine: no clock, no call, no Ray.
+
+    ask:     waiting ──► placed ──► hedged (at two workers) ──► answered | expired | given up
+                ▲           │
+                └───────────┘   its worker is gone, not ready, or failed of it
+    worker:  open ◄──► closed: not ready | silent | stuck | avoided
+
+Invariants:
+- **every ask ends once**: answered, expired, or given up by its caller. One whose worker is lost waits for another worker;
+- **no ask is put to a closed worker**, so that none queues behind a restart;
+- **least loaded by questions**: an ask goes to the open worker with the fewest questions in its hands, other callers' too;
+- **hedging**: an ask is put to a second worker when its own is silent or stuck, or when it has no token after `hedge_s` and the
+  other worker has at most half the load (else an overload would double itself). Never to a third. The first answer counts.
+
+`actors.pool` is its shell. It restarts nobody: what a worker misses in a row is counted here, and supervision reads it.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from protocol.exchange import Answer, AskFault, Replies, Vitals, WorkerFault
+
+AVOID_S = 1.0  # after a first failure; twice as long after each further one in a row
+AVOID_MAX_S = 60.0
+PROBE_S = 1.0  # between two looks at a worker that takes no asks
+
+
+@dataclass(slots=True)
+class _Ask:
+    questions: int
+    deadline_s: float
+    absent_s: float
+    heard_s: float  # when a worker that has it was last heard of
+    at: dict[int, float] = field(default_factory=dict)  # worker -> since when
+    begun: set[int] = field(default_factory=set)  # workers that have begun to answer
+    failed: set[int] = field(default_factory=set)  # workers that failed of it: asked again only where no other is open
+
+
+@dataclass(slots=True)
+class _Worker:
+    moved_s: float  # when its engine last moved, or had nothing to do
+    ready: bool = True
+    steps: int | None = None
+    others: int = 0  # questions of other callers
+    own: int = 0  # questions of this one
+    sent: dict[int, int] = field(default_factory=dict)  # ask -> number of the exchange that carried it; 0: none yet
+    given_up: list[int] = field(default_factory=list)  # to be told
+    calls: dict[int, float] = field(default_factory=dict)  # exchanges that are out, the oldest first, and since when
+    avoid_until_s: float = 0.0
+    failures: int = 0  # in a row
+    missed: int = 0  # asks in a row that went elsewhere or expired
+    chosen: int = 0  # how often, so that idle workers take turns
+    probed_s: float = -math.inf
+
+    @property
+    def load(self) -> int:
+        return self.own + self.others
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A call to make now.
+
+    Attributes:
+        number: names it when it comes back.
+        asks: new for the worker.
+        given_up: asks that nobody waits for.
+        hold_s: how long the worker may hold it until it has an answer.
+    """
+
+    worker: int
+    number: int
+    asks: tuple[int, ...]
+    given_up: tuple[int, ...]
+    hold_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What to do now: calls to make, and asks whose time is over."""
+
+    exchanges: Sequence[Exchange] = ()
+    expired: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouterStats:
+    """Since the router was made, save `missed`.
+
+    Attributes:
+        asks: taken.
+        moved: put to another worker because theirs was lost, not ready or failed.
+        hedged: put to a second worker.
+        expired: that nobody answered in time.
+        exchanges: calls made.
+        missed: for each worker, the asks in a row that it did not answer before they went elsewhere or expired.
+    """
+
+    asks: int = 0
+    moved: int = 0
+    hedged: int = 0
+    expired: int = 0
+    exchanges: int = 0
+    missed: tuple[int, ...] = ()
+
+
+class Router:
+    """See the module's docstring. Times are the caller's clock, seconds.
+
+    Args:
+        workers: how many; they are known by their numbers.
+        hedge_s: `router.hedge_s`.
+        now_s: the time.
+    """
+
+    def __init__(self, workers: int, hedge_s: float, now_s: float) -> None:
+        if workers < 1:
+            raise ValueError("a router needs at least one worker")
+        self._hedge_s = hedge_s
+        self._workers = [_Worker(moved_s=now_s) for _ in range(workers)]
+        self._asks: dict[int, _Ask] = {}
+        self._waiting: dict[int, None] = {}  # asks at no worker, in their order
+        self._busy: set[int] = set()  # workers to whom there may be something to say
+        self._looked_s = -math.inf
+        self._taken = self._moved = self._hedged = self._expired = self._calls = 0
+
+    @property
+    def look_s(self) -> float:
+        """How often, at least, `decide` must be called while it is not `idle`."""
+        return min(0.5, self._hedge_s / 4)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to decide: no ask, and nobody to be told that one was given up."""
+        return not self._asks and not self._busy
+
+    def stats(self) -> RouterStats:
+        """Counts, and what each worker misses."""
+        missed = tuple(w.missed for w in self._workers)
+        return RouterStats(self._taken, self._moved, self._hedged, self._expired, self._calls, missed)
+
+    # -- asks
+
+    def add(
+        self, ask: int, questions: int, now_s: float, limit_s: float = math.inf, absent_s: float = math.inf
+    ) -> None:
+        """A new ask, under a number of its own.
+
+        Args:
+            limit_s: it expires after so long, whatever happens.
+            absent_s: it expires when no worker that has it was heard of for so long.
+        """
+        self._asks[ask] = _Ask(questions, now_s + limit_s, absent_s, heard_s=now_s)
+        self._waiting[ask] = None
+        self._taken += 1
+
+    def give_up(self, ask: int) -> None:
+        """Nobody waits for it any more, and its workers will be told. Nothing happens if it has ended."""
+        if ask in self._asks:
+            self._end(ask)
+
+    # -- what workers say
+
+    def note_reply(self, worker: int, number: int, reply: Replies, now_s: float) -> list[Answer]:
+        """An exchange came back. Gives the answers that count: those of asks that have not ended."""
+        w = self._workers[worker]
+        w.calls.pop(number, None)
+        self._busy.add(worker)
+        w.ready = reply.vitals.ready
+        if not w.ready:
+            self._lose_all(worker)
+            return []
+        self._note_vitals(w, reply.vitals, now_s)
+        for ask in reply.begun:
+            if ask in w.sent:
+                self._asks[ask].begun.add(worker)
+        counted = [answer for answer in reply.answers if self._note_answer(worker, answer, now_s)]
+        held = set(reply.held)
+        self._lose(worker, [ask for ask, carried in w.sent.items() if 0 < carried <= number and ask not in held])
+        for ask in w.sent:
+            self._asks[ask].heard_s = now_s
+        return counted
+
+    def note_gone(self, worker: int, number: int) -> None:
+        """An exchange failed because the worker's process is gone, or cannot be reached: its asks go to others."""
+        w = self._workers[worker]
+        w.calls.pop(number, None)
+        w.ready = False
+        self._lose_all(worker)
+
+    # -- decisions
+
+    def decide(self, now_s: float) -> Decisions:
+        """What to do now. Call it when something was added or noted, and every `look_s`."""
+        expired: list[int] = []
+        if now_s - self._looked_s >= self.look_s:
+            self._looked_s = now_s
+            expired = self._expire(now_s)
+            self._hedge(now_s)
+            self._probe(now_s)
+        self._place(now_s)
+        return Decisions(list(self._exchanges(now_s)), expired)
+
+    def _place(self, now_s: float) -> None:
+        if not self._waiting:
+            return
+        opened = [k for k, w in enumerate(self._workers) if self._is_open(w, now_s)]
+        if not opened:
+            return
+        for ask in list(self._waiting):
+            failed = self._asks[ask].failed
+            others = [k for k in opened if k not in failed] if failed else opened
+            self._put(ask, self._least(others or opened), now_s)
+            del self._waiting[ask]
+
+    def _least(self, workers: Iterable[int]) -> int:
+        return min(workers, key=lambda k: (self._workers[k].load, self._workers[k].chosen))
+
+    def _put(self, ask: int, worker: int, now_s: float) -> None:
+        w, a = self._workers[worker], self._asks[ask]
+        if not w.sent:
+            w.moved_s = now_s
+        w.sent[ask] = 0
+        w.own += a.questions
+        w.chosen += 1
+        a.at[worker] = now_s
+        self._busy.add(worker)
+
+    def _hedge(self, now_s: float) -> None:
+        late = set()
+        for ask, a in self._asks.items():
+            if len(a.at) != 1:
+                continue
+            ((worker, since_s),) = a.at.items()
+            w = self._workers[worker]
+            lost = self._is_silent(w, now_s) or self._is_stuck(w, now_s)
+            if not lost and (worker in a.begun or now_s - since_s < self._hedge_s):
+                continue
+            others = [k for k, v in enumerate(self._workers) if k != worker and self._is_open(v, now_s)]
+            if others and (lost or 2 * self._workers[self._least(others)].load <= w.load):
+                self._put(ask, self._least(others), now_s)
+                self._hedged += 1
+                w.missed += 1
+                late.add(worker)
+        for worker in late:
+            self._avoid(self._workers[worker], now_s)
+
+    def _expire(self, now_s: float) -> list[int]:
+        over = [k for k, a in self._asks.items() if now_s >= a.deadline_s or now_s - a.heard_s >= a.absent_s]
+        for ask in over:
+            for worker in self._asks[ask].at:
+                self._workers[worker].missed += 1
+            self._end(ask)
+        self._expired += len(over)
+        return over
+
+    def _probe(self, now_s: float) -> None:
+        """Workers that take no asks are asked for a sign, as long as somebody could use them."""
+        if not self._asks:
+            return
+        for k, w in enumerate(self._workers):
+            if not w.ready and not w.calls and now_s - w.probed_s >= PROBE_S:
+                w.probed_s = now_s
+                self._busy.add(k)
+
+    def _exchanges(self, now_s: float) -> Iterator[Exchange]:
+        for worker in sorted(self._busy):
+            w = self._workers[worker]
+            new = tuple(ask for ask, number in w.sent.items() if not number)
+            probing = not w.ready and w.probed_s == now_s
+            telling = w.given_up and not self._is_silent(w, now_s)
+            if not (new or telling or probing or (w.sent and not w.calls)):
+                continue
+            self._calls += 1
+            for ask in new:
+                w.sent[ask] = self._calls
+            given_up, w.given_up = tuple(w.given_up), []
+            w.calls[self._calls] = now_s
+            yield Exchange(worker, self._calls, new, given_up, self._hedge_s / 2 if w.sent else 0.0)
+        self._busy.clear()
+
+    # -- states
+
+    def _is_open(self, w: _Worker, now_s: float) -> bool:
+        return w.ready and w.avoid_until_s <= now_s and not self._is_silent(w, now_s) and not self._is_stuck(w, now_s)
+
+    def _is_silent(self, w: _Worker, now_s: float) -> bool:
+        """It holds an exchange for half of `hedge_s` at most."""
+        return bool(w.calls) and now_s - next(iter(w.calls.values())) >= self._hedge_s
+
+    def _is_stuck(self, w: _Worker, now_s: float) -> bool:
+        return bool(w.sent) and w.steps is not None and now_s - w.moved_s >= self._hedge_s
+
+    def _note_vitals(self, w: _Worker, vitals: Vitals, now_s: float) -> None:
+        if vitals.steps is None or vitals.steps != w.steps or vitals.paused:
+            w.moved_s = now_s
+        w.steps = vitals.steps
+        w.others = max(0, vitals.running - sum(self._asks[ask].questions for ask, n in w.sent.items() if n))
+
+    def _note_answer(self, worker: int, answer: Answer, now_s: float) -> bool:
+        w = self._workers[worker]
+        if answer.id not in self._asks:
+            return False
+        if isinstance(answer.error, WorkerFault):
+            self._asks[answer.id].failed.add(worker)
+            self._avoid(w, now_s)
+            self._lose(worker, [answer.id] if answer.id in w.sent else [])
+            return False
+        w.missed = 0
+        if answer.error is None or isinstance(answer.error, AskFault):
+            w.failures, w.avoid_until_s = 0, 0.0
+        else:  # the least loaded worker is the one that fails at once: it would draw every ask
+            self._avoid(w, now_s)
+        self._drop(worker, answer.id)
+        self._end(answer.id)
+        return True
+
+    def _avoid(self, w: _Worker, now_s: float) -> None:
+        if w.avoid_until_s <= now_s:  # what fails together counts as one failure
+            w.avoid_until_s = now_s + min(AVOID_MAX_S, AVOID_S * 2**w.failures)
+            w.failures += 1
+
+    def _lose(self, worker: int, asks: Iterable[int]) -> None:
+        """The worker has these asks no more: each waits for another, unless it is at a second one."""
+        for ask in asks:
+            self._drop(worker, ask)
+            if not self._asks[ask].at:
+                self._waiting[ask] = None
+                self._moved += 1
+
+    def _lose_all(self, worker: int) -> None:
+        w = self._workers[worker]
+        w.given_up.clear()
+        self._lose(worker, list(w.sent))
+
+    def _drop(self, worker: int, ask: int) -> None:
+        w, a = self._workers[worker], self._asks[ask]
+        if w.sent.pop(ask, None) is not None:
+            w.own -= a.questions
+        a.at.pop(worker, None)
+        a.begun.discard(worker)
+
+    def _end(self, ask: int) -> None:
+        """The ask is over: the workers that are still at it are told."""
+        a = self._asks[ask]
+        for worker in list(a.at):
+            w = self._workers[worker]
+            if w.sent[ask]:
+                w.given_up.append(ask)
+                self._busy.add(worker)
+            self._drop(worker, ask)
+        self._waiting.pop(ask, None)
+        del self._asks[ask]
