@@ -15,7 +15,9 @@ from typing import Any
 
 import ray
 
+from actors.pool import WorkerPool
 from judge.pool import JudgePool
+from protocol.recipe import RouterConfig
 from protocol.types import JudgeRequest
 from tests.benchmarks.harness import Result, write_results
 from tests.benchmarks.players import MANY, StubRun, begin_ray
@@ -78,7 +80,7 @@ def slowest_alone() -> float:
     handles: list[Any] = [StubHandle(host, "judge", k) for k in range(SPECS["judge"].count)]
     ray.get(host.busy.remote(), timeout=60)
     began = time.perf_counter()
-    asyncio.run(_judge_all(JudgePool(handles, LIMIT_S, 1)))
+    asyncio.run(_judge_all(JudgePool(WorkerPool(handles, RouterConfig(), "overlap"), LIMIT_S, 1)))
     seconds = time.perf_counter() - began
     ray.kill(host)
     return seconds

@@ -1,4 +1,4 @@
-"""The coordinating processes of a run around stub engines: replay buffer, rollout worker, judge pool, learners that only wait.
+"""The coordinating processes of a run around stub engines: replay buffer, rollout workers, judge pools, learners that only wait.
 
 Everything here but the engines, the judges and the learners' arithmetic is the real thing, in the processes that a run has.
 """
@@ -14,7 +14,10 @@ import psutil
 import ray
 
 from actors.clients import RemoteGenerator
-from actors.rollout import RolloutStats, RolloutWorker
+from actors.pool import WorkerPool
+from actors.rollout import RolloutWorker
+from cluster.plan.placement import rollout_role
+from cluster.plan.plan import share_games
 from cluster.plan.replay import plan_replay
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
@@ -22,33 +25,28 @@ from cluster.replay.stats import ReplayStats
 from judge.pool import JudgePool
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
+from protocol.router import RouterStats
 from protocol.rules import GameRules
 from tests.benchmarks.stubs import StubHandle, StubHost, StubSpec, seeds
 
 MANY = 20_000  # concurrent calls of an actor
 
 
-def rollout_of(recipe: Recipe, replay: Any, handles: dict[str, list[StubHandle]]) -> RolloutWorker:
-    """Made inside the rollout worker's process."""
-    players = [RemoteGenerator(handles[p], recipe.generation) for p in PLAYERS]
-    pool = JudgePool(handles["judge"], recipe.judge.deadline_s, recipe.judge.attempts)
-    return RolloutWorker("rollout-0", GameRules.of(recipe), ReplayClient(replay), players[0], players[1], pool)
+class Rollout(RolloutWorker):
+    """A rollout worker that asks stubs."""
 
+    def __init__(self, k: int, recipe: Recipe, replay: Any, handles: dict[str, list[StubHandle]]) -> None:
+        name = rollout_role(k)
+        pools = {role: WorkerPool(mine, recipe.router, f"{name}/{role}") for role, mine in handles.items()}
+        players = [RemoteGenerator(pools[p], recipe.generation.deadline_s) for p in PLAYERS]
+        judge = JudgePool(pools["judge"], recipe.judge.deadline_s, recipe.judge.attempts)
+        share = share_games(recipe.game.in_flight, recipe.rollout.workers)[k]
+        super().__init__(name, GameRules.of(recipe), share, ReplayClient(replay), players[0], players[1], judge)
+        self._pools = pools
 
-class Rollout:
-    """The actor around it."""
-
-    def __init__(self, recipe: Recipe, replay: Any, handles: dict[str, list[StubHandle]]) -> None:
-        self._worker = rollout_of(recipe, replay, handles)
-
-    async def run(self) -> RolloutStats:
-        return await self._worker.run()
-
-    async def stop(self) -> None:
-        await self._worker.stop()
-
-    async def stats(self) -> RolloutStats:
-        return await self._worker.stats()
+    async def routers(self) -> dict[str, RouterStats]:
+        """What its routers counted, by whom they ask."""
+        return {role: pool.stats() for role, pool in self._pools.items()}
 
 
 class Replay(ReplayBuffer):
@@ -76,22 +74,30 @@ class StubRun:
     def __init__(self, recipe: Recipe, folder: Path, specs: dict[str, StubSpec], hosts: int = 1) -> None:
         self.recipe = recipe
         self._hosts = [
-            ray.remote(StubHost).options(num_cpus=0, max_concurrency=MANY).remote(specs) for _ in range(hosts)
+            ray.remote(StubHost).options(num_cpus=0, max_concurrency=MANY, enable_task_events=False).remote(specs)
+            for _ in range(hosts)
         ]
         handles = {
             role: [StubHandle(self._hosts[k % hosts], role, k) for k in range(spec.count)]
             for role, spec in specs.items()
         }
-        make = {"num_cpus": 0, "max_concurrency": MANY}
+        make = {
+            "num_cpus": 0,
+            "max_concurrency": MANY,
+            "enable_task_events": False,
+        }  # as `cluster.run.wiring` starts them
         self.replay = ray.remote(Replay).options(**make).remote(str(folder), plan_replay(recipe), seeds())
-        self.rollout = ray.remote(Rollout).options(**make).remote(recipe, self.replay, handles)
+        self.rollouts = [
+            ray.remote(Rollout).options(**make).remote(k, recipe, self.replay, handles)
+            for k in range(recipe.rollout.workers)
+        ]
         self._learners: list[threading.Thread] = []
         self._errors: list[BaseException] = []
         self._over = threading.Event()
 
     def start(self) -> None:
         """Begins to play."""
-        self._run = self.rollout.run.remote()
+        self._runs = [rollout.run.remote() for rollout in self.rollouts]
 
     def learn(self, steps: int, step_s: float, push_s: float) -> None:
         """Begins two learners that take `step_s` a step, and their versions `push_s` to reach the stubs."""
@@ -115,8 +121,8 @@ class StubRun:
         return found
 
     def coordinating(self) -> dict[str, int]:
-        """Process ids of replay buffer and rollout worker."""
-        actors = {"replay": self.replay, "rollout": self.rollout}
+        """Process ids of replay buffer and rollout workers."""
+        actors = {"replay": self.replay} | {rollout_role(k): handle for k, handle in enumerate(self.rollouts)}
         return {name: ray.get(handle.__ray_call__.remote(_pid), timeout=60) for name, handle in actors.items()}
 
     def stop(self) -> None:
@@ -124,9 +130,9 @@ class StubRun:
         self._over.set()
         self.join(60.0)
         ray.get(self.replay.stop.remote(), timeout=60)
-        ray.get(self.rollout.stop.remote(), timeout=120)
-        ray.get(self._run, timeout=60)
-        for handle in [self.rollout, self.replay, *self._hosts]:
+        ray.get([rollout.stop.remote() for rollout in self.rollouts], timeout=120)
+        ray.get(self._runs, timeout=60)
+        for handle in [*self.rollouts, self.replay, *self._hosts]:
             ray.kill(handle)
 
     def _learn(self, player: Player, steps: int, step_s: float, push_s: float) -> None:

@@ -2,26 +2,40 @@
 
 A stub has `slots` places; each sample or verdict holds one for as long as its seed says (lognormal around `seconds`), so the same
 game costs the same work whoever plays it and whenever. Many stubs live in one host process, because a machine that can hold
-hundreds of idle engines is not needed to see whether the coordination around them keeps up; the rollout worker's
-`RemoteGenerator` and `JudgePool` see one handle for each stub, and every call is a real call to another process.
+hundreds of idle engines is not needed to see whether the coordination around them keeps up; the rollout workers' pools see one
+handle for each stub, and every call is a real Ray call to another process.
 """
 
 import asyncio
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.channel import Address
-from protocol.link import Reachable
+from protocol.exchange import Batch, Replies, Vitals
+from protocol.inbox import Inbox
 from protocol.randomness import derive_seed
 from protocol.recipe import Recipe, parse_recipe
 from protocol.roles import Category
 from protocol.types import Ask, Completion, JudgeRequest, Seed, Verdict
 
 SIGMA = 0.4  # of the logarithm of a duration: the longest of a hundred takes 2.5 times as long as the median
-WORDS = tuple("abcdefghijklmnopqrstuvwxyz")
+WORDS = (
+    "one",
+    "two",
+    "six",
+    "ten",
+    "red",
+    "sea",
+    "sun",
+    "day",
+    "cup",
+    "map",
+    "owl",
+    "pen",
+    "ink",
+)  # four characters a token
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ class StubHost:
         self._places = {r: [asyncio.Semaphore(s.slots) for _ in range(s.count)] for r, s in specs.items()}
         self._versions: dict[str, int] = dict.fromkeys(specs, 0)
         self._busy_s: dict[str, float] = dict.fromkeys(specs, 0.0)
-        self._stubs: dict[tuple[str, int], _Stub] = {}
+        self._stubs = {(r, k): _Stub(self, r, k) for r, s in specs.items() for k in range(s.count)}
 
     async def set_version(self, role: str, version: int) -> None:
         """What the role's stubs serve from now on."""
@@ -59,15 +73,13 @@ class StubHost:
         """Seconds of places held so far, by role."""
         return dict(self._busy_s)
 
-    async def channel(self, role: str, which: int) -> Address:
-        """Where that stub can be asked."""
-        if (role, which) not in self._stubs:
-            self._stubs[role, which] = _Stub(self, role, which)
-        return await self._stubs[role, which].listen("127.0.0.1")
+    async def exchange(self, role: str, which: int, caller: str, batch: Batch, wait_s: float) -> Replies:
+        """That stub's."""
+        return await self._stubs[role, which].inbox.exchange(caller, batch, wait_s)
 
-    async def hold(self, wait_s: float) -> None:
-        """Lasts so long."""
-        await asyncio.sleep(wait_s)
+    async def health(self, role: str, which: int) -> Vitals:
+        """That stub's."""
+        return self._stubs[role, which].inbox.vitals()
 
     async def _hold(self, role: str, which: int, seed: int) -> None:
         seconds = duration(seed, self._specs[role].seconds)
@@ -94,19 +106,19 @@ class StubHost:
         return Verdict("stub", rubric, scores=scores)
 
 
-class _Stub(Reachable):
-    """One stub of a host, with a channel of its own as a worker has."""
-
-    DIRECT = ("generate", "judge")
+class _Stub:
+    """One stub of a host. It takes asks of generation workers and of judge workers."""
 
     def __init__(self, host: StubHost, role: str, which: int) -> None:
         self._host, self._role, self._which = host, role, which
+        self.inbox = Inbox(self._answer, lambda: Vitals(ready=True))
 
-    async def generate(self, ask: Ask) -> list[Completion]:
-        return list(await asyncio.gather(*(self._host.sample(self._role, self._which, seed) for seed in ask.seeds)))
-
-    async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
-        return list(await asyncio.gather(*(self._host.verdict(self._role, self._which, r) for r in requests)))
+    async def _answer(self, body: Ask | Sequence[JudgeRequest], begin: Callable[[], None]) -> list[Any]:
+        begin()
+        place = self._role, self._which
+        if isinstance(body, Ask):
+            return list(await asyncio.gather(*(self._host.sample(*place, seed) for seed in body.seeds)))
+        return list(await asyncio.gather(*(self._host.verdict(*place, request) for request in body)))
 
 
 class _Method:
@@ -121,11 +133,11 @@ class _Method:
 
 
 class StubHandle:
-    """Stands for a worker's handle: `channel.remote()` and `hold.remote(seconds)` go to the host."""
+    """Stands for a worker's handle: its calls go to the host."""
 
     def __init__(self, host: Any, role: str, which: int) -> None:
-        self.channel = _Method(host, "channel", role, which)
-        self.hold = _Method(host, "hold")
+        self.exchange = _Method(host, "exchange", role, which)
+        self.health = _Method(host, "health", role, which)
 
 
 def seeds(n: int = 512) -> list[Seed]:
