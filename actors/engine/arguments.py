@@ -26,6 +26,9 @@ def prepare_environment(config: EngineConfig, cuda: bool, environ: MutableMappin
     )  # CPU: the warnings are about hardware that is not there
     environ["VLLM_NO_USAGE_STATS"] = "1"
     environ["DO_NOT_TRACK"] = "1"
+    environ["VLLM_WORKER_MULTIPROC_METHOD"] = (
+        "spawn"  # an engine starts beside other threads, which a fork may deadlock
+    )
     environ["VLLM_ENGINE_READY_TIMEOUT_S"] = str(max(1, int(config.start_deadline_s)))
     environ.setdefault("HF_HUB_OFFLINE", "1")  # a model is a folder here; a look-up would only wait for a network
     if not cuda:
@@ -51,7 +54,7 @@ def engine_arguments(model_path: str, config: EngineConfig, cuda: bool, updatabl
         "enforce_eager": config.enforce_eager,
         "tensor_parallel_size": config.tensor_parallel,
         "enable_prefix_caching": True,  # the samples of an ask share their prompt, a judge's asks their rubric
-        "disable_log_stats": True,  # no lines in a log; a watched engine counts all the same (`occupancy`)
+        "disable_log_stats": True,  # no lines in a log; steps are counted all the same (`occupancy`)
         "use_tqdm_on_load": False,
         # Also where no weights are transferred: its module ends the engine's processes with the actor that started them.
         "worker_extension_cls": "actors.weights.host_transfer.HostTransferExtension",

@@ -6,23 +6,24 @@ learns from them.
 Invariants:
 - A request is salted with the version whose weights were served when it was asked. vLLM's prefix cache never crosses salts, so a
   request asked after an update cannot reuse keys and values computed under older weights. Salting, not clearing: the cache
-  cannot be cleared while paused requests hold blocks of it. Requests caught by an update keep theirs and go on.
-- No request enters between `pause` and `resume`: it would be salted with the wrong version.
+  cannot be cleared while paused requests hold blocks of it. Requests caught by an update, running or waiting in vLLM's queue,
+  keep theirs and go on.
+- No request enters between `pause` and `resume`: it would be salted with the wrong version. So nothing is awaited from the look at
+  the gate, over the salt, to the message that hands the request to EngineCore, and that message is sent before `pause`'s.
 
-Does not decide when weights change (`actors.weights.update`) or who is asked (`actors.clients`). vllm is imported when an engine is
-built, not before, because its environment has to be set first.
+Does not decide when weights change (`actors.weights.update`) or who is asked (`actors.clients`), and does not start vLLM (`start`).
+vllm is imported when an engine is built, not before, because its environment has to be set first.
 """
 
 import asyncio
 import itertools
-import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import structlog
 
-from actors.engine.arguments import engine_arguments, prepare_environment
-from actors.engine.occupancy import Occupancy
+from actors.engine.occupancy import Occupancy, StepCounter
+from actors.engine.start import StartedLLM, start_llm
 from actors.errors import PromptTooLong, WorkerBroken
 from protocol.errors import UserError
 from protocol.recipe import EngineConfig
@@ -32,6 +33,9 @@ __all__ = ["Engine", "PromptTooLong", "limit_new_tokens", "to_completion"]
 _log = structlog.get_logger(__name__)
 
 DIGEST_POLL_S = 0.02  # each look is one message to the engine, between two of its steps
+FIRST_AND_LAST = (
+    1 << 30
+)  # vLLM's `stream_interval`: tells of a sample's first token, and of all others when it is finished
 
 
 def limit_new_tokens(prompt_tokens: int, max_model_len: int, max_new_tokens: int) -> int:
@@ -69,14 +73,24 @@ def to_completion(prompt_ids: Sequence[int], output: Any, with_logprobs: bool = 
 
 
 class Engine:
-    """One running `AsyncLLM`. Built by `build`; useless after `close`."""
+    """One running `AsyncLLM`. Built by `build`; useless after `close`.
 
-    def __init__(self, llm: Any, max_model_len: int, updatable: bool, occupancy: Occupancy | None = None) -> None:
-        self._llm = llm
+    Args:
+        started: vLLM, running.
+        max_model_len: tokens, prompt and completion.
+        updatable, watched: as in `build`.
+        steps: one of the stat loggers that `started` was started with.
+    """
+
+    def __init__(
+        self, started: StartedLLM, max_model_len: int, steps: StepCounter, updatable: bool, watched: bool = False
+    ) -> None:
+        self._started, self._llm = started, started.llm
         self._updatable = updatable
-        self.occupancy = occupancy
-        self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
-        self._tokenizer = llm.get_tokenizer()
+        self._steps = steps
+        self.occupancy: Occupancy | None = steps.occupancy if watched else None
+        self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
+        self._tokenizer = self._llm.get_tokenizer()
         self._max_model_len = max_model_len
         self._ids = itertools.count()
         self._open = asyncio.Event()
@@ -90,45 +104,64 @@ class Engine:
     async def build(
         cls, model_path: str, config: EngineConfig, updatable: bool = True, watched: bool = False
     ) -> "Engine":
-        """Starts vLLM on the folder's weights, as version 0.
+        """Starts vLLM on the folder's weights, as version 0. The event loop goes on meanwhile.
 
         Args:
             updatable: whether new weights may be loaded and log-probabilities are wanted, as for a player.
             watched: whether it keeps its `occupancy`.
 
-        Blocks the event loop while EngineCore starts; vLLM ends that wait after `config.start_deadline_s`.
+        Raises:
+            UserError: the folder's tokenizer has no chat template.
+            Exception: whatever vLLM says, for example that EngineCore was not ready after `config.start_deadline_s`.
         """
-        import torch
-
-        cuda = torch.cuda.is_available()
-        prepare_environment(config, cuda)
-        started = time.perf_counter()
-        await asyncio.to_thread(_import_vllm)
-        from vllm import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        imported = time.perf_counter()
-        occupancy = Occupancy() if watched else None
-        llm = AsyncLLM.from_engine_args(
-            AsyncEngineArgs(**engine_arguments(model_path, config, cuda, updatable)),
-            stat_loggers=None if occupancy is None else [lambda _config, _index: occupancy],
-        )
-        engine = cls(llm, config.max_model_len, updatable, occupancy)
+        steps = StepCounter()
+        started = await start_llm(model_path, config, updatable, steps)
         try:
+            engine = cls(started, config.max_model_len, steps, updatable, watched)
             if engine._tokenizer.chat_template is None:
                 raise UserError(
                     f"{model_path}: the tokenizer has no chat template; add chat_template.jinja to the folder"
                 )
             await engine.set_version(0)
+            # The first request would otherwise await this between its salt and its message to EngineCore.
+            await started.llm.get_supported_tasks()
         except BaseException:
-            engine.close()
+            started.close()
             raise
-        ready = time.perf_counter()
-        _log.info("engine ready", import_s=round(imported - started, 1), build_s=round(ready - imported, 1))
+        _log.info("engine ready", import_s=round(started.import_s, 1), build_s=round(started.build_s, 1))
         return engine
 
-    async def generate(self, ask: Ask) -> list[Completion]:
+    @property
+    def steps(self) -> int:
+        """Steps of the engine that this process has heard of. It stands still when the engine is idle, paused or stuck."""
+        return self._steps.steps
+
+    @property
+    def running(self) -> int:
+        """Samples asked for and not finished, those that wait for `resume` among them."""
+        return len(self._samples)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is between `pause` and `resume`."""
+        return not self._open.is_set()
+
+    async def check_health(self) -> None:
+        """Raises `WorkerBroken` when the engine is closed or vLLM knows that it is dead. An engine that hangs passes."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if self._closed:
+            raise WorkerBroken("the engine was closed")
+        try:
+            await self._llm.check_health()
+        except EngineDeadError as error:
+            raise WorkerBroken("the engine's process died") from error
+
+    async def generate(self, ask: Ask, on_first_token: Callable[[], None] | None = None) -> list[Completion]:
         """One completion for each seed, in order; all or none.
+
+        Args:
+            on_first_token: called once, in the event loop, when any of the samples has its first token.
 
         Raises:
             PromptTooLong: see `limit_new_tokens`.
@@ -138,10 +171,10 @@ class Engine:
             list(ask.messages), add_generation_prompt=True, tokenize=True, return_dict=False
         )
         room = limit_new_tokens(len(prompt_ids), self._max_model_len, ask.sampling.max_new_tokens)
-        await self._open.wait()
         if self._closed:
             raise WorkerBroken("the engine was closed")
-        samples = [asyncio.create_task(self._sample(prompt_ids, ask, seed, room)) for seed in ask.seeds]
+        began = _Once(on_first_token)
+        samples = [asyncio.create_task(self._sample(prompt_ids, ask, seed, room, began)) for seed in ask.seeds]
         self._samples.update(samples)
         try:
             return list(await asyncio.gather(*samples))
@@ -154,7 +187,7 @@ class Engine:
                 sample.cancel()
             self._samples.difference_update(samples)
 
-    async def _sample(self, prompt_ids: list[int], ask: Ask, seed: int, room: int) -> Completion:
+    async def _sample(self, prompt_ids: list[int], ask: Ask, seed: int, room: int, began: "_Once") -> Completion:
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -167,16 +200,27 @@ class Engine:
             seed=seed,
             logprobs=0 if self._updatable else None,  # 0: the sampled token's only
             structured_outputs=None if ask.pattern is None else StructuredOutputsParams(regex=ask.pattern),
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.DELTA,  # with CUMULATIVE, vLLM 0.32 heeds no interval
+            stream_interval=FIRST_AND_LAST,
         )
+        while not self._open.is_set():  # looked at again, because who is woken by a resume may find the next pause
+            await self._open.wait()
+        if self._closed:
+            raise WorkerBroken("the engine was closed")
         prompt = tokens_input(prompt_ids, cache_salt=self._salt)
         outputs: AsyncGenerator[Any, None] = self._llm.generate(prompt, params, str(next(self._ids)))
+        whole: Any = None
         try:
             async for output in outputs:
-                if output.finished:
+                if whole is None:
+                    whole = output
+                    began()
+                else:
+                    whole.add(output, aggregate=True)
+                if whole.finished:
                     self.prompt_tokens += len(prompt_ids)
-                    self.cached_tokens += output.num_cached_tokens or 0
-                    return to_completion(prompt_ids, output.outputs[0], with_logprobs=self._updatable)
+                    self.cached_tokens += whole.num_cached_tokens or 0
+                    return to_completion(prompt_ids, whole.outputs[0], with_logprobs=self._updatable)
         except EngineDeadError as error:
             raise WorkerBroken("the engine's process died") from error
         raise WorkerBroken("vLLM ended a request without an answer")
@@ -240,8 +284,16 @@ class Engine:
         for sample in self._samples:
             sample.cancel()
         self._open.set()
-        self._llm.shutdown()
+        self._started.close()
 
 
-def _import_vllm() -> None:
-    import vllm.v1.engine.async_llm  # noqa: F401  # seconds of imports, off the event loop
+class _Once:
+    """Calls what it is given the first time that it is called itself."""
+
+    def __init__(self, call: Callable[[], None] | None) -> None:
+        self._call = call
+
+    def __call__(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call()

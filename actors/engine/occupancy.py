@@ -1,4 +1,4 @@
-"""How full an engine is, in vLLM's own numbers: the newest of each, kept in the process that owns the engine.
+"""How full an engine is and how many steps it took, in vLLM's own numbers, kept in the process that owns the engine.
 
 vLLM hands them to its stat loggers with every step's outputs. Measured on two quiet cores with 64 requests of a tiny model at once:
 127 us of CPU time a token with it, 124 without; tokens/s do not tell the difference. It imports no vLLM and decides nothing.
@@ -24,20 +24,42 @@ class OccupancyStats:
 
 
 class Occupancy:
-    """A stat logger of vLLM's (`vllm.v1.metrics.loggers.StatLoggerBase`, by shape) for one engine."""
+    """The newest usage and queue, and the sum of preemptions."""
 
     def __init__(self) -> None:
         self._kv_usage = 0.0
         self._waiting = self._preemptions = 0
 
-    def record(
-        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
-    ) -> None:
-        """vLLM calls it after each step; either half may be None."""
+    def update(self, scheduler_stats: Any, iteration_stats: Any) -> None:
+        """Takes vLLM's `SchedulerStats` and `IterationStats` of one step; either may be None."""
         if scheduler_stats is not None:
             self._kv_usage, self._waiting = scheduler_stats.kv_cache_usage, scheduler_stats.num_waiting_reqs
         if iteration_stats is not None:
             self._preemptions += iteration_stats.num_preempted_reqs
+
+    def read(self) -> OccupancyStats:
+        """The newest numbers."""
+        return OccupancyStats(self._kv_usage, self._waiting, self._preemptions)
+
+
+class StepCounter:
+    """A stat logger of vLLM's (`vllm.v1.metrics.loggers.StatLoggerBase`, by shape) for one engine.
+
+    Attributes:
+        steps: how often vLLM reported a step since the engine was built. A step without any output counts as well.
+        occupancy: as the newest of them left it.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.occupancy = Occupancy()
+
+    def record(
+        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+    ) -> None:
+        """vLLM calls it after each step; either half may be None."""
+        self.steps += 1
+        self.occupancy.update(scheduler_stats, iteration_stats)
 
     def log_engine_initialized(self) -> None:
         """Part of the shape; nothing to do."""
@@ -47,7 +69,3 @@ class Occupancy:
 
     def record_sleep_state(self, is_awake: int, level: int) -> None:
         """Part of the shape; our engines do not sleep."""
-
-    def read(self) -> OccupancyStats:
-        """The newest numbers."""
-        return OccupancyStats(self._kv_usage, self._waiting, self._preemptions)
