@@ -85,15 +85,20 @@ class JudgeWorker:
 
     async def health(self) -> Vitals:
         """How the worker is. A judge whose engine is known to be dead ends its process."""
-        if isinstance(self._generator, Monitored):
-            await self._generator.check_health()
+        if (engine := self._engine()) is not None:
+            await engine.check_health()
         return self._inbox.vitals()
 
     def _vitals(self) -> Vitals:
         if self._judge is None:
             return Vitals(starting=self._starting is not None and not self._starting.done())
-        steps = self._generator.steps if isinstance(self._generator, Monitored) else None
-        return Vitals(ready=True, steps=steps)
+        engine = self._engine()
+        return Vitals(ready=True, steps=None if engine is None else engine.steps)
+
+    def _engine(self) -> Monitored | None:
+        """The engine that writes the verdicts; None where none could stand still."""
+        generator: object = self._generator
+        return generator if isinstance(generator, Monitored) else None
 
     async def _answer(self, requests: Sequence[JudgeRequest], begin: Callable[[], None]) -> list[Verdict]:
         begin()  # of many texts at once: whether the engine moves says more than the first token of one

@@ -49,7 +49,7 @@ class Watchdog:
             self._finished, self._abandoned = s.games_finished, s.games_abandoned
         in_a_row = s.games_abandoned - self._abandoned
         if in_a_row >= self.abandoned_in_a_row:
-            return f"the last {in_a_row} games were all given up; games.abandoned_by and logs/rollout-0.log say why"
+            return f"the last {in_a_row} games were all given up; games.abandoned_by and logs/rollout-*.log say why"
         if s.paused_s >= self.stall_s:
             return f"no end of a pause of {s.paused_s:.0f} s: {s.admission}"
         moving = (*(s.steps[p] for p in PLAYERS), s.games_finished, s.tokens, s.verdicts)
