@@ -29,7 +29,7 @@ from protocol.exchange import Batch, Posted, Replies
 from protocol.recipe import RouterConfig
 from protocol.router import Exchange, Router, RouterStats
 
-TICK_S = 0.05  # asks of this long travel together; a game waits for a few of them and lasts seconds to minutes
+TICK_S = 0.02  # asks of this long travel together; a game waits for a few of them and lasts seconds to minutes
 
 _log = structlog.get_logger(__name__)
 

@@ -21,7 +21,7 @@ from typing import Any
 from protocol.errors import trail
 from protocol.exchange import Answer, Batch, Posted, Replies, Vitals
 
-GATHER_S = 0.02  # answers that come this close together travel in one reply
+GATHER_S = 0.01  # answers that come this close together travel in one reply
 GONE_S = 60.0  # a caller that waits for anything asks every few seconds
 WAITING = 2
 

@@ -176,8 +176,11 @@ class Router:
             if ask in w.sent:
                 self._asks[ask].begun.add(worker)
         counted = [answer for answer in reply.answers if self._note_answer(worker, answer, now_s)]
-        held = set(reply.held)
-        self._lose(worker, [ask for ask, carried in w.sent.items() if 0 < carried <= number and ask not in held])
+        if not any(
+            earlier < number for earlier in w.calls
+        ):  # whose reply may bring the answers that are missing in this one
+            held = set(reply.held)
+            self._lose(worker, [ask for ask, carried in w.sent.items() if 0 < carried <= number and ask not in held])
         for ask in w.sent:
             self._asks[ask].heard_s = now_s
         return counted

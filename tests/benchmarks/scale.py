@@ -1,5 +1,5 @@
-"""Games/s of one rollout worker and one replay buffer with 256 generation and 64 judge stubs and 4,096 games in flight, against 16
-times the figure with 16, 4 and 256.
+"""Games/s of four rollout workers and one replay buffer with 256 generation and 64 judge stubs and 4,096 games in flight, against 16
+times the figure of one rollout worker with 16, 4 and 256.
 
 The stubs take seconds, as engines do, so the small setting is bound by them; the large one shows what the coordination loses.
 """
@@ -15,15 +15,16 @@ from tests.benchmarks.harness import Result, write_results
 from tests.benchmarks.players import StubRun, begin_ray, wait_for_games
 from tests.benchmarks.stubs import StubSpec, recipe_of
 
-FACTOR = 16
+FACTOR, ROLLOUT_WORKERS = 16, 4
 SAMPLE_S, VERDICT_S = 6.0, 3.0
 WARM_S, MEASURED_S, LIMIT_S = 45.0, 60.0, 300.0
 
 
-def rate(factor: int) -> float:
-    """Games/s in the steady state of `factor` times the small setting."""
+def rate(factor: int, workers: int) -> float:
+    """Games/s in the steady state of `factor` times the small setting, played by so many rollout workers."""
     recipe = recipe_of(
         game={"in_flight": 256 * factor},
+        rollout={"workers": workers},
         replay={"max_staleness": 8},
         learners={p: {"batch_games": 64 * factor} for p in ("attacker", "defender")},
     )
@@ -46,7 +47,7 @@ def rate(factor: int) -> float:
 
 def measure() -> list[Result]:
     begin_ray()
-    small, large = rate(1), rate(FACTOR)
+    small, large = rate(1, 1), rate(FACTOR, ROLLOUT_WORKERS)
     ray.shutdown()
     note = f"small setting: {small:.1f} games/s"
     return [Result("scale", large, FACTOR * small, "games/s", 0.80, True, note)]
