@@ -101,9 +101,10 @@ class WorkerPool:
 
     def _begin(self) -> None:
         """The task that decides runs while there is anything to decide."""
-        if self._deciding is None or self._deciding.done():
+        loop = asyncio.get_running_loop()
+        if self._deciding is None or self._deciding.done() or self._deciding.get_loop() is not loop:
             self._news = asyncio.Event()
-            self._deciding = asyncio.get_running_loop().create_task(self._decide())
+            self._deciding = loop.create_task(self._decide())
 
     async def _decide(self) -> None:
         router = self._state
@@ -132,6 +133,9 @@ class WorkerPool:
         worker, router = exchange.worker, self._state
         try:
             reply: Replies = await self._method(worker).remote(self._caller, batch, exchange.hold_s)
+        except asyncio.CancelledError:  # its loop ends, and with it what the worker says
+            router.note_gone(worker, exchange.number)
+            raise
         except RayActorError as error:
             _log.warning("worker away", pool=self._name, worker=worker, error=type(error).__name__)
             router.note_gone(worker, exchange.number)
@@ -142,6 +146,8 @@ class WorkerPool:
             for answer in router.note_reply(worker, exchange.number, reply, time.monotonic()):
                 self._end(answer.id, answer.error, answer.value)
         self._news.set()
+        if not router.idle:  # somebody who was silent must still be told what was given up
+            self._begin()
 
     def _method(self, worker: int) -> Any:
         return self._workers[worker].exchange.options(max_task_retries=0)

@@ -16,7 +16,7 @@ Invariants:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from protocol.exchange import Answer, AskFault, Replies, Vitals, WorkerFault
@@ -52,6 +52,7 @@ class _Worker:
     missed: int = 0  # asks in a row that went elsewhere or expired
     chosen: int = 0  # how often, so that idle workers take turns
     probed_s: float = -math.inf
+    told: int = 0  # the last exchange that carried something given up
 
     @property
     def load(self) -> int:
@@ -94,7 +95,8 @@ class RouterStats:
         hedged: put to a second worker.
         expired: that nobody answered in time.
         exchanges: calls made.
-        missed: for each worker, the asks in a row that it did not answer before they went elsewhere or expired.
+        missed: for each worker, the asks in a row that it did not answer before they went elsewhere or expired; since it was
+            last ready, and while there are asks.
     """
 
     asks: int = 0
@@ -137,7 +139,7 @@ class Router:
 
     def stats(self) -> RouterStats:
         """Counts, and what each worker misses."""
-        missed = tuple(w.missed for w in self._workers)
+        missed = tuple(w.missed if self._asks else 0 for w in self._workers)  # who asks nothing knows nothing
         return RouterStats(self._taken, self._moved, self._hedged, self._expired, self._calls, missed)
 
     # -- asks
@@ -168,15 +170,17 @@ class Router:
         w.calls.pop(number, None)
         self._busy.add(worker)
         w.ready = reply.vitals.ready
+        counted = [answer for answer in reply.answers if self._note_answer(worker, answer, now_s)]
         if not w.ready:
             self._lose_all(worker)
-            return []
+            return counted
         self._note_vitals(w, reply.vitals, now_s)
         for ask in reply.begun:
             if ask in w.sent:
                 self._asks[ask].begun.add(worker)
-        counted = [answer for answer in reply.answers if self._note_answer(worker, answer, now_s)]
         held = set(reply.held)
+        if number >= w.told:  # what was given up while the worker was taken for lost
+            w.given_up += [ask for ask in held if ask not in self._asks and ask not in w.given_up]
         self._lose(worker, [ask for ask, carried in w.sent.items() if 0 < carried <= number and ask not in held])
         for ask in w.sent:
             self._asks[ask].heard_s = now_s
@@ -209,13 +213,12 @@ class Router:
         if not opened:
             return
         for ask in list(self._waiting):
-            failed = self._asks[ask].failed
-            others = [k for k in opened if k not in failed] if failed else opened
-            self._put(ask, self._least(others or opened), now_s)
+            self._put(ask, self._least(opened, self._asks[ask].failed), now_s)
             del self._waiting[ask]
 
-    def _least(self, workers: Iterable[int]) -> int:
-        return min(workers, key=lambda k: (self._workers[k].load, self._workers[k].chosen))
+    def _least(self, workers: Sequence[int], failed: Set[int]) -> int:
+        """The least loaded, rather one that has not failed of the ask."""
+        return min(workers, key=lambda k: (k in failed, self._workers[k].load, self._workers[k].chosen))
 
     def _put(self, ask: int, worker: int, now_s: float) -> None:
         w, a = self._workers[worker], self._asks[ask]
@@ -238,8 +241,8 @@ class Router:
             if not lost and (worker in a.begun or now_s - since_s < self._hedge_s):
                 continue
             others = [k for k, v in enumerate(self._workers) if k != worker and self._is_open(v, now_s)]
-            if others and (lost or 2 * self._workers[self._least(others)].load <= w.load):
-                self._put(ask, self._least(others), now_s)
+            if others and (lost or 2 * self._workers[self._least(others, a.failed)].load <= w.load):
+                self._put(ask, self._least(others, a.failed), now_s)
                 self._hedged += 1
                 w.missed += 1
                 late.add(worker)
@@ -256,11 +259,14 @@ class Router:
         return over
 
     def _probe(self, now_s: float) -> None:
-        """Workers that take no asks are asked for a sign, as long as somebody could use them."""
+        """Workers that take no asks are asked how they are, as long as somebody could use them.
+
+        One that is not ready says when it is; one that others kept busy says when they no longer do.
+        """
         if not self._asks:
             return
         for k, w in enumerate(self._workers):
-            if not w.ready and not w.calls and now_s - w.probed_s >= PROBE_S:
+            if (not w.ready or w.others) and not w.calls and now_s - w.probed_s >= PROBE_S:
                 w.probed_s = now_s
                 self._busy.add(k)
 
@@ -268,7 +274,7 @@ class Router:
         for worker in sorted(self._busy):
             w = self._workers[worker]
             new = tuple(ask for ask, number in w.sent.items() if not number)
-            probing = not w.ready and w.probed_s == now_s
+            probing = w.probed_s == now_s and not w.calls
             telling = w.given_up and not self._is_silent(w, now_s)
             if not (new or telling or probing or (w.sent and not w.calls)):
                 continue
@@ -276,8 +282,12 @@ class Router:
             for ask in new:
                 w.sent[ask] = self._calls
             given_up, w.given_up = tuple(w.given_up), []
+            if given_up:
+                w.told = self._calls
             w.calls[self._calls] = now_s
-            yield Exchange(worker, self._calls, new, given_up, self._hedge_s / 2 if w.sent else 0.0)
+            # A reply is a sign of the worker: it must come before an ask expires for want of one.
+            signs_s = [self._hedge_s, *(self._asks[ask].absent_s for ask in w.sent)]
+            yield Exchange(worker, self._calls, new, given_up, min(signs_s) / 2 if w.sent else 0.0)
         self._busy.clear()
 
     # -- states
@@ -332,6 +342,7 @@ class Router:
     def _lose_all(self, worker: int) -> None:
         w = self._workers[worker]
         w.given_up.clear()
+        w.others = w.missed = 0  # the next one's are its own
         self._lose(worker, list(w.sent))
 
     def _drop(self, worker: int, ask: int) -> None:
