@@ -29,7 +29,8 @@ from protocol.exchange import Batch, Posted, Replies
 from protocol.recipe import RouterConfig
 from protocol.router import Exchange, Router, RouterStats
 
-TICK_S = 0.02  # asks of this long travel together; a game waits for a few of them and lasts seconds to minutes
+TICK_S, TICK_MAX_S = 0.02, 0.25
+TICK_SHARE = 0.01  # of an answer's time: asks of so long a tick travel together
 
 _log = structlog.get_logger(__name__)
 
@@ -41,15 +42,19 @@ class WorkerPool:
         workers: handles with a method `exchange`, see `protocol.exchange`.
         config: the recipe's `router` section.
         name: of the caller, in the workers' eyes; made unique here.
+        share: (k, n): the k-th of n callers, see `Router`.
 
     Raises:
         ValueError: there is no worker.
     """
 
-    def __init__(self, workers: Sequence[Any], config: RouterConfig, name: str) -> None:
+    def __init__(
+        self, workers: Sequence[Any], config: RouterConfig, name: str, share: tuple[int, int] = (0, 1)
+    ) -> None:
         if not workers:
             raise ValueError("a pool needs at least one worker")
-        self._workers, self._config, self._name = list(workers), config, name
+        self._workers, self._config, self._name, self._share = list(workers), config, name, share
+        self._answer_s = 0.0  # what an answer takes, on the average of the latest
         self._caller = ""
         self._router: Router | None = None
         self._ids = itertools.count()
@@ -58,8 +63,8 @@ class WorkerPool:
         self._news = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
 
-    def __reduce__(self) -> tuple[type["WorkerPool"], tuple[list[Any], RouterConfig, str]]:
-        return type(self), (self._workers, self._config, self._name)
+    def __reduce__(self) -> tuple[type["WorkerPool"], tuple[list[Any], RouterConfig, str, tuple[int, int]]]:
+        return type(self), (self._workers, self._config, self._name, self._share)
 
     async def ask(self, body: Any, questions: int = 1, limit_s: float = math.inf, absent_s: float = math.inf) -> Any:
         """What a worker answers.
@@ -75,13 +80,15 @@ class WorkerPool:
             Exception: what the worker raised, with the lines that it passed there as a note.
         """
         self._begin()
-        ask = next(self._ids)
+        ask, began = next(self._ids), time.monotonic()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asks[ask] = (Posted(ask, questions, body), answer)
-        self._state.add(ask, questions, time.monotonic(), limit_s, absent_s)
+        self._state.add(ask, questions, began, limit_s, absent_s)
         self._news.set()
         try:
-            return await answer
+            value = await answer
+            self._answer_s += 0.05 * (time.monotonic() - began - self._answer_s)
+            return value
         finally:
             del self._asks[ask]
             self._state.give_up(ask)
@@ -95,15 +102,16 @@ class WorkerPool:
     def _state(self) -> Router:
         """The router; made where the pool is used, because its times are this process's."""
         if self._router is None:
-            self._router = Router(len(self._workers), self._config.hedge_s, time.monotonic())
+            self._router = Router(len(self._workers), self._config.hedge_s, time.monotonic(), self._share)
             self._caller = f"{self._name}@{os.getpid()}-{secrets.token_hex(4)}"
         return self._router
 
     def _begin(self) -> None:
         """The task that decides runs while there is anything to decide."""
-        if self._deciding is None or self._deciding.done():
+        loop = asyncio.get_running_loop()
+        if self._deciding is None or self._deciding.done() or self._deciding.get_loop() is not loop:
             self._news = asyncio.Event()
-            self._deciding = asyncio.get_running_loop().create_task(self._decide())
+            self._deciding = loop.create_task(self._decide())
 
     async def _decide(self) -> None:
         router = self._state
@@ -116,7 +124,7 @@ class WorkerPool:
                 self._end(ask, TimeoutError("no worker answered in time"))
             if router.idle:
                 return
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(min(TICK_MAX_S, max(TICK_S, TICK_SHARE * self._answer_s)))
             try:
                 await asyncio.wait_for(self._news.wait(), router.look_s)
             except TimeoutError:
@@ -132,6 +140,9 @@ class WorkerPool:
         worker, router = exchange.worker, self._state
         try:
             reply: Replies = await self._method(worker).remote(self._caller, batch, exchange.hold_s)
+        except asyncio.CancelledError:  # its loop ends, and with it what the worker says
+            router.note_gone(worker, exchange.number)
+            raise
         except RayActorError as error:
             _log.warning("worker away", pool=self._name, worker=worker, error=type(error).__name__)
             router.note_gone(worker, exchange.number)
@@ -142,6 +153,8 @@ class WorkerPool:
             for answer in router.note_reply(worker, exchange.number, reply, time.monotonic()):
                 self._end(answer.id, answer.error, answer.value)
         self._news.set()
+        if not router.idle:  # somebody who was silent must still be told what was given up
+            self._begin()
 
     def _method(self, worker: int) -> Any:
         return self._workers[worker].exchange.options(max_task_retries=0)

@@ -76,7 +76,7 @@ class Replies:
     """What a worker tells one caller.
 
     Attributes:
-        vitals: now. If it is not ready, it took none of the batch and holds no earlier ask.
+        vitals: now. If it is not ready, it holds no ask of the caller, neither of this batch nor an earlier one.
         answers: since the last reply.
         begun: asks whose answer has begun (a first token), since the last reply.
         held: the caller's asks that it is at. Of those that were sent before, any other was lost.

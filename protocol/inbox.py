@@ -21,7 +21,8 @@ from typing import Any
 from protocol.errors import trail
 from protocol.exchange import Answer, Batch, Posted, Replies, Vitals
 
-GATHER_S = 0.01  # answers that come this close together travel in one reply
+GATHER_S, GATHER_MAX_S = 0.01, 0.25
+GATHER_SHARE = 0.02  # of an answer's time: answers that come so close together travel in one reply
 GONE_S = 60.0  # a caller that waits for anything asks every few seconds
 WAITING = 2
 
@@ -52,6 +53,7 @@ class Inbox:
     def __init__(self, run: Run, vitals: Callable[[], Vitals], clock: Callable[[], float] = time.monotonic) -> None:
         self._run, self._vitals, self._clock = run, vitals, clock
         self._boxes: dict[str, _Box] = {}
+        self._answer_s = 0.0  # what an answer takes, on the average of the latest
         self.running = 0  # questions of all callers
         self.forgotten = 0  # asks cancelled because their caller fell silent
 
@@ -69,13 +71,11 @@ class Inbox:
         self._forget_silent()
         vitals = self.vitals()
         if not vitals.ready:
-            self._forget(caller)  # it asks others from now on
-            return Replies(vitals)
+            return self._part(caller, vitals)
         box = self._boxes.setdefault(caller, _Box())
         box.heard_s = self._clock()
         for ask in batch.given_up:
-            if ask in box.running:
-                box.running[ask][0].cancel()
+            self._cancel(box, ask)
         for posted in batch.asks:
             if posted.id in box.running:
                 continue  # its caller took this worker for lost
@@ -84,9 +84,19 @@ class Inbox:
             self.running += posted.questions
         await self._wait(box, wait_s)
         box.heard_s = self._clock()
+        vitals = self.vitals()
+        if not vitals.ready and self._boxes.get(caller) is box:
+            return self._part(caller, vitals)
         answers, box.answers = tuple(box.answers), []
         begun, box.begun = tuple(box.begun), []
-        return Replies(self.vitals(), answers, begun, tuple(box.running))
+        return Replies(vitals, answers, begun, tuple(box.running))
+
+    def _part(self, caller: str, vitals: Vitals) -> Replies:
+        """The last reply of a worker that is not ready: what it has answered. The caller asks others from now on."""
+        box = self._boxes.get(caller)
+        answers = () if box is None else tuple(box.answers)
+        self._forget(caller)
+        return Replies(vitals, answers)
 
     async def _wait(self, box: _Box, wait_s: float) -> None:
         """Until the box has answers that no other exchange is about to take."""
@@ -103,11 +113,13 @@ class Inbox:
                 box.waiting.remove(turn)
         if box.answers and not box.gathering:
             box.gathering = True
-            await asyncio.sleep(GATHER_S)
-            box.gathering = False
+            try:
+                await asyncio.sleep(min(GATHER_MAX_S, max(GATHER_S, GATHER_SHARE * self._answer_s)))
+            finally:
+                box.gathering = False
 
     async def _answer(self, box: _Box, posted: Posted) -> None:
-        begun = False
+        begun, began = False, self._clock()
 
         def begin() -> None:
             nonlocal begun
@@ -117,11 +129,11 @@ class Inbox:
 
         try:
             answer = Answer(posted.id, await self._run(posted.body, begin))
+            self._answer_s += 0.05 * (self._clock() - began - self._answer_s)
         except Exception as error:  # noqa: BLE001  # it is the caller's
             answer = Answer(posted.id, error=make_portable(error))
         finally:
-            del box.running[posted.id]
-            self.running -= posted.questions
+            self._release(box, posted.id, asyncio.current_task())
         box.answers.append(answer)
         if box.waiting and not box.gathering:
             _let_go(box.waiting[0])
@@ -134,10 +146,25 @@ class Inbox:
     def _forget(self, caller: str) -> int:
         """Cancels what a caller asked. Gives how many asks those are."""
         box = self._boxes.pop(caller, None)
-        tasks = [] if box is None else [task for task, _ in box.running.values()]
-        for task in tasks:
-            task.cancel()
-        return len(tasks)
+        if box is None:
+            return 0
+        box.answers = []  # delivered, or nobody's
+        for turn in box.waiting:
+            _let_go(turn)
+        return sum([self._cancel(box, ask) for ask in list(box.running)])
+
+    def _cancel(self, box: _Box, ask: int) -> bool:
+        """Cancels an ask and counts it no more. False if there is none. Its task may not have begun: it may never learn of it."""
+        if ask not in box.running:
+            return False
+        task, _ = box.running[ask]
+        task.cancel()
+        self._release(box, ask, task)
+        return True
+
+    def _release(self, box: _Box, ask: int, task: "asyncio.Task[None] | None") -> None:
+        if ask in box.running and box.running[ask][0] is task:
+            self.running -= box.running.pop(ask)[1]
 
 
 def _let_go(turn: "asyncio.Future[None]") -> None:

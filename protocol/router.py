@@ -8,13 +8,17 @@
 Invariants:
 - **every ask ends once**: answered, expired, or given up by its caller. One whose worker is lost waits for another worker;
 - **no ask is put to a closed worker**, so that none queues behind a restart;
-- **least loaded by questions**: an ask goes to the open worker with the fewest questions in its hands, other callers' too;
+- **least loaded by questions**: an ask goes to the open worker with the fewest questions in its hands, other callers' too. What is
+  placed at once may fill a worker a quarter beyond that, so that it travels in one call; and a caller that shares many workers with
+  others prefers those of its own share by `HOME` questions, so that its calls are fewer and larger;
 - **hedging**: an ask is put to a second worker when its own is silent or stuck, or when it has no token after `hedge_s` and the
-  other worker has at most half the load (else an overload would double itself). Never to a third. The first answer counts.
+  other worker has at most half the load (else an overload would double itself). Never to a third, and not many at once. Where
+  replies are late in general, silence means less. The first answer counts.
 
 `actors.pool` is its shell. It restarts nobody: what a worker misses in a row is counted here, and supervision reads it.
 """
 
+import heapq
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +28,10 @@ from protocol.exchange import Answer, AskFault, Replies, Vitals, WorkerFault
 AVOID_S = 1.0  # after a first failure; twice as long after each further one in a row
 AVOID_MAX_S = 60.0
 PROBE_S = 1.0  # between two looks at a worker that takes no asks
+HOME = 8  # questions that a worker of one's own share may be ahead of another: a few asks
+FRESH_S = 10.0  # what a worker said of other callers' questions is believed for so long
+HEDGES = 16  # asks hedged at one look, at least; a tenth of the asks if those are more
+LATE_WEIGHT, LATE_FACTOR = 0.1, 4.0  # of one reply in their mean lateness; of that in the silence that is allowed
 
 
 @dataclass(slots=True)
@@ -42,20 +50,24 @@ class _Worker:
     moved_s: float  # when its engine last moved, or had nothing to do
     ready: bool = True
     steps: int | None = None
+    away: int = 0  # `HOME` for a worker outside one's own share
     others: int = 0  # questions of other callers
+    others_s: float = -math.inf  # when that was said
     own: int = 0  # questions of this one
     sent: dict[int, int] = field(default_factory=dict)  # ask -> number of the exchange that carried it; 0: none yet
     given_up: list[int] = field(default_factory=list)  # to be told
-    calls: dict[int, float] = field(default_factory=dict)  # exchanges that are out, the oldest first, and since when
+    calls: dict[int, tuple[float, float]] = field(
+        default_factory=dict
+    )  # that are out, the oldest first: since when, its hold
     avoid_until_s: float = 0.0
     failures: int = 0  # in a row
     missed: int = 0  # asks in a row that went elsewhere or expired
     chosen: int = 0  # how often, so that idle workers take turns
     probed_s: float = -math.inf
+    told: int = 0  # the last exchange that carried something given up
 
-    @property
-    def load(self) -> int:
-        return self.own + self.others
+    def load(self, now_s: float) -> int:
+        return self.own + (self.others if now_s - self.others_s < FRESH_S else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,8 @@ class RouterStats:
         hedged: put to a second worker.
         expired: that nobody answered in time.
         exchanges: calls made.
-        missed: for each worker, the asks in a row that it did not answer before they went elsewhere or expired.
+        missed: for each worker, the asks in a row that it did not answer before they went elsewhere or expired; since it was
+            last ready, and while there are asks.
     """
 
     asks: int = 0
@@ -112,17 +125,20 @@ class Router:
         workers: how many; they are known by their numbers.
         hedge_s: `router.hedge_s`.
         now_s: the time.
+        share: (k, n): this is the k-th of n callers of the same workers, and prefers each n-th worker, from the k-th on.
     """
 
-    def __init__(self, workers: int, hedge_s: float, now_s: float) -> None:
+    def __init__(self, workers: int, hedge_s: float, now_s: float, share: tuple[int, int] = (0, 1)) -> None:
         if workers < 1:
             raise ValueError("a router needs at least one worker")
         self._hedge_s = hedge_s
-        self._workers = [_Worker(moved_s=now_s) for _ in range(workers)]
+        mine, callers = share if share[1] <= workers else (0, 1)
+        self._workers = [_Worker(moved_s=now_s, away=HOME * (k % callers != mine)) for k in range(workers)]
         self._asks: dict[int, _Ask] = {}
         self._waiting: dict[int, None] = {}  # asks at no worker, in their order
         self._busy: set[int] = set()  # workers to whom there may be something to say
         self._looked_s = -math.inf
+        self._late_s = 0.0  # mean lateness of replies
         self._taken = self._moved = self._hedged = self._expired = self._calls = 0
 
     @property
@@ -137,7 +153,7 @@ class Router:
 
     def stats(self) -> RouterStats:
         """Counts, and what each worker misses."""
-        missed = tuple(w.missed for w in self._workers)
+        missed = tuple(w.missed if self._asks else 0 for w in self._workers)  # who asks nothing knows nothing
         return RouterStats(self._taken, self._moved, self._hedged, self._expired, self._calls, missed)
 
     # -- asks
@@ -165,21 +181,23 @@ class Router:
     def note_reply(self, worker: int, number: int, reply: Replies, now_s: float) -> list[Answer]:
         """An exchange came back. Gives the answers that count: those of asks that have not ended."""
         w = self._workers[worker]
-        w.calls.pop(number, None)
+        since_s, hold_s = w.calls.pop(number, (now_s, 0.0))
+        late_s = min(self._hedge_s, max(0.0, now_s - since_s - hold_s))
+        self._late_s += LATE_WEIGHT * (late_s - self._late_s)
         self._busy.add(worker)
         w.ready = reply.vitals.ready
+        counted = [answer for answer in reply.answers if self._note_answer(worker, answer, now_s)]
         if not w.ready:
             self._lose_all(worker)
-            return []
+            return counted
         self._note_vitals(w, reply.vitals, now_s)
         for ask in reply.begun:
             if ask in w.sent:
                 self._asks[ask].begun.add(worker)
-        counted = [answer for answer in reply.answers if self._note_answer(worker, answer, now_s)]
-        if not any(
-            earlier < number for earlier in w.calls
-        ):  # whose reply may bring the answers that are missing in this one
-            held = set(reply.held)
+        held = set(reply.held)
+        if number >= w.told:  # what was given up while the worker was taken for lost
+            w.given_up += [ask for ask in held if ask not in self._asks and ask not in w.given_up]
+        if not any(earlier < number for earlier in w.calls):  # whose reply may bring what is missing in this one
             self._lose(worker, [ask for ask, carried in w.sent.items() if 0 < carried <= number and ask not in held])
         for ask in w.sent:
             self._asks[ask].heard_s = now_s
@@ -211,14 +229,33 @@ class Router:
         opened = [k for k, w in enumerate(self._workers) if self._is_open(w, now_s)]
         if not opened:
             return
+        order = [(self._rank(k, now_s), k) for k in opened]
+        heapq.heapify(order)
         for ask in list(self._waiting):
             failed = self._asks[ask].failed
-            others = [k for k in opened if k not in failed] if failed else opened
-            self._put(ask, self._least(others or opened), now_s)
+            if failed:
+                worker = min(
+                    opened, key=lambda k: (k in failed, self._rank(k, now_s))
+                )  # rather one that has not failed of it
+            else:
+                worker = self._fullest_of_least(order, now_s)
+            self._put(ask, worker, now_s)
             del self._waiting[ask]
 
-    def _least(self, workers: Iterable[int]) -> int:
-        return min(workers, key=lambda k: (self._workers[k].load, self._workers[k].chosen))
+    def _fullest_of_least(self, order: list[tuple[tuple[int, int], int]], now_s: float) -> int:
+        """The worker that heads the heap `order`, until it is a quarter fuller than the next one."""
+        while True:
+            rank, worker = order[0]
+            now = self._rank(worker, now_s)
+            if now == rank or len(order) == 1:
+                return worker
+            if now[0] <= rank[0] + rank[0] // 4:
+                return worker
+            heapq.heapreplace(order, (now, worker))
+
+    def _rank(self, worker: int, now_s: float) -> tuple[int, int]:
+        w = self._workers[worker]
+        return w.load(now_s) + w.away, w.chosen
 
     def _put(self, ask: int, worker: int, now_s: float) -> None:
         w, a = self._workers[worker], self._asks[ask]
@@ -231,20 +268,26 @@ class Router:
         self._busy.add(worker)
 
     def _hedge(self, now_s: float) -> None:
-        late = set()
+        late: set[int] = set()
+        left = max(HEDGES, len(self._asks) // 10)
+        closed = {k for k, w in enumerate(self._workers) if not self._is_open(w, now_s)}
         for ask, a in self._asks.items():
-            if len(a.at) != 1:
+            if len(a.at) != 1 or not left:
                 continue
             ((worker, since_s),) = a.at.items()
             w = self._workers[worker]
-            lost = self._is_silent(w, now_s) or self._is_stuck(w, now_s)
+            lost = worker in closed and (self._is_silent(w, now_s) or self._is_stuck(w, now_s))
             if not lost and (worker in a.begun or now_s - since_s < self._hedge_s):
                 continue
-            others = [k for k, v in enumerate(self._workers) if k != worker and self._is_open(v, now_s)]
-            if others and (lost or 2 * self._workers[self._least(others)].load <= w.load):
-                self._put(ask, self._least(others), now_s)
+            others = [k for k in range(len(self._workers)) if k != worker and k not in closed]
+            if not others:
+                continue
+            other = min(others, key=lambda k: (k in a.failed, self._rank(k, now_s)))
+            if lost or 2 * self._workers[other].load(now_s) <= w.load(now_s):
+                self._put(ask, other, now_s)
                 self._hedged += 1
                 w.missed += 1
+                left -= 1
                 late.add(worker)
         for worker in late:
             self._avoid(self._workers[worker], now_s)
@@ -259,7 +302,7 @@ class Router:
         return over
 
     def _probe(self, now_s: float) -> None:
-        """Workers that take no asks are asked for a sign, as long as somebody could use them."""
+        """Workers that are not ready are asked whether they are, as long as somebody could use them."""
         if not self._asks:
             return
         for k, w in enumerate(self._workers):
@@ -271,7 +314,7 @@ class Router:
         for worker in sorted(self._busy):
             w = self._workers[worker]
             new = tuple(ask for ask, number in w.sent.items() if not number)
-            probing = not w.ready and w.probed_s == now_s
+            probing = w.probed_s == now_s and not w.calls
             telling = w.given_up and not self._is_silent(w, now_s)
             if not (new or telling or probing or (w.sent and not w.calls)):
                 continue
@@ -279,8 +322,13 @@ class Router:
             for ask in new:
                 w.sent[ask] = self._calls
             given_up, w.given_up = tuple(w.given_up), []
-            w.calls[self._calls] = now_s
-            yield Exchange(worker, self._calls, new, given_up, self._hedge_s / 2 if w.sent else 0.0)
+            if given_up:
+                w.told = self._calls
+            # A reply is a sign of the worker: it must come before an ask expires for want of one.
+            signs_s = [self._hedge_s, *(self._asks[ask].absent_s for ask in w.sent)]
+            hold_s = min(signs_s) / 2 if w.sent else 0.0
+            w.calls[self._calls] = (now_s, hold_s)
+            yield Exchange(worker, self._calls, new, given_up, hold_s)
         self._busy.clear()
 
     # -- states
@@ -290,7 +338,10 @@ class Router:
 
     def _is_silent(self, w: _Worker, now_s: float) -> bool:
         """It holds an exchange for half of `hedge_s` at most."""
-        return bool(w.calls) and now_s - next(iter(w.calls.values())) >= self._hedge_s
+        if not w.calls:
+            return False
+        since_s, _ = next(iter(w.calls.values()))
+        return now_s - since_s >= self._hedge_s + LATE_FACTOR * self._late_s
 
     def _is_stuck(self, w: _Worker, now_s: float) -> bool:
         return bool(w.sent) and w.steps is not None and now_s - w.moved_s >= self._hedge_s
@@ -299,6 +350,7 @@ class Router:
         if vitals.steps is None or vitals.steps != w.steps or vitals.paused:
             w.moved_s = now_s
         w.steps = vitals.steps
+        w.others_s = now_s
         w.others = max(0, vitals.running - sum(self._asks[ask].questions for ask, n in w.sent.items() if n))
 
     def _note_answer(self, worker: int, answer: Answer, now_s: float) -> bool:
@@ -335,6 +387,7 @@ class Router:
     def _lose_all(self, worker: int) -> None:
         w = self._workers[worker]
         w.given_up.clear()
+        w.others = w.missed = 0  # the next one's are its own
         self._lose(worker, list(w.sent))
 
     def _drop(self, worker: int, ask: int) -> None:

@@ -40,16 +40,17 @@ class Pools:
         plan: of the run.
         name: of the process that asks.
         handle: gives a role's actor.
+        share: (k, n): the k-th of n such processes.
     """
 
-    def __init__(self, plan: Plan, name: str, handle: Callable[[str], Any]) -> None:
+    def __init__(self, plan: Plan, name: str, handle: Callable[[str], Any], share: tuple[int, int] = (0, 1)) -> None:
         self._roles = {p: [generation_role(p, k) for k in range(plan.generation.workers)] for p in PLAYERS}
         self._judges = [judge_role(k) for k in range(plan.judge.config.workers)]
         self._generation = {
-            p: WorkerPool([handle(role) for role in roles], plan.router, f"{name}/{p}")
+            p: WorkerPool([handle(role) for role in roles], plan.router, f"{name}/{p}", share)
             for p, roles in self._roles.items()
         }
-        self._judging = WorkerPool([handle(role) for role in self._judges], plan.router, f"{name}/judge")
+        self._judging = WorkerPool([handle(role) for role in self._judges], plan.router, f"{name}/judge", share)
         deadline_s = plan.generation.deadline_s
         self.attacker = RemoteGenerator(self._generation["attacker"], deadline_s)
         self.defender = RemoteGenerator(self._generation["defender"], deadline_s)

@@ -3,7 +3,6 @@
 The looking and the deciding are `cluster.supervise`'s.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -45,8 +44,10 @@ class RunSupervisor(Supervisor):
         limit_s = plan.judge.config.engine.start_deadline_s
         judging, generating = JudgeKeeper(self._judges, limit_s), GenerationKeeper(parts.publisher, names)
         workers = {role: Supervised(handle, judging, limit_s) for role, handle in self._judges.items()}
-        for mine in self._generators.values():  # their starts have the publisher's deadline
-            workers |= {role: Supervised(handle, generating, math.inf) for role, handle in mine.items()}
+        # Their starts have the publisher's deadline; twice as long for one that the publisher takes for healthy.
+        limit_s = 2 * plan.generation.start_deadline_s
+        for mine in self._generators.values():
+            workers |= {role: Supervised(handle, generating, limit_s) for role, handle in mine.items()}
         super().__init__(workers, plan.health, missed)
 
     def fitness(self) -> Fitness:

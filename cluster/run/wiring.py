@@ -127,7 +127,7 @@ def build(plan: Plan, group: PlacementGroup) -> Parts:
 
 def _start_rollout(b: _Builder, plan: Plan, k: int) -> Any:
     role = rollout_role(k)
-    source, pools = ReplayClient(b.handle(REPLAY)), Pools(plan, role, b.handle)
+    source, pools = ReplayClient(b.handle(REPLAY)), Pools(plan, role, b.handle, (k, len(plan.shares)))
     return b.start(RolloutWorker, role, role, plan.rules, plan.shares[k], source, pools, events=False)
 
 

@@ -61,11 +61,14 @@ class WorkerHealth:
         self.state: State = "ready"
         self._steps: int | None = None
         self._moved_s = self._answered_s = now_s
+        self._missed = 0  # counted before it was last up: a fresh worker is not at fault of it
         self._suspect_s: float | None = None  # since when
         self._down_s: float | None = None
 
     def note(self, checkup: Checkup, now_s: float) -> Action | None:
         """A look at the worker. Gives what is to be done; a start that was asked for is under way at the next look."""
+        if self.state == "down":
+            self._missed = checkup.missed
         if checkup.gone:
             self._answered_s = now_s
             return self._note_down(starting=True, now_s=now_s)  # Ray brings its process back
@@ -74,6 +77,8 @@ class WorkerHealth:
             self._answered_s = now_s
             if not vitals.ready:
                 return self._note_down(vitals.starting, now_s)
+        elif self.state == "down":
+            return self._note_down(starting=True, now_s=now_s)  # whoever builds an engine does not answer meanwhile
         why = self._suspicion(checkup, now_s)
         if vitals is None and why is None:
             return None
@@ -108,7 +113,8 @@ class WorkerHealth:
         self._steps = vitals.steps
         if now_s - self._moved_s >= config.stuck_s:
             return "stuck"
-        return "deadlines" if checkup.missed >= config.misses else None
+        self._missed = min(self._missed, checkup.missed)
+        return "deadlines" if checkup.missed - self._missed >= config.misses else None
 
     def _forget(self, now_s: float) -> None:
         self.state, self._suspect_s, self._down_s = "down", None, now_s

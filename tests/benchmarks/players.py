@@ -37,7 +37,10 @@ class Rollout(RolloutWorker):
 
     def __init__(self, k: int, recipe: Recipe, replay: Any, handles: dict[str, list[StubHandle]]) -> None:
         name = rollout_role(k)
-        pools = {role: WorkerPool(mine, recipe.router, f"{name}/{role}") for role, mine in handles.items()}
+        pools = {
+            role: WorkerPool(mine, recipe.router, f"{name}/{role}", (k, recipe.rollout.workers))
+            for role, mine in handles.items()
+        }
         players = [RemoteGenerator(pools[p], recipe.generation.deadline_s) for p in PLAYERS]
         judge = JudgePool(pools["judge"], recipe.judge.deadline_s, recipe.judge.attempts)
         share = share_games(recipe.game.in_flight, recipe.rollout.workers)[k]

@@ -1,5 +1,5 @@
-"""Games/s of four rollout workers and one replay buffer with 256 generation and 64 judge stubs and 4,096 games in flight, against 16
-times the figure of one rollout worker with 16, 4 and 256.
+"""Games/s of four rollout workers and one replay buffer with 256 generation and 64 judge stubs and 4,096 games in flight, against
+16 times the figure of one rollout worker with 16, 4 and 256.
 
 The stubs take seconds, as engines do, so the small setting is bound by them; the large one shows what the coordination loses.
 """

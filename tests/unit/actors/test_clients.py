@@ -1,135 +1,80 @@
-"""RemoteGenerator against fake handles: who is asked, and what happens when one dies or nobody answers."""
+"""RemoteGenerator over fake workers: what a game sees of the workers' life, and what it must not see."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError
 
 from actors.clients import RemoteGenerator
 from actors.errors import GenerationDeadline, PromptTooLong, WorkerBroken
-from protocol.channel import Lost
-from protocol.recipe import GenerationConfig
+from actors.pool import WorkerPool
+from protocol.recipe import RouterConfig
 from protocol.types import Ask, Sampling
-from tests.unit.direct import DirectHandle
+from tests.unit.workers import FakeWorker, until
 
-ASK = Ask("a", ({"role": "user", "content": "x"},), (1,), Sampling(1.0, 1.0, 8))
-CONFIG = GenerationConfig(deadline_s=2.0)
-
-
-class FakeHandle(DirectHandle):
-    """Each call of `generate` runs the next of `plays`, the last one for ever."""
-
-    def __init__(self, *plays: Callable[[], Awaitable[Any]]) -> None:
-        super().__init__()
-        self.plays = list(plays)
-        self.calls = self.cancelled = 0
-
-    async def generate(self, ask: Ask) -> Any:
-        self.calls += 1
-        play = self.plays.pop(0) if len(self.plays) > 1 else self.plays[0]
-        try:
-            return await play()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
+ASK = Ask("a", ({"role": "user", "content": "x"},), (1, 2, 3), Sampling(1.0, 1.0, 8))
 
 
-async def answers() -> list[str]:
-    return ["completion"]
+async def answers(ask: Ask) -> list[str]:
+    await asyncio.sleep(0.02)
+    return ["completion"] * len(ask.seeds)
 
 
-def raises(error: Exception) -> Callable[[], Awaitable[Any]]:
-    async def play() -> Any:
-        raise error
-
-    return play
+async def hangs(ask: Ask) -> Any:
+    await asyncio.sleep(60.0)
 
 
-async def hangs() -> Any:
-    await asyncio.sleep(60)
+def remote(*workers: FakeWorker, deadline_s: float = 20.0) -> RemoteGenerator:
+    return RemoteGenerator(WorkerPool(workers, RouterConfig(hedge_s=0.5), "test"), deadline_s)
 
 
-async def slow() -> list[str]:
-    await asyncio.sleep(0.05)
-    return ["completion"]
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.router.AVOID_S", 0.1)
+    monkeypatch.setattr("protocol.router.PROBE_S", 0.1)
 
 
-def dead(error: Exception) -> FakeHandle:
-    handle = FakeHandle(answers)
-    handle.dead = error
-    return handle
+async def test_asks_spread_over_the_workers_by_their_samples() -> None:
+    workers = [FakeWorker(answers) for _ in range(3)]
+    generator = remote(*workers)
+    assert (await asyncio.gather(*(generator.generate(ASK) for _ in range(9))))[0] == ["completion"] * 3
+    assert [len(w.calls) for w in workers] == [3, 3, 3]
+    assert {posted.questions for w in workers for batch in w.batches for posted in batch.asks} == {3}
 
 
-async def test_asks_spread_over_the_workers() -> None:
-    workers = [FakeHandle(slow) for _ in range(3)]
-    remote = RemoteGenerator(workers, CONFIG)
-    await asyncio.gather(*(remote.generate(ASK) for _ in range(9)))
-    assert [w.calls for w in workers] == [3, 3, 3]
+async def test_a_worker_that_broke_over_an_ask_is_not_the_games_business() -> None:
+    async def breaks(ask: Ask) -> Any:
+        raise WorkerBroken("half loaded")
 
-
-async def test_a_busy_worker_is_passed_over() -> None:
-    stuck, free = FakeHandle(hangs), FakeHandle(answers)
-    remote = RemoteGenerator([stuck, free], CONFIG)
-    first = asyncio.create_task(remote.generate(ASK))
-    await asyncio.sleep(0)
-    for _ in range(4):
-        await remote.generate(ASK)
-    assert (stuck.calls, free.calls) == (1, 4)
-    first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    async with asyncio.timeout(60):
-        while not stuck.cancelled:  # noqa: ASYNC110  # nobody waits for it, so the engine is told
-            await asyncio.sleep(0.005)
-
-
-@pytest.mark.parametrize("error", [WorkerBroken("half loaded"), Lost("the connection ended")])
-async def test_a_lost_worker_is_asked_again_or_another_in_its_place(error: Exception) -> None:
-    lost, other = FakeHandle(raises(error)), FakeHandle(answers)
-    remote = RemoteGenerator([lost, other], CONFIG)
-    assert await remote.generate(ASK) == ["completion"]
-    assert (lost.calls, other.calls, remote.retries) == (1, 1, 1)
-
-    back = FakeHandle(raises(error), answers)
-    assert await RemoteGenerator([back], CONFIG).generate(ASK) == ["completion"]
-    assert back.calls == 2
-
-
-@pytest.mark.parametrize("error", [ActorDiedError(), ActorUnavailableError("gone", b"0" * 16)])
-async def test_a_worker_that_ray_cannot_find_is_asked_again_or_another_in_its_place(error: Exception) -> None:
-    lost, other = dead(error), FakeHandle(answers)
-    remote = RemoteGenerator([lost, other], CONFIG)
-    assert await remote.generate(ASK) == ["completion"]
-    assert (lost.found, other.calls, remote.retries) == (1, 1, 1)
-
-    asyncio.get_running_loop().call_later(0.1, lost.come_back)
-    assert await RemoteGenerator([lost], CONFIG).generate(ASK) == ["completion"]
+    assert await remote(FakeWorker(breaks), FakeWorker(answers)).generate(ASK) == ["completion"] * 3
 
 
 async def test_a_worker_that_dies_over_an_ask_is_asked_again_when_it_is_back() -> None:
-    worker = FakeHandle(hangs, answers)
-    remote = RemoteGenerator([worker], CONFIG)
-    asked = asyncio.create_task(remote.generate(ASK))
-    async with asyncio.timeout(60):
-        while not worker.calls:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+    worker = FakeWorker(hangs)
+    asked = asyncio.create_task(remote(worker).generate(ASK))
+    await until(lambda: worker.calls)
     worker.die(ActorDiedError())
+    worker.answer = answers
     asyncio.get_running_loop().call_later(0.1, worker.come_back)
-    assert await asked == ["completion"]
+    assert await asked == ["completion"] * 3
 
 
-@pytest.mark.parametrize("handle", [lambda: FakeHandle(hangs), lambda: dead(ActorDiedError())], ids=["hangs", "dead"])
-async def test_no_answer_ends_at_the_deadline(handle: Callable[[], FakeHandle]) -> None:
-    remote = RemoteGenerator([handle()], GenerationConfig(deadline_s=0.5))
+@pytest.mark.parametrize("state", ["hangs", "dead", "not ready"])
+async def test_no_answer_ends_at_the_deadline(state: str) -> None:
+    worker = FakeWorker(hangs, ready=state != "not ready")
+    if state == "dead":
+        worker.die()
     async with asyncio.timeout(60.0):
         with pytest.raises(GenerationDeadline, match=r"deadline_s 0\.5"):
-            await remote.generate(ASK)
+            await remote(worker, deadline_s=0.5).generate(ASK)
 
 
 async def test_what_the_game_must_know_is_not_asked_again() -> None:
-    worker = FakeHandle(raises(PromptTooLong("too long")))
+    async def refuses(ask: Ask) -> Any:
+        raise PromptTooLong("too long")
+
+    worker, other = FakeWorker(refuses), FakeWorker(answers)
     with pytest.raises(PromptTooLong):
-        await RemoteGenerator([worker], CONFIG).generate(ASK)
-    assert worker.calls == 1
+        await remote(worker, other).generate(ASK)
+    assert len(worker.calls) == 1 and other.calls == []

@@ -9,6 +9,7 @@ from judge.identity import judge_id_of
 from judge.stats import EngineUsage, JudgeStats
 from judge.worker import JudgeWorker
 from protocol.errors import UserError
+from protocol.exchange import Batch, NotReady, Posted, Replies, Vitals
 from protocol.recipe import JudgeConfig
 from protocol.types import Ask, JudgeRequest, Sampling
 from tests.unit.fakes import FakeGenerator
@@ -33,20 +34,67 @@ class Builder:
         return FakeGenerator(lambda ask: ["<score>9</score>"])
 
 
-async def test_calls_that_come_while_the_judge_is_built_share_it() -> None:
+async def test_starts_that_come_while_the_judge_is_built_share_it() -> None:
     build = Builder()
     worker = JudgeWorker(LM, "lm:mine", build)
-    calls = [asyncio.create_task(worker.judge([REQUEST])) for _ in range(3)]
+    starts = [asyncio.create_task(worker.start()) for _ in range(3)]
     await asyncio.sleep(0)
-    calls[0].cancel()  # its deadline passed; the engine is built all the same
+    starts[0].cancel()  # its deadline passed; the engine is built all the same
+    await asyncio.sleep(0)
+    assert await worker.health() == Vitals(starting=True)
     build.go.set()
-    (verdict,), _ = await asyncio.gather(*calls[1:])
+    await asyncio.gather(*starts[1:])
+    assert await worker.health() == Vitals(ready=True)
+    (verdict,) = await worker.judge([REQUEST])
     assert (verdict.scores, verdict.judge_id) == ((9.0,), "lm:mine")
-    assert build.built == 1 and calls[0].cancelled()
-    assert (await worker.stats()).calls == 2
+    assert build.built == 1 and starts[0].cancelled()
 
 
-async def test_a_judge_that_could_not_be_built_is_built_at_the_next_call() -> None:
+async def test_a_worker_that_nobody_started_takes_no_questions() -> None:
+    worker = JudgeWorker(LM, build=Builder())
+    with pytest.raises(NotReady):
+        await worker.judge([REQUEST])
+    batch = Batch((Posted(7, 1, (REQUEST,)),))
+    assert await worker.exchange("a", batch, 5.0) == Replies(Vitals())
+    assert (await worker.stats()).calls == 0
+
+
+async def test_questions_of_a_batch_are_answered_each_for_itself() -> None:
+    build = Builder()
+    build.go.set()
+    worker = JudgeWorker(LM, build=build)
+    await worker.start()
+    replies = await worker.exchange("a", Batch((Posted(7, 1, (REQUEST,)), Posted(8, 2, (REQUEST, REQUEST)))), 5.0)
+    assert {answer.id: len(answer.value) for answer in replies.answers} == {7: 1, 8: 2}
+    assert set(replies.begun) == {7, 8} and replies.held == ()
+
+
+class Engine(FakeGenerator):
+    """A generator with an engine."""
+
+    steps = 41
+
+    def __init__(self) -> None:
+        super().__init__(lambda ask: ["<score>9</score>"])
+        self.looked = 0
+
+    async def check_health(self) -> None:
+        self.looked += 1
+
+
+async def test_a_worker_with_an_engine_tells_its_steps_and_has_it_looked_at() -> None:
+    engine = Engine()
+
+    async def build() -> Engine:
+        return engine
+
+    worker = JudgeWorker(LM, build=build)
+    await worker.start()
+    assert await worker.health() == Vitals(ready=True, steps=41)
+    assert engine.looked == 1
+
+
+async def test_a_judge_that_could_not_be_built_is_built_at_the_next_start() -> None:
     build = Builder(failures=1)
     build.go.set()
     worker = JudgeWorker(LM, build=build)
@@ -68,6 +116,7 @@ async def test_stats_show_unread_samples_and_the_generators_own_counts() -> None
         return Counting(lambda ask: ["hm"])
 
     worker = JudgeWorker(LM, build=build)
+    await worker.start()
     await worker.judge([REQUEST, REQUEST])
     assert await worker.stats() == JudgeStats(
         calls=1, verdicts=2, failed=2, unread={"no score": 2}, usage=EngineUsage(tokens=12)
@@ -81,8 +130,10 @@ async def test_a_bug_of_ours_is_logged_by_type_and_place_without_the_texts() -> 
     async def build() -> FakeGenerator:
         return FakeGenerator(answer)
 
+    worker = JudgeWorker(LM, build=build)
+    await worker.start()
     with structlog.testing.capture_logs() as logs, pytest.raises(ExceptionGroup):
-        await JudgeWorker(LM, build=build).judge([REQUEST])
+        await worker.judge([REQUEST])
     (entry,) = logs
     assert entry["event"] == "judging failed" and entry["trail"][0] == "ExceptionGroup"
     assert "KeyError" in entry["trail"] and any(x.endswith(" answer") for x in entry["trail"])
