@@ -22,6 +22,7 @@ from typing import Any
 
 import structlog
 
+from actors.engine.chat import ChatPrompts
 from actors.engine.occupancy import Occupancy, StepCounter
 from actors.engine.start import StartedLLM, start_llm
 from actors.errors import PromptTooLong, WorkerBroken
@@ -77,20 +78,27 @@ class Engine:
 
     Args:
         started: vLLM, running.
+        prompts: made of its tokenizer.
         max_model_len: tokens, prompt and completion.
         updatable, watched: as in `build`.
         steps: one of the stat loggers that `started` was started with.
     """
 
     def __init__(
-        self, started: StartedLLM, max_model_len: int, steps: StepCounter, updatable: bool, watched: bool = False
+        self,
+        started: StartedLLM,
+        prompts: ChatPrompts,
+        max_model_len: int,
+        steps: StepCounter,
+        updatable: bool,
+        watched: bool = False,
     ) -> None:
         self._started, self._llm = started, started.llm
         self._updatable = updatable
         self._steps = steps
         self.occupancy: Occupancy | None = steps.occupancy if watched else None
         self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
-        self._tokenizer = self._llm.get_tokenizer()
+        self._prompts = prompts
         self._max_model_len = max_model_len
         self._ids = itertools.count()
         self._open = asyncio.Event()
@@ -111,17 +119,20 @@ class Engine:
             watched: whether it keeps its `occupancy`.
 
         Raises:
-            UserError: the folder's tokenizer has no chat template.
+            UserError: the folder's tokenizer has no chat template, or cannot hold text apart from control tokens.
             Exception: whatever vLLM says, for example that EngineCore was not ready after `config.start_deadline_s`.
         """
         steps = StepCounter()
         started = await start_llm(model_path, config, updatable, steps)
         try:
-            engine = cls(started, config.max_model_len, steps, updatable, watched)
-            if engine._tokenizer.chat_template is None:
+            tokenizer = started.llm.get_tokenizer()
+            if tokenizer.chat_template is None:
                 raise UserError(
                     f"{model_path}: the tokenizer has no chat template; add chat_template.jinja to the folder"
                 )
+            prompts = ChatPrompts(tokenizer)
+            prompts.check(model_path)
+            engine = cls(started, prompts, config.max_model_len, steps, updatable, watched)
             await engine.set_version(0)
             # The first request would otherwise await this between its salt and its message to EngineCore.
             await started.llm.get_supported_tasks()
@@ -167,9 +178,7 @@ class Engine:
             PromptTooLong: see `limit_new_tokens`.
             WorkerBroken: the engine died or was closed meanwhile.
         """
-        prompt_ids = self._tokenizer.apply_chat_template(
-            list(ask.messages), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        prompt_ids = self._prompts.encode(ask.messages)
         room = limit_new_tokens(len(prompt_ids), self._max_model_len, ask.sampling.max_new_tokens)
         if self._closed:
             raise WorkerBroken("the engine was closed")

@@ -22,9 +22,15 @@ class Keeper:
         pass
 
 
+class Prompts:
+    def encode(self, messages: object) -> list[int]:
+        return [1, 2, 3]
+
+
 def engine_on(llm: FakeLLM, max_model_len: int = 100) -> Engine:
     keeper: Any = Keeper()
-    return Engine(StartedLLM(llm, keeper, 0.0, 0.0), max_model_len, StepCounter(), updatable=True)
+    prompts: Any = Prompts()
+    return Engine(StartedLLM(llm, keeper, 0.0, 0.0), prompts, max_model_len, StepCounter(), updatable=True)
 
 
 async def run_update(engine: Engine, version: int) -> None:
