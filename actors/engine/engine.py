@@ -53,8 +53,14 @@ def limit_new_tokens(prompt_tokens: int, max_model_len: int, max_new_tokens: int
     return min(room, max_new_tokens)
 
 
-def to_completion(prompt_ids: Sequence[int], output: Any, with_logprobs: bool = True) -> Completion:
-    """From vLLM's `CompletionOutput` (final, with the sampled token's log-probability at each place, if they were asked for)."""
+def to_completion(
+    prompt_ids: Sequence[int], output: Any, with_logprobs: bool = True, short_of_room: bool = False
+) -> Completion:
+    """From vLLM's `CompletionOutput` (final, with the sampled token's log-probability at each place, if they were asked for).
+
+    Args:
+        short_of_room: the prompt left room for fewer tokens than were wanted, so a cut by length is a cut by the context.
+    """
     if output.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended a request with {output.finish_reason!r}")
     if not output.weight_versions:
@@ -67,7 +73,7 @@ def to_completion(prompt_ids: Sequence[int], output: Any, with_logprobs: bool = 
         if with_logprobs
         else (),
         text=output.text,
-        finish=output.finish_reason,
+        finish="no_room" if short_of_room and output.finish_reason == "length" else output.finish_reason,
         first_version=int(output.weight_versions[0].version),
         last_version=int(output.weight_versions[-1].version),
     )
@@ -169,7 +175,7 @@ class Engine:
             raise WorkerBroken("the engine's process died") from error
 
     async def generate(self, ask: Ask, on_first_token: Callable[[], None] | None = None) -> list[Completion]:
-        """One completion for each seed, in order; all or none.
+        """One completion for each seed, in order; all or none. A completion that the context cut short says `no_room`.
 
         Args:
             on_first_token: called once, in the event loop, when any of the samples has its first token.
@@ -206,7 +212,7 @@ class Engine:
             temperature=ask.sampling.temperature,
             top_p=ask.sampling.top_p,
             max_tokens=room,
-            seed=seed,
+            seed=seed if ask.sampling.seeded else None,
             logprobs=0 if self._updatable else None,  # 0: the sampled token's only
             structured_outputs=None if ask.pattern is None else StructuredOutputsParams(regex=ask.pattern),
             output_kind=RequestOutputKind.DELTA,  # with CUMULATIVE, vLLM 0.32 heeds no interval
@@ -229,7 +235,8 @@ class Engine:
                 if whole.finished:
                     self.prompt_tokens += len(prompt_ids)
                     self.cached_tokens += whole.num_cached_tokens or 0
-                    return to_completion(prompt_ids, whole.outputs[0], with_logprobs=self._updatable)
+                    short = room < ask.sampling.max_new_tokens
+                    return to_completion(prompt_ids, whole.outputs[0], self._updatable, short)
         except EngineDeadError as error:
             raise WorkerBroken("the engine's process died") from error
         raise WorkerBroken("vLLM ended a request without an answer")

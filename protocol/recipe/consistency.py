@@ -17,11 +17,22 @@ def contradictions(recipe: RecipeFields) -> Iterator[str]:
         yield from check(recipe)
 
 
+# Tokens around an attack in the Defender's prompt: the turns of a chat template with its own system text take up to 80, our longest
+# instruction 35; the rest is for tokenizers that differ between the players. In the Attacker's prompt a seed has the attack's
+# place, beside an instruction of 160. In the sandbox a word is a token: four of turns, and an instruction of three.
+AROUND_AN_ATTACK = {"standard": 256, "sandbox": 32}
+
+
 def _lengths(r: RecipeFields) -> Iterator[str]:
-    if r.sampling.max_new_tokens >= r.generation.max_model_len:
+    """The judge's context is checked with its own tokenizer (`cluster.inputs.judge_context`), because its rubrics are files."""
+    new, limit, around = r.sampling.max_new_tokens, r.generation.max_model_len, AROUND_AN_ATTACK[r.game.prompts]
+    if 2 * new + around > limit:
+        most = (limit - around) // 2
+        lower = f", or sampling.max_new_tokens to at most {most}" if most > 0 else ""
         yield (
-            f"sampling.max_new_tokens: {r.sampling.max_new_tokens} leaves no room for a prompt in "
-            f"generation.max_model_len {r.generation.max_model_len}; lower the first or raise the second"
+            f"generation.max_model_len: {limit} is below the {2 * new + around} tokens that an attack of "
+            f"sampling.max_new_tokens {new}, {around} around it and an answer of {new} may take; "
+            f"set generation.max_model_len to at least {2 * new + around}{lower}"
         )
 
 

@@ -13,13 +13,17 @@ class SamplingConfig(Section):
     temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.6
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     max_new_tokens: Positive = 2048
+    # true: a sample's seed derives from `run.seed`, its game and its move, so that a game can be sampled again. Off, because one
+    # request with a seed switches vLLM's fused top-p sampler off for the whole step; on a CPU it costs nothing. An API judge is
+    # always sent a seed.
+    seeded: bool = False
 
 
 class EngineConfig(Section):
     """A vLLM engine."""
 
     dtype: Literal["bfloat16", "float32", "auto"] = "auto"
-    max_model_len: Positive = 4096  # tokens, prompt and completion
+    max_model_len: Positive = 5120  # tokens, prompt and completion: an attack, its answer and what stands around them
     kv_cache_gib: Annotated[float, Field(gt=0.0)] = 1.0  # CPU only
     gpu_memory_utilization: Fraction = 0.85  # GPU only
     tensor_parallel: Positive = 1

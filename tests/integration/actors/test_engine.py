@@ -65,7 +65,7 @@ async def built(folder: Path) -> AsyncIterator[Built]:
 
 
 def ask(*seeds: int, new_tokens: int = 200) -> Ask:
-    return Ask("ask", ({"role": "user", "content": "w1- w2- w3-"},), seeds, Sampling(1.0, 1.0, new_tokens))
+    return Ask("ask", ({"role": "user", "content": "w1- w2- w3-"},), seeds, Sampling(1.0, 1.0, new_tokens, seeded=True))
 
 
 async def test_the_event_loop_goes_on_while_the_engine_starts(built: Built) -> None:

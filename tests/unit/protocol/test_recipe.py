@@ -28,7 +28,24 @@ REFUSED = [
         "replay.capacity_rows: 127 is below the 128 rows that a batch of 64 games may give the defender; "
         "set replay.capacity_rows to at least 128",
     ),
-    ({"sampling": {"max_new_tokens": 5000}}, "sampling.max_new_tokens: 5000 leaves no room"),
+    (
+        {"generation": {"max_model_len": 2100}},
+        "generation.max_model_len: 2100 is below the 4352 tokens that an attack of sampling.max_new_tokens 2048, 256 around it and "
+        "an answer of 2048 may take; set generation.max_model_len to at least 4352, or sampling.max_new_tokens to at most 922",
+    ),
+    (
+        {"generation": {"max_model_len": 4351}},
+        "generation.max_model_len: 4351 is below the 4352 tokens",
+    ),
+    (
+        {"generation": {"max_model_len": 200}},
+        "generation.max_model_len: 200 is below the 4352 tokens that an attack of sampling.max_new_tokens 2048, 256 around it and "
+        "an answer of 2048 may take; set generation.max_model_len to at least 4352",
+    ),
+    (
+        {"game": {"prompts": "sandbox"}, "sampling": {"max_new_tokens": 49}, "generation": {"max_model_len": 128}},
+        "generation.max_model_len: 128 is below the 130 tokens that an attack of sampling.max_new_tokens 49, 32 around",
+    ),
     ({"learners": {"attacker": {"train": False}, "defender": {"train": False}}}, "learners: train is false for both"),
     (
         {"learners": {"alternate_every": 5, "attacker": {"train": False}}},

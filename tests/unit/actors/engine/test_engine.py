@@ -44,6 +44,16 @@ def test_a_completion_carries_ids_logprobs_and_the_versions_of_its_ends() -> Non
 
 
 @pytest.mark.parametrize(
+    ("ended", "short_of_room", "finish"),
+    [("length", False, "length"), ("length", True, "no_room"), ("stop", True, "stop")],
+)
+def test_what_the_context_cut_short_is_told_from_what_was_too_long(
+    ended: str, short_of_room: bool, finish: str
+) -> None:
+    assert to_completion([1], output(finish_reason=ended), short_of_room=short_of_room).finish == finish
+
+
+@pytest.mark.parametrize(
     "change", [{"finish_reason": "abort"}, {"weight_versions": None}, {"logprobs": []}, {"logprobs": None}]
 )
 def test_an_answer_that_is_none_is_an_error_not_a_completion(change: dict[str, Any]) -> None:
