@@ -7,6 +7,7 @@ here.
 from collections.abc import Callable, Iterator
 
 from protocol.recipe.schema import RecipeFields
+from protocol.recipe.teaching import untaught
 from protocol.recipe.transport import hindrance_of
 from protocol.roles import PLAYERS
 
@@ -33,6 +34,17 @@ def _lengths(r: RecipeFields) -> Iterator[str]:
             f"generation.max_model_len: {limit} is below the {2 * new + around} tokens that an attack of "
             f"sampling.max_new_tokens {new}, {around} around it and an answer of {new} may take; "
             f"set generation.max_model_len to at least {2 * new + around}{lower}"
+        )
+
+
+def _deadlines(r: RecipeFields) -> Iterator[str]:
+    """An ask waits for any worker that is ready; a player's only worker is not while its engine starts anew."""
+    g = r.generation
+    if g.workers == 1 and g.deadline_s < g.start_deadline_s:
+        yield (
+            f"generation.deadline_s: {g.deadline_s:g} is below generation.start_deadline_s {g.start_deadline_s:g}, so a restart of "
+            "a player's only worker may lose every game in flight; raise the first, lower the second, or set "
+            "generation.workers to at least 2"
         )
 
 
@@ -152,8 +164,10 @@ def _promotion(r: RecipeFields) -> Iterator[str]:
 
 _CHECKS: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _lengths,
+    _deadlines,
     _formats,
     _who_learns,
+    untaught,
     _losses,
     _staleness,
     _capacity,
