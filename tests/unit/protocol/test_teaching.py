@@ -24,8 +24,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"game": {"attacks": 1}, "learners": {"attacker": {"loss": "ipo"}}}, "game.attacks: 1 with loss ipo"),
     (
         {"game": {"attacks": 1}, "learners": {"attacker": GRPO}},
-        "game.attacks: 1 with loss grpo teaches the attacker nothing, because it is compared with nothing else; set game.attacks to "
-        "at least 2, learners.attacker.baseline to batch, or learners.attacker.train to false",
+        "game.attacks: 1 with loss grpo teaches the attacker nothing, because it is compared with nothing else; set game.attacks "
+        "to at least 2, learners.attacker.baseline to batch, or learners.attacker.train to false",
     ),
     ({"game": {"responses": 1}}, "game.responses: 1 with loss dpo teaches the defender nothing"),
     ({"game": {"responses": 1}, "learners": {"defender": GRPO}}, "game.responses: 1 with loss grpo"),
@@ -48,8 +48,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"generation": {"deadline_s": 100}},
-        "generation.deadline_s: 100 is below generation.start_deadline_s 300, so a restart of a player's only worker may lose every "
-        "game in flight; raise the first, lower the second, or set generation.workers to at least 2",
+        "generation.deadline_s: 100 is below generation.start_deadline_s 300, so a restart of a player's only worker may lose "
+        "every game in flight; raise the first, lower the second, or set generation.workers to at least 2",
     ),
 ]
 ACCEPTED: list[dict[str, Any]] = [
