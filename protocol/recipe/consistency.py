@@ -6,6 +6,7 @@ here.
 
 from collections.abc import Callable, Iterator
 
+from protocol.recipe.engines import SET_HERE, EngineConfig
 from protocol.recipe.schema import RecipeFields
 from protocol.recipe.teaching import untaught
 from protocol.recipe.transport import hindrance_of
@@ -46,6 +47,24 @@ def _deadlines(r: RecipeFields) -> Iterator[str]:
             "a player's only worker may lose every game in flight; raise the first, lower the second, or set "
             "generation.workers to at least 2"
         )
+
+
+def _engines(r: RecipeFields) -> Iterator[str]:
+    """Whether vLLM knows a name and takes its value is checked where vLLM is (`cluster.inputs.engine_options`)."""
+    engines: list[tuple[str, EngineConfig]] = [("generation", r.generation), ("judge.engine", r.judge.engine)]
+    for key, engine in engines:
+        for name in engine.vllm:
+            if name in SET_HERE:
+                yield f"{key}.vllm.{name}: is set by {SET_HERE[name]}; remove it"
+    for name, wanted in (
+        ("quantization", r.generation.quantization),
+        ("vllm.quantization_config", r.generation.vllm.get("quantization_config")),
+    ):
+        if wanted is not None:
+            yield (
+                f"generation.{name}: {wanted} cannot be held by players, whose weights are pushed unquantized while they serve; "
+                "set it to null (a judge's engine can be quantized)"
+            )
 
 
 def _formats(r: RecipeFields) -> Iterator[str]:
@@ -165,6 +184,7 @@ def _promotion(r: RecipeFields) -> Iterator[str]:
 _CHECKS: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _lengths,
     _deadlines,
+    _engines,
     _formats,
     _who_learns,
     untaught,

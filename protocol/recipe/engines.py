@@ -1,6 +1,6 @@
 """The recipe's sections about vLLM: sampling parameters and engines."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,35 @@ class SamplingConfig(Section):
     seeded: bool = False
 
 
+# vLLM's engine arguments that are set for the engine and cannot be given in `vllm`: by which key, or why not at all.
+SET_HERE = {
+    "model": "models or judge.model",
+    "tokenizer": "the model's folder, which the learner reads, too",
+    "skip_tokenizer_init": "us, because prompts are tokenized here",
+    "dtype": "dtype",
+    "quantization": "quantization",
+    "kv_cache_dtype": "kv_cache_dtype",
+    "max_model_len": "max_model_len",
+    "max_num_seqs": "max_num_seqs",
+    "enforce_eager": "enforce_eager",
+    "tensor_parallel_size": "tensor_parallel",
+    "pipeline_parallel_size": "tensor_parallel, the one way to split an engine here",
+    "data_parallel_size": "workers",
+    "gpu_memory_utilization": "gpu_memory_utilization",
+    "kv_cache_memory_bytes": "kv_cache_gib",
+    "enable_prefix_caching": "us, because the samples of an ask share their prompt",
+    "disable_log_stats": "us, because the steps of an engine are counted",
+    "stream_interval": "us, for each request",
+    "use_tqdm_on_load": "us",
+    "worker_extension_cls": "us, for weight updates",
+    "logprobs_mode": "us, for the learner's importance ratio",
+    "weight_transfer_config": "us, for weight updates",
+    "load_format": "us, for weight updates",
+    "distributed_executor_backend": "us, by tensor_parallel",
+    "enable_chunked_prefill": "us on a CPU, where a prompt in two pieces kills the engine",
+}
+
+
 class EngineConfig(Section):
     """A vLLM engine."""
 
@@ -31,6 +60,14 @@ class EngineConfig(Section):
     enforce_eager: bool = True  # CPU: a compiled graph saves nothing on a tiny model and costs seconds at start
     threads: Positive = 1  # OpenMP threads of an engine on the CPU
     start_deadline_s: Seconds = 300.0
+    # By vLLM's name, as in fp8; null: as the folder says. A judge's alone: players are pushed whole, unquantized weights.
+    quantization: str | None = None
+    # By vLLM's name. fp8 holds twice the tokens of bfloat16; a player's log-probabilities are then those of the rounded cache. On a
+    # CPU it needs AVX-512 or AMX.
+    kv_cache_dtype: str = "auto"
+    vllm: dict[str, Any] = Field(
+        default_factory=dict
+    )  # further arguments of vLLM's AsyncEngineArgs, by name, as they are
 
 
 class BackpressureConfig(Section):
