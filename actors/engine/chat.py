@@ -24,8 +24,8 @@ PRIVATE_USE = range(0xE000, 0xF900)  # characters that mean nothing: marks are c
 def control_tokens(tokenizer: Any) -> dict[int, str]:
     """The tokenizer's control tokens, by id: every special one, and other added ones that the chat template writes.
 
-    Words and white space that somebody added are none, and neither is what stands for an unknown character, which any text
-    may hold.
+    Words and white space that somebody added are none, and neither are a token of one character and what stands for an unknown
+    one, because any text may hold those.
     """
     template = str(tokenizer.chat_template)  # also where it is several, by name
     special = set(tokenizer.all_special_tokens)
@@ -37,7 +37,7 @@ def control_tokens(tokenizer: Any) -> dict[int, str]:
     found |= {tokenizer.convert_tokens_to_ids(content): content for content in special}
     if tokenizer.unk_token not in (tokenizer.bos_token, tokenizer.eos_token):
         found.pop(tokenizer.unk_token_id, None)
-    return found
+    return {token_id: content for token_id, content in found.items() if len(content) > 1}
 
 
 def _is_markup(content: str) -> bool:
@@ -50,6 +50,7 @@ class ChatPrompts:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._control = control_tokens(tokenizer)
+        self._in_template = set(str(tokenizer.chat_template))
         self._written: dict[tuple[tuple[str, str], ...], list[int]] = {}
 
     def check(self, name: str) -> None:
@@ -65,10 +66,9 @@ class ChatPrompts:
             try:
                 self.encode([{"role": role, "content": f"a{every} {every}b"} for role in roles])
             except TemplateError as error:
-                if (
-                    "system" not in roles
-                ):  # some templates take no system turn; that matters only to a game that writes one
-                    raise UserError(f"{name}: the chat template takes no user turn: {error}") from error
+                if "system" in roles:
+                    continue  # as Gemma's; that matters only to a game that writes such a turn
+                raise UserError(f"{name}: the chat template takes no user turn: {error}") from error
             except (ValueError, NotImplementedError) as error:
                 raise UserError(f"{name}: the tokenizer cannot hold text apart from control tokens: {error}") from error
 
@@ -82,7 +82,7 @@ class ChatPrompts:
         written = self._written_for(messages)
         if self._controls(ids) == written:
             return ids
-        mark = _choose_mark(messages)
+        mark = self._choose_mark(messages)
         apart = [{**m, "content": mark.join(self._cut(m["content"]))} for m in messages]
         ids = [token for piece in self._render(apart, tokenize=False).split(mark) for token in self._ids(piece)]
         if self._controls(ids) != written:
@@ -124,7 +124,6 @@ class ChatPrompts:
         # Again: a cut may leave another spelling, and one with white space around it may have been cut in the white space.
         return [smaller for piece in pieces for smaller in self._cut(piece)]
 
-
-def _choose_mark(messages: Sequence[Message]) -> str:
-    used = {char for m in messages for char in m["content"]}
-    return next(mark for mark in map(chr, PRIVATE_USE) if mark not in used)
+    def _choose_mark(self, messages: Sequence[Message]) -> str:
+        used = self._in_template.union(*(m["content"] for m in messages))
+        return next(mark for mark in map(chr, PRIVATE_USE) if mark not in used)

@@ -181,6 +181,9 @@ def test_control_tokens_are_the_special_ones_and_what_the_template_writes() -> N
     assert {"<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>"} <= gemma
     assert gemma.isdisjoint({"<unk>", "\n\n"})
     tokenizer = chatml()
+    tokenizer.pad_token = "!"
+    assert "!" not in control_tokens(tokenizer).values()
+    assert ChatPrompts(tokenizer).encode(user("stop!")) == templated("chatml", user("stop!"))
     tokenizer.chat_template += "<tool_call>"
     assert "<tool_call>" in control_tokens(tokenizer).values()
 
@@ -192,6 +195,7 @@ def test_the_check_before_serving_passes_for_them(name: str) -> None:
 
 def test_a_template_that_joins_text_to_a_control_token_is_refused_before_serving() -> None:
     tokenizer = chatml()
-    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m['content'].replace('\ue000', '') }}{% endfor %}"
+    ascii_only = "m['content'].encode('ascii', 'ignore').decode()"
+    tokenizer.chat_template = f"{{% for m in messages %}}<|im_start|>{{{{ {ascii_only} }}}}{{% endfor %}}"
     with pytest.raises(UserError, match=r"models/m: the tokenizer cannot hold text apart from control tokens"):
         ChatPrompts(tokenizer).check("models/m")
