@@ -2,7 +2,8 @@
 
 It works over any `protocol.interfaces.Generator`: vLLM in this process, an API, a fake. Invariants:
 - a sample that cannot be read is left out and counted by its reason; where none can be read the verdict is a failure;
-- the same request gets the same sampling seeds, whoever asks and whatever else is asked in the same call.
+- the same request gets the same sampling seeds, whoever asks and whatever else is asked in the same call. They decide what is
+  sampled where `judge.sampling.seeded` is true; else a question that is asked again is simply another draw.
 
 It does not retry (`pool` does, with another seed), restart anything or cache verdicts.
 """
@@ -51,7 +52,7 @@ class LMJudge:
     def __init__(self, generator: Generator, rubrics: Rubrics, config: JudgeConfig, judge_id: str) -> None:
         self._generator, self._rubrics, self._config, self._judge_id = generator, rubrics, config, judge_id
         s = config.sampling
-        self._sampling = Sampling(s.temperature, s.top_p, s.max_new_tokens)
+        self._sampling = Sampling(s.temperature, s.top_p, s.max_new_tokens, s.seeded)
         self.unread: Counter[str] = Counter()  # samples without a verdict, by reason
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:

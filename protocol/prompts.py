@@ -1,6 +1,7 @@
 """The players' chat prompts. Every text here was written for this project.
 
-Two sets: `standard`, for real models, and `sandbox`, a few words of the sandbox's English. The judge's texts are in `judge`.
+Two sets: `standard`, for real models, and `sandbox`, a few words of the sandbox's English. The judge's texts are in `judge`. What a
+seed or an attack says is content: the engine makes no control token of it (`actors.engine.chat`).
 """
 
 from typing import Literal

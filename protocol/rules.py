@@ -28,5 +28,5 @@ class GameRules:
     def of(cls, recipe: Recipe) -> Self:
         """A recipe's."""
         s = recipe.sampling
-        sampling = Sampling(s.temperature, s.top_p, s.max_new_tokens)
+        sampling = Sampling(s.temperature, s.top_p, s.max_new_tokens, s.seeded)
         return cls(recipe.run.seed, recipe.game, sampling, recipe.judge.form == "pointwise", recipe.both_orders)

@@ -9,7 +9,7 @@ from typing import Literal
 from protocol.roles import Category
 
 Criterion = Literal["compliance", "deflection", "refusal", "faithfulness"]
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "no_room"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}, as chat templates read it
 
 
@@ -24,11 +24,15 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a completion is drawn. `max_new_tokens` counts tokens; the rest has no unit."""
+    """How a completion is drawn. `max_new_tokens` counts tokens; the rest has no unit.
+
+    `seeded`: the seeds of an ask decide what is drawn; else every draw is a new one.
+    """
 
     temperature: float
     top_p: float
     max_new_tokens: int
+    seeded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

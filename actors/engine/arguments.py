@@ -47,6 +47,7 @@ def engine_arguments(model_path: str, config: EngineConfig, cuda: bool, updatabl
         updatable: whether the engine takes new weights while it serves; a judge's does not.
     """
     arguments: dict[str, Any] = {
+        **config.vllm,  # first: what is set below stands
         "model": model_path,
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
@@ -55,10 +56,13 @@ def engine_arguments(model_path: str, config: EngineConfig, cuda: bool, updatabl
         "tensor_parallel_size": config.tensor_parallel,
         "enable_prefix_caching": True,  # the samples of an ask share their prompt, a judge's asks their rubric
         "disable_log_stats": True,  # no lines in a log; steps are counted all the same (`occupancy`)
+        "kv_cache_dtype": config.kv_cache_dtype,
         "use_tqdm_on_load": False,
         # Also where no weights are transferred: its module ends the engine's processes with the actor that started them.
         "worker_extension_cls": "actors.weights.host_transfer.HostTransferExtension",
     }
+    if config.quantization is not None:
+        arguments["quantization"] = config.quantization
     if updatable:
         arguments["logprobs_mode"] = "raw_logprobs"  # before temperature and top-p: for the learner's importance ratio
         arguments["weight_transfer_config"] = {"backend": BACKEND}
@@ -77,7 +81,9 @@ def engine_arguments(model_path: str, config: EngineConfig, cuda: bool, updatabl
     # A chunk of a prompt whose request has a seed kills vLLM's engine on a CPU: it rewinds the request's random generator by an
     # offset, which CPU generators do not have. So prompts are taken whole, and a step must have room for the longest.
     arguments["enable_chunked_prefill"] = False
-    arguments["max_num_batched_tokens"] = max(config.max_model_len, BATCHED_TOKENS)
+    arguments["max_num_batched_tokens"] = max(
+        config.max_model_len, BATCHED_TOKENS, config.vllm.get("max_num_batched_tokens", 0)
+    )
     if config.tensor_parallel == 1:
         # By its full name, because on a CPU vLLM turns "uni" into "mp" to bind OpenMP threads, which we do not want. It saves
         # the spawn and imports of a third process, half of a start's CPU seconds (31 -> 17).

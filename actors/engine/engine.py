@@ -22,6 +22,7 @@ from typing import Any
 
 import structlog
 
+from actors.engine.chat import ChatPrompts
 from actors.engine.occupancy import Occupancy, StepCounter
 from actors.engine.start import StartedLLM, start_llm
 from actors.errors import PromptTooLong, WorkerBroken
@@ -52,8 +53,14 @@ def limit_new_tokens(prompt_tokens: int, max_model_len: int, max_new_tokens: int
     return min(room, max_new_tokens)
 
 
-def to_completion(prompt_ids: Sequence[int], output: Any, with_logprobs: bool = True) -> Completion:
-    """From vLLM's `CompletionOutput` (final, with the sampled token's log-probability at each place, if they were asked for)."""
+def to_completion(
+    prompt_ids: Sequence[int], output: Any, with_logprobs: bool = True, short_of_room: bool = False
+) -> Completion:
+    """From vLLM's `CompletionOutput` (final, with the sampled token's log-probability at each place, if they were asked for).
+
+    Args:
+        short_of_room: the prompt left room for fewer tokens than were wanted, so a cut by length is a cut by the context.
+    """
     if output.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended a request with {output.finish_reason!r}")
     if not output.weight_versions:
@@ -66,7 +73,7 @@ def to_completion(prompt_ids: Sequence[int], output: Any, with_logprobs: bool = 
         if with_logprobs
         else (),
         text=output.text,
-        finish=output.finish_reason,
+        finish="no_room" if short_of_room and output.finish_reason == "length" else output.finish_reason,
         first_version=int(output.weight_versions[0].version),
         last_version=int(output.weight_versions[-1].version),
     )
@@ -77,20 +84,27 @@ class Engine:
 
     Args:
         started: vLLM, running.
+        prompts: made of its tokenizer.
         max_model_len: tokens, prompt and completion.
         updatable, watched: as in `build`.
         steps: one of the stat loggers that `started` was started with.
     """
 
     def __init__(
-        self, started: StartedLLM, max_model_len: int, steps: StepCounter, updatable: bool, watched: bool = False
+        self,
+        started: StartedLLM,
+        prompts: ChatPrompts,
+        max_model_len: int,
+        steps: StepCounter,
+        updatable: bool,
+        watched: bool = False,
     ) -> None:
         self._started, self._llm = started, started.llm
         self._updatable = updatable
         self._steps = steps
         self.occupancy: Occupancy | None = steps.occupancy if watched else None
         self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
-        self._tokenizer = self._llm.get_tokenizer()
+        self._prompts = prompts
         self._max_model_len = max_model_len
         self._ids = itertools.count()
         self._open = asyncio.Event()
@@ -111,17 +125,20 @@ class Engine:
             watched: whether it keeps its `occupancy`.
 
         Raises:
-            UserError: the folder's tokenizer has no chat template.
+            UserError: the folder's tokenizer has no chat template, or cannot hold text apart from control tokens.
             Exception: whatever vLLM says, for example that EngineCore was not ready after `config.start_deadline_s`.
         """
         steps = StepCounter()
         started = await start_llm(model_path, config, updatable, steps)
         try:
-            engine = cls(started, config.max_model_len, steps, updatable, watched)
-            if engine._tokenizer.chat_template is None:
+            tokenizer = started.llm.get_tokenizer()
+            if tokenizer.chat_template is None:
                 raise UserError(
                     f"{model_path}: the tokenizer has no chat template; add chat_template.jinja to the folder"
                 )
+            prompts = ChatPrompts(tokenizer)
+            prompts.check(model_path)
+            engine = cls(started, prompts, config.max_model_len, steps, updatable, watched)
             await engine.set_version(0)
             # The first request would otherwise await this between its salt and its message to EngineCore.
             await started.llm.get_supported_tasks()
@@ -158,7 +175,7 @@ class Engine:
             raise WorkerBroken("the engine's process died") from error
 
     async def generate(self, ask: Ask, on_first_token: Callable[[], None] | None = None) -> list[Completion]:
-        """One completion for each seed, in order; all or none.
+        """One completion for each seed, in order; all or none. A completion that the context cut short says `no_room`.
 
         Args:
             on_first_token: called once, in the event loop, when any of the samples has its first token.
@@ -167,9 +184,7 @@ class Engine:
             PromptTooLong: see `limit_new_tokens`.
             WorkerBroken: the engine died or was closed meanwhile.
         """
-        prompt_ids = self._tokenizer.apply_chat_template(
-            list(ask.messages), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        prompt_ids = self._prompts.encode(ask.messages)
         room = limit_new_tokens(len(prompt_ids), self._max_model_len, ask.sampling.max_new_tokens)
         if self._closed:
             raise WorkerBroken("the engine was closed")
@@ -197,7 +212,7 @@ class Engine:
             temperature=ask.sampling.temperature,
             top_p=ask.sampling.top_p,
             max_tokens=room,
-            seed=seed,
+            seed=seed if ask.sampling.seeded else None,
             logprobs=0 if self._updatable else None,  # 0: the sampled token's only
             structured_outputs=None if ask.pattern is None else StructuredOutputsParams(regex=ask.pattern),
             output_kind=RequestOutputKind.DELTA,  # with CUMULATIVE, vLLM 0.32 heeds no interval
@@ -220,7 +235,8 @@ class Engine:
                 if whole.finished:
                     self.prompt_tokens += len(prompt_ids)
                     self.cached_tokens += whole.num_cached_tokens or 0
-                    return to_completion(prompt_ids, whole.outputs[0], with_logprobs=self._updatable)
+                    short = room < ask.sampling.max_new_tokens
+                    return to_completion(prompt_ids, whole.outputs[0], self._updatable, short)
         except EngineDeadError as error:
             raise WorkerBroken("the engine's process died") from error
         raise WorkerBroken("vLLM ended a request without an answer")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.inputs.engine_options import check_engine
 from cluster.inputs.labels import Label, load_labels
 from cluster.rundir import RunDir
 from cluster.sandbox import SandboxPaths, ensure_sandbox
@@ -107,8 +108,8 @@ def find_judge(
         seeds: what it will be asked about; the longest must fit.
 
     Raises:
-        UserError: rubrics that are not as they should be, a model folder that is incomplete, a context too short for the longest
-            question, an endpoint that does not answer as it should.
+        UserError: an argument that vLLM does not know, rubrics that are not as they should be, a model folder that is incomplete,
+            a context too short for the longest question, an endpoint that does not answer as it should.
     """
     judge = recipe.judge
     if judge.kind not in ("lm", "api"):
@@ -123,6 +124,7 @@ def find_judge(
         check_judge_context(recipe, None, rubrics, seeds)
         check_endpoint(judge, ledger)
     else:
+        check_engine("judge.engine", judge.engine, judge.gpus_per_worker)
         if judge.model == SANDBOX:
             from cluster.sandbox import ensure_sandbox_judge
 
@@ -144,9 +146,10 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None], resumed: RunDir | No
         resumed: the directory of a run that is resumed.
 
     Raises:
-        UserError: a model folder is incomplete or too short, a file of seeds or demonstrations is missing or has no good line,
-            or the judge cannot be asked (`find_judge`).
+        UserError: vLLM knows no such argument, a model folder is incomplete or too short, a file of seeds or demonstrations is
+            missing or has no good line, or the judge cannot be asked (`find_judge`).
     """
+    check_engine("generation", recipe.generation, recipe.generation.gpus_per_worker)
     sandbox: SandboxPaths | None = None
     named = [recipe.models.attacker.path, recipe.models.defender.path, recipe.seeds.train, recipe.seeds.heldout]
     if recipe.seeds.train != SANDBOX:

@@ -34,6 +34,6 @@ def plan_heldout(recipe: Recipe) -> HeldoutPlan:
         rules=GameRules.of(recipe),
         judge=h.judge,
         samples=h.samples,
-        sampling=Sampling(h.temperature, h.top_p, recipe.sampling.max_new_tokens),
+        sampling=Sampling(h.temperature, h.top_p, recipe.sampling.max_new_tokens, recipe.sampling.seeded),
         unjudged_limit=None if recipe.judge.kind == "none" else recipe.judge.alarm.failure_rate,
     )

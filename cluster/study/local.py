@@ -8,6 +8,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from actors.engine.chat import ChatPrompts
 from protocol.types import Ask, Completion, Sampling
 
 BATCH = 512  # samples at once: 512 x 128 positions x 2 layers of keys and values are 100 MB
@@ -22,6 +23,7 @@ class LocalPlayer:
 
         logging.disable_progress_bar()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._prompts = ChatPrompts(self._tokenizer)
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
         self._waiting: list[tuple[Ask, asyncio.Future[list[Completion]]]] = []
 
@@ -37,7 +39,7 @@ class LocalPlayer:
     def _answer(self) -> None:
         waiting, self._waiting = self._waiting, []
         try:
-            prompts = [self._prompt(ask) for ask, _ in waiting]
+            prompts = [self._prompts.encode(ask.messages) for ask, _ in waiting]
             samples = [(ids, seed) for ids, (ask, _) in zip(prompts, waiting, strict=True) for seed in ask.seeds]
             done: list[Completion] = []
             for at in range(0, len(samples), BATCH):
@@ -49,12 +51,6 @@ class LocalPlayer:
         answers = iter(done)
         for ask, future in waiting:
             future.set_result([next(answers) for _ in ask.seeds])
-
-    def _prompt(self, ask: Ask) -> list[int]:
-        ids: list[int] = self._tokenizer.apply_chat_template(
-            list(ask.messages), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return ids
 
     def _sample(self, samples: list[tuple[list[int], int]], sampling: Sampling) -> list[Completion]:
         """Prompts are padded on the left, so that every row's next token is at the last position."""

@@ -1,6 +1,6 @@
 """The recipe: every setting of a run, as strict pydantic models."""
 
-from protocol.recipe.engines import BackpressureConfig, EngineConfig, GenerationConfig, SamplingConfig
+from protocol.recipe.engines import SET_HERE, BackpressureConfig, EngineConfig, GenerationConfig, SamplingConfig
 from protocol.recipe.judging import AlarmConfig, ApiConfig, JudgeConfig, ProbeConfig
 from protocol.recipe.learning import LearnerConfig, LearnersConfig, LoraConfig, Loss, QuirksConfig, SftConfig
 from protocol.recipe.parse import parse_recipe
@@ -14,6 +14,7 @@ from protocol.recipe.workers import HealthConfig, RolloutConfig, RouterConfig
 
 __all__ = [
     "SANDBOX",
+    "SET_HERE",
     "AlarmConfig",
     "ApiConfig",
     "BackpressureConfig",

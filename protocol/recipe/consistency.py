@@ -6,7 +6,9 @@ here.
 
 from collections.abc import Callable, Iterator
 
+from protocol.recipe.engines import SET_HERE, EngineConfig
 from protocol.recipe.schema import RecipeFields
+from protocol.recipe.teaching import untaught
 from protocol.recipe.transport import hindrance_of
 from protocol.roles import PLAYERS
 
@@ -17,12 +19,52 @@ def contradictions(recipe: RecipeFields) -> Iterator[str]:
         yield from check(recipe)
 
 
+# Tokens around an attack in the Defender's prompt: the turns of a chat template with its own system text take up to 80, our longest
+# instruction 35; the rest is for tokenizers that differ between the players. In the Attacker's prompt a seed has the attack's
+# place, beside an instruction of 160. In the sandbox a word is a token: four of turns, and an instruction of three.
+AROUND_AN_ATTACK = {"standard": 256, "sandbox": 32}
+
+
 def _lengths(r: RecipeFields) -> Iterator[str]:
-    if r.sampling.max_new_tokens >= r.generation.max_model_len:
+    """The judge's context is checked with its own tokenizer (`cluster.inputs.judge_context`), because its rubrics are files."""
+    new, limit, around = r.sampling.max_new_tokens, r.generation.max_model_len, AROUND_AN_ATTACK[r.game.prompts]
+    if 2 * new + around > limit:
+        most = (limit - around) // 2
+        lower = f", or sampling.max_new_tokens to at most {most}" if most > 0 else ""
         yield (
-            f"sampling.max_new_tokens: {r.sampling.max_new_tokens} leaves no room for a prompt in "
-            f"generation.max_model_len {r.generation.max_model_len}; lower the first or raise the second"
+            f"generation.max_model_len: {limit} is below the {2 * new + around} tokens that an attack of "
+            f"sampling.max_new_tokens {new}, {around} around it and an answer of {new} may take; "
+            f"set generation.max_model_len to at least {2 * new + around}{lower}"
         )
+
+
+def _deadlines(r: RecipeFields) -> Iterator[str]:
+    """An ask waits for any worker that is ready; a player's only worker is not while its engine starts anew."""
+    g = r.generation
+    if g.workers == 1 and g.deadline_s < g.start_deadline_s:
+        yield (
+            f"generation.deadline_s: {g.deadline_s:g} is below generation.start_deadline_s {g.start_deadline_s:g}, so a restart of "
+            "a player's only worker may lose every game in flight; raise the first, lower the second, or set "
+            "generation.workers to at least 2"
+        )
+
+
+def _engines(r: RecipeFields) -> Iterator[str]:
+    """Whether vLLM knows a name and takes its value is checked where vLLM is (`cluster.inputs.engine_options`)."""
+    engines: list[tuple[str, EngineConfig]] = [("generation", r.generation), ("judge.engine", r.judge.engine)]
+    for key, engine in engines:
+        for name in engine.vllm:
+            if name in SET_HERE:
+                yield f"{key}.vllm.{name}: is set by {SET_HERE[name]}; remove it"
+    for name, wanted in (
+        ("quantization", r.generation.quantization),
+        ("vllm.quantization_config", r.generation.vllm.get("quantization_config")),
+    ):
+        if wanted is not None:
+            yield (
+                f"generation.{name}: {wanted} cannot be held by players, whose weights are pushed unquantized while they serve; "
+                "set it to null (a judge's engine can be quantized)"
+            )
 
 
 def _formats(r: RecipeFields) -> Iterator[str]:
@@ -149,8 +191,11 @@ def _promotion(r: RecipeFields) -> Iterator[str]:
 
 _CHECKS: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _lengths,
+    _deadlines,
+    _engines,
     _formats,
     _who_learns,
+    untaught,
     _losses,
     _staleness,
     _capacity,

@@ -1,6 +1,6 @@
 """The recipe's sections about vLLM: sampling parameters and engines."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,13 +13,46 @@ class SamplingConfig(Section):
     temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.6
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     max_new_tokens: Positive = 2048
+    # true: a sample's seed derives from `run.seed`, its game and its move, so that a game can be sampled again. Off, because one
+    # request with a seed switches vLLM's fused top-p sampler off for the whole step; on a CPU it costs nothing. An API judge is
+    # always sent a seed.
+    seeded: bool = False
+
+
+# vLLM's engine arguments that are set for the engine and cannot be given in `vllm`: by which key, or why not at all.
+SET_HERE = {
+    "model": "models or judge.model",
+    "tokenizer": "the model's folder, which the learner reads, too",
+    "skip_tokenizer_init": "us, because prompts are tokenized here",
+    "dtype": "dtype",
+    "quantization": "quantization",
+    "kv_cache_dtype": "kv_cache_dtype",
+    "max_model_len": "max_model_len",
+    "max_num_seqs": "max_num_seqs",
+    "enforce_eager": "enforce_eager",
+    "tensor_parallel_size": "tensor_parallel",
+    "pipeline_parallel_size": "tensor_parallel, the one way to split an engine here",
+    "data_parallel_size": "workers",
+    "gpu_memory_utilization": "gpu_memory_utilization",
+    "kv_cache_memory_bytes": "kv_cache_gib",
+    "enable_prefix_caching": "us, because the samples of an ask share their prompt",
+    "disable_log_stats": "us, because the steps of an engine are counted",
+    "stream_interval": "us, for each request",
+    "use_tqdm_on_load": "us",
+    "worker_extension_cls": "us, for weight updates",
+    "logprobs_mode": "us, for the learner's importance ratio",
+    "weight_transfer_config": "us, for weight updates",
+    "load_format": "us, for weight updates",
+    "distributed_executor_backend": "us, by tensor_parallel",
+    "enable_chunked_prefill": "us on a CPU, where a prompt in two pieces kills the engine",
+}
 
 
 class EngineConfig(Section):
     """A vLLM engine."""
 
     dtype: Literal["bfloat16", "float32", "auto"] = "auto"
-    max_model_len: Positive = 4096  # tokens, prompt and completion
+    max_model_len: Positive = 5120  # tokens, prompt and completion: an attack, its answer and what stands around them
     kv_cache_gib: Annotated[float, Field(gt=0.0)] = 1.0  # CPU only
     gpu_memory_utilization: Fraction = 0.85  # GPU only
     tensor_parallel: Positive = 1
@@ -27,6 +60,14 @@ class EngineConfig(Section):
     enforce_eager: bool = True  # CPU: a compiled graph saves nothing on a tiny model and costs seconds at start
     threads: Positive = 1  # OpenMP threads of an engine on the CPU
     start_deadline_s: Seconds = 300.0
+    # By vLLM's name, as in fp8; null: as the folder says. A judge's alone: players are pushed whole, unquantized weights.
+    quantization: str | None = None
+    # By vLLM's name. fp8 holds twice the tokens of bfloat16; a player's log-probabilities are then those of the rounded cache. On a
+    # CPU it needs AVX-512 or AMX.
+    kv_cache_dtype: str = "auto"
+    vllm: dict[str, Any] = Field(
+        default_factory=dict
+    )  # further arguments of vLLM's AsyncEngineArgs, by name, as they are
 
 
 class BackpressureConfig(Section):

@@ -145,7 +145,7 @@ def replay(llm: Any, recipe: Recipe, asked: list[tuple[Ask, list[Completion]]]) 
                     temperature=ask.sampling.temperature,
                     top_p=ask.sampling.top_p,
                     max_tokens=room,
-                    seed=seed,
+                    seed=seed if ask.sampling.seeded else None,
                     logprobs=0,
                 )
             )

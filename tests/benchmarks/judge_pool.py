@@ -34,7 +34,7 @@ def recipe_of() -> Recipe:
                 "attempts": 1,  # random weights write no verdict: nothing is asked twice
                 "cache_entries": 0,
                 "deadline_s": 600.0,
-                "sampling": {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": NEW_TOKENS},
+                "sampling": {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": NEW_TOKENS, "seeded": True},
                 "engine": {"dtype": "float32", "max_model_len": 4096, "kv_cache_gib": 1.0, "max_num_seqs": 64},
             }
         }

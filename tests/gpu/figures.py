@@ -5,7 +5,7 @@ GPU the very same functions run on the CPU, for the test that they work at all (
 
 | what | ours | other |
 |---|---|---|
-| generation | tokens/s through GenerationWorker, 64 requests in flight | `LLM.generate` of the same prompts and seeds |
+| generation | tokens/s through GenerationWorker, 64 requests in flight | `LLM.generate` of the same prompts |
 | learner | FLOP/s that a DPO step needs, reference forward included | the card's dense bf16 peak: the ratio is the MFU |
 | push-ipc, push-host | s of a whole push | s of one copy of the same bytes in the card's memory |
 | stall-ipc, stall-host | s that generation stands still | s of the whole push |

@@ -1,6 +1,7 @@
 """One engine on the real vLLM: what goes on while it starts, what it tells of a request, and what it says of itself."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest_asyncio
 
 from actors.engine.engine import Engine
 from actors.errors import WorkerBroken
+from cluster.inputs.engine_options import read_options
 from protocol.recipe import GenerationConfig
 from protocol.types import Ask, Completion, Sampling
 from tests.integration.tiny_qwen import save_tiny
@@ -65,7 +67,7 @@ async def built(folder: Path) -> AsyncIterator[Built]:
 
 
 def ask(*seeds: int, new_tokens: int = 200) -> Ask:
-    return Ask("ask", ({"role": "user", "content": "w1- w2- w3-"},), seeds, Sampling(1.0, 1.0, new_tokens))
+    return Ask("ask", ({"role": "user", "content": "w1- w2- w3-"},), seeds, Sampling(1.0, 1.0, new_tokens, seeded=True))
 
 
 async def test_the_event_loop_goes_on_while_the_engine_starts(built: Built) -> None:
@@ -147,6 +149,16 @@ async def test_a_start_that_nobody_waits_for_leaves_no_process(built: Built, fol
     with pytest.raises(asyncio.CancelledError):
         await start
     await until(is_alone)
+
+
+async def test_the_arguments_that_were_read_from_vllms_source_are_its_own(built: Built) -> None:
+    from vllm import AsyncEngineArgs
+    from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+
+    options = read_options()
+    assert options is not None
+    assert options.arguments.keys() == {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    assert list(options.quantizations) == QUANTIZATION_METHODS and "fp8" in options.cache_dtypes
 
 
 async def test_a_dead_engine_says_so(built: Built) -> None:

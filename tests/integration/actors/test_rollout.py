@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(420)
 GAMES = 24
 RECIPE = Recipe(
     game=GameConfig(prompts="sandbox", in_flight=8),
-    sampling=SamplingConfig(temperature=1.0, top_p=1.0, max_new_tokens=200),
+    sampling=SamplingConfig(temperature=1.0, top_p=1.0, max_new_tokens=200, seeded=True),
     generation=GenerationConfig(dtype="float32", max_model_len=2048, kv_cache_gib=0.25, deadline_s=600.0),
 )
 

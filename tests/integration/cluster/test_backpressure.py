@@ -36,7 +36,7 @@ async def test_a_full_kv_cache_cuts_the_limit_and_every_game_still_ends(tmp_path
     save_tiny(tmp_path / "model", seed=0)
     recipe = parse_recipe(
         {
-            "sampling": {"max_new_tokens": 300},
+            "sampling": {"max_new_tokens": 128},
             "generation": {
                 "dtype": "float32",
                 "max_model_len": 512,

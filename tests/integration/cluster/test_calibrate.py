@@ -26,7 +26,7 @@ judge:
   kind: lm
   rubrics: sandbox
   structured: true
-  sampling: {temperature: 1.0, top_p: 1.0, max_new_tokens: 80}
+  sampling: {temperature: 1.0, top_p: 1.0, max_new_tokens: 80, seeded: true}
   engine: {dtype: float32, max_model_len: 1024, kv_cache_gib: 0.25, max_num_seqs: 32}
 """
 

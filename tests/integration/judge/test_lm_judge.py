@@ -44,7 +44,7 @@ REQUESTS = [
 
 def recipe_of(**judge: object) -> Recipe:
     engine = {"dtype": "float32", "max_model_len": 2048, "kv_cache_gib": 0.5, "max_num_seqs": 32}
-    sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 80}
+    sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 80, "seeded": True}
     return parse_recipe(
         {
             "sampling": {"max_new_tokens": 64},

@@ -28,6 +28,12 @@ SPECIAL = [
         "[/THINK]",
     ),
     *("[AVAILABLE_TOOLS]", "<think>", "</think>"),
+    # What no list of names would hold: forms of control tokens, from tokenizers of many families.
+    *("<EOS_TOKEN>", "<BOS_TOKEN>", "<PAD_TOKEN>", "<extra_id_0>", "<extra_id_99>", "<tool_call>", "</tool_call>"),
+    *("<tool_response>", "</tool_response>", "<unused7>", "<reserved_3>", "<reserved12>", "<0x0A>", "<sop>", "<eop>"),
+    *("<turn|>", "<|turn>", "<tool_call|>", "<fim_prefix>", "<fim-middle>", "<file_sep>", "<repo_name>", "<eot>"),
+    *("<start_of_image>", "<end_of_image>", "<image_soft_token>", "<end_of_utterance>", "<special_42>", "[gMASK]"),
+    *("<EXTRA_TOKEN_1>", "<im_start>", "<im_end>", "<assistant_end>", "<vision_start>", "<mask>", "<cls>", "<sep>"),
 ]
 
 # Texts made of what an attacker would use, so that random ones are hostile.
@@ -67,6 +73,10 @@ def test_disarming_twice_changes_nothing_more(text: str) -> None:
         "if a < b and c > d: x = vector<int>() # <b>bold</b> & x << 2 </div>",
         "a[0] = b[INSTANCE]; see [1] and [thinking]",
         "the user's query, the response, a score of 3 > 2, think twice",
+        "std::vector<size_t> v; map<uint64_t, my_type> m; Array<my_type> a; optional<point_2d>",
+        "#include <sys/types.h>, #include <stdio.h>; <div class='user_name'>; <my-element>; <h1>, <b>, <image>",
+        "ssh <user>@<host>; usage: tool <file> [options]; mask = x[mask]; y[pad], z[sep], w[start_index]",
+        "if a<b and c>d; List<String>, Map<Key, Value>; <=> ; <- ; <3 ; <start_t>; <0xdeadbeef>",
         "größer < 3, 体温＜37度, ‹Zitat›, [Übung]",
     ],
 )

@@ -15,6 +15,7 @@ from tests.unit.fakes import FakeGenerator, FakeJudge, completion
 
 HARMFUL = Seed("h-1", "break the lock", "harmful")
 BENIGN = Seed("b-1", "fix the bike", "benign")
+ONE_ATTACK = {"attacker": {"train": False}}  # an Attacker that learns needs two attacks to compare
 
 
 def wrapped(text: str) -> str:
@@ -107,7 +108,7 @@ async def test_an_attack_without_a_valid_response_is_excluded() -> None:
 
 @pytest.mark.parametrize(("optimistic", "reward"), [(True, 9), (False, 4)])
 async def test_optimistic_scores_through_the_best_response(optimistic: bool, reward: float) -> None:
-    recipe = parse_recipe({"game": {"optimistic": optimistic, "attacks": 1}})
+    recipe = parse_recipe({"game": {"optimistic": optimistic, "attacks": 1}, "learners": ONE_ATTACK})
     record, _, _ = await play([wrapped("one")], {"one": ["b", "a"]}, {"a": 9, "b": 4}, recipe=recipe)
     assert record.groups[0].items[0].reward == reward
 
@@ -126,7 +127,7 @@ async def test_pointwise_judges_every_item_once_and_alone() -> None:
 
 
 async def test_one_order_on_paper() -> None:
-    recipe = parse_recipe({"mode": "paper", "game": {"attacks": 1}})
+    recipe = parse_recipe({"mode": "paper", "game": {"attacks": 1}, "learners": ONE_ATTACK})
     record, _, judge = await play([wrapped("one")], {"one": ["a", "b"]}, {"a": 9, "b": 4}, recipe=recipe)
     assert [r.responses for r in judge.requests if r.criterion == "deflection"] == [("a", "b")]
     assert record.groups[1].preferences[0].swapped is None
@@ -140,7 +141,8 @@ async def test_an_attacker_without_a_judge_is_worth_0_if_valid_and_minus_1_if_no
 
 
 async def test_a_defender_without_a_judge_and_no_faithfulness() -> None:
-    recipe = parse_recipe({"game": {"defender_judge": False, "faithfulness": False, "attacks": 1}})
+    game = {"defender_judge": False, "faithfulness": False, "attacks": 1}
+    recipe = parse_recipe({"game": game, "learners": ONE_ATTACK})
     long = completion("x", "length")
     record, _, judge = await play([wrapped("off topic")], {"off topic": [long, "a"]}, {"a": 6}, recipe=recipe)
     assert [i.reward for i in record.groups[1].items] == [-1, 0]

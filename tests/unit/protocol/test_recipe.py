@@ -28,7 +28,38 @@ REFUSED = [
         "replay.capacity_rows: 127 is below the 128 rows that a batch of 64 games may give the defender; "
         "set replay.capacity_rows to at least 128",
     ),
-    ({"sampling": {"max_new_tokens": 5000}}, "sampling.max_new_tokens: 5000 leaves no room"),
+    (
+        {"generation": {"max_model_len": 2100}},
+        "generation.max_model_len: 2100 is below the 4352 tokens that an attack of sampling.max_new_tokens 2048, 256 around it and "
+        "an answer of 2048 may take; set generation.max_model_len to at least 4352, or sampling.max_new_tokens to at most 922",
+    ),
+    (
+        {"generation": {"max_model_len": 4351}},
+        "generation.max_model_len: 4351 is below the 4352 tokens",
+    ),
+    (
+        {"generation": {"max_model_len": 200}},
+        "generation.max_model_len: 200 is below the 4352 tokens that an attack of sampling.max_new_tokens 2048, 256 around it and "
+        "an answer of 2048 may take; set generation.max_model_len to at least 4352",
+    ),
+    (
+        {"game": {"prompts": "sandbox"}, "sampling": {"max_new_tokens": 49}, "generation": {"max_model_len": 128}},
+        "generation.max_model_len: 128 is below the 130 tokens that an attack of sampling.max_new_tokens 49, 32 around",
+    ),
+    ({"generation": {"vllm": {"dtype": "half"}}}, "generation.vllm.dtype: is set by dtype; remove it"),
+    (
+        {"judge": {"engine": {"vllm": {"worker_extension_cls": "x"}}}},
+        "judge.engine.vllm.worker_extension_cls: is set by us, for weight updates; remove it",
+    ),
+    (
+        {"generation": {"quantization": "fp8"}},
+        "generation.quantization: fp8 cannot be held by players, whose weights are pushed unquantized while they serve; "
+        "set it to null",
+    ),
+    (
+        {"generation": {"vllm": {"quantization_config": {"linear": "fp8"}}}},
+        "generation.vllm.quantization_config: {'linear': 'fp8'} cannot be held by players",
+    ),
     ({"learners": {"attacker": {"train": False}, "defender": {"train": False}}}, "learners: train is false for both"),
     (
         {"learners": {"alternate_every": 5, "attacker": {"train": False}}},
@@ -119,6 +150,14 @@ def test_an_override_changes_one_place_even_where_yaml_shares_a_section(tmp_path
 def test_a_missing_recipe(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         load_recipe(tmp_path / "none.yaml")
+
+
+def test_an_engine_takes_vllms_own_arguments(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("judge: {engine: {quantization: fp8, kv_cache_dtype: fp8, vllm: {block_size: 32}}}\n")
+    engine = load_recipe(path, ["judge.engine.vllm.max_num_batched_tokens=4096"]).judge.engine
+    assert (engine.quantization, engine.kv_cache_dtype) == ("fp8", "fp8")
+    assert engine.vllm == {"block_size": 32, "max_num_batched_tokens": 4096}
 
 
 def test_mode_paper_sets_every_quirk_that_the_recipe_does_not() -> None:

@@ -56,11 +56,6 @@ class FakeLLM:
         self._resumed = asyncio.Event()
         self._resumed.set()
 
-    def get_tokenizer(self) -> Any:
-        return SimpleNamespace(
-            apply_chat_template=lambda *_args, **_options: [1, 2, 3], chat_template="x", all_special_tokens=[]
-        )
-
     async def get_supported_tasks(self) -> tuple[str, ...]:
         if not self._tasks_known:
             await asyncio.sleep(0)

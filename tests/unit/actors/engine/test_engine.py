@@ -1,5 +1,6 @@
 """What an engine is built with, and how vLLM's answer becomes a Completion. No vLLM is started or imported."""
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from actors.engine.arguments import engine_arguments, prepare_environment
 from actors.engine.engine import limit_new_tokens, to_completion
 from actors.errors import PromptTooLong
-from protocol.recipe import EngineConfig, GenerationConfig
+from protocol.recipe import SET_HERE, EngineConfig, GenerationConfig
 
 
 @pytest.mark.parametrize(("prompt", "wanted", "room"), [(10, 50, 50), (60, 50, 40), (99, 50, 1)])
@@ -41,6 +42,16 @@ def test_a_completion_carries_ids_logprobs_and_the_versions_of_its_ends() -> Non
     c = to_completion([1, 9], output())
     assert (c.prompt_ids, c.token_ids, c.logprobs, c.text) == ((1, 9), (5, 6, 2), (-1.0, -0.5, -2.0), "a b")
     assert (c.finish, c.first_version, c.last_version) == ("stop", 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("ended", "short_of_room", "finish"),
+    [("length", False, "length"), ("length", True, "no_room"), ("stop", True, "stop")],
+)
+def test_what_the_context_cut_short_is_told_from_what_was_too_long(
+    ended: str, short_of_room: bool, finish: str
+) -> None:
+    assert to_completion([1], output(finish_reason=ended), short_of_room=short_of_room).finish == finish
 
 
 @pytest.mark.parametrize(
@@ -89,6 +100,29 @@ def test_a_judges_engine_takes_no_weights_and_reports_no_logprobs() -> None:
     assert player.keys() - judge.keys() == {"weight_transfer_config", "logprobs_mode", "load_format"}
     assert judge["enable_prefix_caching"]
     assert to_completion([1], output(logprobs=None), with_logprobs=False).logprobs == ()
+
+
+def test_a_recipe_adds_vllms_arguments_and_overrides_none_of_ours() -> None:
+    judge = EngineConfig(quantization="fp8", kv_cache_dtype="fp8", vllm={"block_size": 32, "model": "/other"})
+    made = engine_arguments("/m", judge, cuda=True, updatable=False)
+    assert (made["quantization"], made["kv_cache_dtype"], made["block_size"], made["model"]) == ("fp8", "fp8", 32, "/m")
+    plain = engine_arguments("/m", GenerationConfig(), cuda=True)
+    assert "quantization" not in plain and plain["kv_cache_dtype"] == "auto"
+
+
+@pytest.mark.parametrize("wanted", [1024, 9000])
+def test_on_a_cpu_a_step_has_room_for_the_longest_prompt_whatever_the_recipe_says(wanted: int) -> None:
+    """A prompt in two pieces kills the engine there."""
+    config = GenerationConfig(max_model_len=5120, vllm={"max_num_batched_tokens": wanted})
+    assert engine_arguments("/m", config, cuda=False)["max_num_batched_tokens"] == max(5120, wanted)
+    assert engine_arguments("/m", config, cuda=True)["max_num_batched_tokens"] == wanted
+
+
+def test_every_argument_that_is_set_here_is_refused_in_a_recipe() -> None:
+    for cuda, updatable, parallel in itertools.product((True, False), (True, False), (1, 2)):
+        config = EngineConfig(quantization="fp8", tensor_parallel=parallel)
+        made = engine_arguments("/m", config, cuda, updatable).keys()
+        assert made - {"max_num_batched_tokens"} <= SET_HERE.keys()
 
 
 def test_tensor_parallel_engines_run_their_own_processes() -> None:

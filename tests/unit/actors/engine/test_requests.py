@@ -1,6 +1,7 @@
 """The way of a request into an engine, beside updates: its salt, its first token, its end. vLLM is a fake; see `fake_llm`."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,9 +23,15 @@ class Keeper:
         pass
 
 
+class Prompts:
+    def encode(self, messages: object) -> list[int]:
+        return [1, 2, 3]
+
+
 def engine_on(llm: FakeLLM, max_model_len: int = 100) -> Engine:
     keeper: Any = Keeper()
-    return Engine(StartedLLM(llm, keeper, 0.0, 0.0), max_model_len, StepCounter(), updatable=True)
+    prompts: Any = Prompts()
+    return Engine(StartedLLM(llm, keeper, 0.0, 0.0), prompts, max_model_len, StepCounter(), updatable=True)
 
 
 async def run_update(engine: Engine, version: int) -> None:
@@ -77,6 +84,24 @@ async def test_the_first_token_of_any_sample_is_told_once_and_the_completion_is_
         assert list(completion.logprobs) == [-7.0, -8.0, -9.0]
         assert (completion.first_version, completion.last_version) == (0, 0)
     assert engine.running == 0
+
+
+@pytest.mark.parametrize(
+    ("max_model_len", "wanted", "finish"), [(100, 8, "length"), (10, 8, "no_room"), (11, 8, "length")]
+)
+async def test_a_sample_that_the_context_cut_short_says_so(max_model_len: int, wanted: int, finish: str) -> None:
+    """The prompt has three tokens."""
+    llm = FakeLLM()
+    completions = await engine_on(llm, max_model_len).generate(replace(ASK, sampling=Sampling(1.0, 1.0, wanted)))
+    assert {c.finish for c in completions} == {finish}
+    assert {p.max_tokens for p in llm.params} == {min(wanted, max_model_len - 3)}
+
+
+@pytest.mark.parametrize(("seeded", "seeds"), [(True, [1, 2]), (False, [None, None])])
+async def test_a_request_has_a_seed_only_where_sampling_is_seeded(seeded: bool, seeds: list[int | None]) -> None:
+    llm = FakeLLM()
+    await engine_on(llm).generate(replace(ASK, sampling=Sampling(1.0, 1.0, 8, seeded)))
+    assert [p.seed for p in llm.params] == seeds
 
 
 async def test_it_says_whether_it_is_paused_and_whether_it_is_dead() -> None:

@@ -39,7 +39,8 @@ def test_a_judge_that_cannot_be_asked_is_refused_in_one_line(judge: dict[str, An
 
 def test_judges_without_a_model_need_nothing_found() -> None:
     assert find_judge(judged(kind="rules"), pytest.fail) == FoundJudge()
-    assert find_judge(judged(kind="none"), pytest.fail) == FoundJudge()
+    unjudged = {"faithfulness": False, "attacker_judge": False, "defender_judge": False}
+    assert find_judge(parse_recipe({"judge": {"kind": "none"}, "game": unjudged}), pytest.fail) == FoundJudge()
 
 
 def test_demonstrations_are_checked_before_anything_is_built(tmp_path: Path) -> None:

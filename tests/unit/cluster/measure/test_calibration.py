@@ -228,7 +228,9 @@ def test_the_command_prints_a_table_and_writes_the_json_whole(
 
 def test_a_judge_that_answers_nothing_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "r.yaml"
-    recipe.write_text("judge: {kind: none}\n")
+    recipe.write_text(
+        "judge: {kind: none}\ngame: {faithfulness: false, attacker_judge: false, defender_judge: false}\n"
+    )
     calibrate(recipe, [], "sandbox", tmp_path / "out.json", 20, build_judge_engine)
     assert "verdicts failed: no judge" in capsys.readouterr().out
     row = json.loads((tmp_path / "out.json").read_text())["rows"][-1]

@@ -96,7 +96,7 @@ def test_a_frozen_player_has_no_learner_and_no_transport() -> None:
 
 
 def test_the_longest_game_waits_for_an_endpoints_attempts_too() -> None:
-    values = {"generation": {"deadline_s": 10}, "judge": {"attempts": 2, "deadline_s": 5}}
+    values = {"generation": {"deadline_s": 10, "start_deadline_s": 10}, "judge": {"attempts": 2, "deadline_s": 5}}
     assert parse_plan(values).replay.game_limit_s == 2 * 10 + 3 * 2 * 5
     api = {"base_url": "http://x/v1", "model": "m", "retries": 1, "timeout_s": 4}
     values["judge"] |= {"kind": "api", "workers": 1, "api": api}
@@ -104,7 +104,8 @@ def test_the_longest_game_waits_for_an_endpoints_attempts_too() -> None:
 
 
 def test_an_alarm_never_rises_where_there_is_no_judge() -> None:
-    assert parse_plan({"judge": {"kind": "none"}}).replay.alarm.failure_rate == 1.0
+    unjudged = {"faithfulness": False, "attacker_judge": False, "defender_judge": False}
+    assert parse_plan({"judge": {"kind": "none"}, "game": unjudged}).replay.alarm.failure_rate == 1.0
     assert parse_plan({}).replay.alarm == Recipe().judge.alarm
 
 

@@ -15,6 +15,7 @@ def recipe(
     batch: int = 2,
     learners: dict[str, Any] | None = None,
     judge: dict[str, Any] | None = None,
+    game: dict[str, Any] | None = None,
     **replay: Any,
 ) -> Recipe:
     learner = {"batch_games": batch}
@@ -24,6 +25,7 @@ def recipe(
             "replay": {"max_staleness": staleness, "fsync_s": 0.01, **replay},
             "learners": {"attacker": learner, "defender": learner, **(learners or {})},
             "judge": judge or {},
+            "game": game or {},
         },
     )
 

@@ -35,10 +35,11 @@ class Setting:
     slow: str = ""  # who acts in one of ten fair rounds only
 
     def recipe(self) -> Recipe:
-        return parse_recipe(
+        """Schedules move rows, whatever is in them: with one attack and one response, too, which no player could learn from."""
+        recipe = parse_recipe(
             {
                 "run": {"steps": self.steps},
-                "game": {"attacks": self.attacks, "responses": 1, "in_flight": self.in_flight},
+                "game": {"in_flight": self.in_flight},
                 "generation": {
                     "workers": self.replicas,
                     "max_num_seqs": self.places,
@@ -49,9 +50,6 @@ class Setting:
                     "sampler": self.sampler,
                     "remover": self.remover,
                     "balanced": self.balanced,
-                    "capacity_rows": 10**6
-                    if self.spare_rows is None
-                    else max(self.attacker, self.defender * self.attacks) + self.spare_rows,
                 },
                 "push": {"every": self.push_every, "to": "spread" if self.spread else "all"},
                 "learners": {
@@ -61,3 +59,10 @@ class Setting:
                 },
             }
         )
+        spare = 10**6 if self.spare_rows is None else self.spare_rows
+        rows = max(self.attacker, self.defender * self.attacks) + spare
+        changes = {
+            "game": recipe.game.model_copy(update={"attacks": self.attacks, "responses": 1}),
+            "replay": recipe.replay.model_copy(update={"capacity_rows": rows}),
+        }
+        return recipe.model_copy(update=changes)

@@ -249,9 +249,14 @@ async def test_an_outage_burns_no_steps_and_its_games_free_their_room(buffers: B
     assert await b.lease("attacker", 0, 0, 2, 0.1) is not None
 
 
-@pytest.mark.parametrize("judge", [{"kind": "none"}, {"alarm": {"failure_rate": 1.0}}])
-async def test_where_no_alarm_can_rise_a_failed_game_is_a_game(buffers: Buffers, judge: dict[str, Any]) -> None:
-    b = buffers.open(judge=judge)
+UNJUDGED = {"faithfulness": False, "attacker_judge": False, "defender_judge": False}
+
+
+@pytest.mark.parametrize(
+    "kind", [{"judge": {"kind": "none"}, "game": UNJUDGED}, {"judge": {"alarm": {"failure_rate": 1.0}}}]
+)
+async def test_where_no_alarm_can_rise_a_failed_game_is_a_game(buffers: Buffers, kind: dict[str, Any]) -> None:
+    b = buffers.open(**kind)
     await b.deal("w", 2, 0.0)
     await b.finish("w", [unjudged(0), unjudged(1)])
     table = await b.lease("attacker", 0, 0, 2, 0.1)

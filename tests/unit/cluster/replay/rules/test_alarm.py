@@ -98,7 +98,8 @@ def test_games_from_before_the_alarm_do_not_count_after_it() -> None:
 
 
 def test_a_run_whose_judge_is_none_is_never_paused() -> None:
-    a = Alarm(plan_replay(parse_recipe({"judge": {"kind": "none", "alarm": {"window": 2}}})).alarm)
+    game = {"faithfulness": False, "attacker_judge": False, "defender_judge": False}
+    a = Alarm(plan_replay(parse_recipe({"judge": {"kind": "none", "alarm": {"window": 2}}, "game": game})).alarm)
     play(a, range(50), failed=10)
     assert not a.is_up
 
