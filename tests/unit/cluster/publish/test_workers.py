@@ -160,7 +160,7 @@ class RuntimeRayError(ray.exceptions.RayError):
     """Something of Ray's that does not pass."""
 
 
-@pytest.mark.parametrize("update", [NativeUpdate(b"how"), None])
+@pytest.mark.parametrize("update", [NativeUpdate({"how": 1}), None])
 async def test_a_push_that_waits_for_its_learner_gets_what_it_says_or_the_bytes_that_are_held(update: Any) -> None:
     publisher, transfer = Publisher(Handle()), NativeTransfer(1)
     await publisher.wait_delivered(0)
