@@ -239,7 +239,7 @@ class GenerationWorker:
         self._load_s, self._pause_s = report.phases["load"], report.pause_s
         return report
 
-    async def join(self, transport: str, native: bytes) -> None:
+    async def join(self, transport: str, native: dict[str, Any]) -> None:
         """Meets a learner that will send versions through vLLM's `nccl` or `ipc`. Its deadline is the caller's."""
         engine = self._running_engine()
         async with self._updating:

@@ -4,7 +4,7 @@ Every type is frozen and picklable. None of them decides anything: the rules are
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from protocol.roles import Category
 
@@ -214,6 +214,9 @@ class WeightManifest:
 
 @dataclass(frozen=True, slots=True)
 class NativeUpdate:
-    """Stands for a version's bytes where they go from GPU to GPU: what vLLM's sending end tells its receiving end, pickled."""
+    """Stands for a version's bytes where they go from GPU to GPU: what vLLM's sending end tells its receiving end.
 
-    payload: bytes
+    Plain: strings, numbers, bytes, lists and dicts of them.
+    """
+
+    info: dict[str, Any]

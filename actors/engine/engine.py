@@ -251,7 +251,7 @@ class Engine:
         await self._llm.resume_generation()
         self._open.set()
 
-    async def join(self, transport: str, native: bytes) -> None:
+    async def join(self, transport: str, native: dict[str, Any]) -> None:
         """Connects every worker of the engine with a learner, for `nccl` or `ipc`; see `host_transfer.HostInitInfo`."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 

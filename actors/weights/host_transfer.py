@@ -20,7 +20,6 @@ import ctypes
 import dataclasses
 import multiprocessing
 import os
-import pickle
 import signal
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,6 +41,7 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.engine.arguments import BACKEND, CPU_LOAD_FORMAT
+from actors.weights.handles import from_plain
 from actors.weights.receive import Mappings, check_layout, read_tensors, split_evenly
 from protocol.packed import checksum
 from protocol.shared import SharedBuffer, SharedFile
@@ -53,10 +53,10 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 @dataclass
 class HostInitInfo(WeightTransferInitInfo):
-    """What vLLM's own engine for `transport` has to agree on with the learner, pickled. `host` alone needs nothing."""
+    """What vLLM's own engine for `transport` has to agree on with the learner. `host` alone needs nothing."""
 
     transport: str
-    native: bytes
+    native: dict[str, Any]
 
 
 @dataclass
@@ -78,9 +78,9 @@ class HostUpdateInfo(WeightTransferUpdateInfo):
 
 @dataclass
 class NativeUpdateInfo(WeightTransferUpdateInfo):
-    """The pickled update info of vLLM's own engine."""
+    """The update info of vLLM's own engine, plain (`handles`)."""
 
-    native: bytes
+    native: dict[str, Any]
 
 
 class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo]):
@@ -101,7 +101,7 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         self._native = WeightTransferEngineFactory.create_engine(
             WeightTransferConfig(backend=init_info.transport), self._vllm_config, self.device, self.model
         )
-        self._native.init_transfer_engine(self._native.parse_init_info(pickle.loads(init_info.native)))
+        self._native.init_transfer_engine(self._native.parse_init_info(init_info.native))
 
     def parse_update_info(self, update_dict: dict[str, Any]) -> Any:
         return NativeUpdateInfo(**update_dict) if "native" in update_dict else super().parse_update_info(update_dict)
@@ -120,7 +120,7 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
             if self._native is None:
                 raise RuntimeError("a native update for a worker that never joined a learner")
             self._native.start_weight_update()
-            self._native.update_weights(pickle.loads(update_info.native))
+            self._native.update_weights(from_plain(update_info.native))
             return
         file, specs = SharedFile(**update_info.file), update_info.specs
         check_layout(specs, file.nbytes)

@@ -131,7 +131,7 @@ async def update(
         WorkerBroken: the engine must be thrown away.
     """
     if isinstance(source, NativeUpdate):
-        info: dict[str, Any] = {"native": source.payload}
+        info: dict[str, Any] = {"native": source.info}
     else:
         async with phases("send"):
             buffer = await asyncio.to_thread(receive, manifest, source, mappings)

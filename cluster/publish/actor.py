@@ -110,14 +110,14 @@ class WeightPublisher:
         transfer = self._transfers[player]
         return list(transfer.pushes) if transfer.version == version else []
 
-    async def join(self, transport: str, init_infos: Mapping[str, bytes]) -> None:
+    async def join(self, transport: str, init_infos: Mapping[str, dict[str, Any]]) -> None:
         """Lets each named worker meet the learner that calls. Raises what the first of them does, or `TimeoutError`."""
         await self._workers.join(transport, init_infos)
 
-    async def send(self, player: Player, version: int, payload: bytes) -> bool:
+    async def send(self, player: Player, version: int, info: dict[str, Any]) -> bool:
         """Tells those who wait how to receive. Returns when each has answered or was given up; True if all serve the version."""
         transfer = self._transfers[player]
-        if transfer.version != version or not transfer.settle(NativeUpdate(payload)):
+        if transfer.version != version or not transfer.settle(NativeUpdate(info)):
             return False  # too late: they were sent another way
         await transfer.wait_for_pushes()
         return all(self._delivery.workers(player)[name].version >= version for name in transfer.pushes)

@@ -14,7 +14,6 @@ Invariants
 The worker's end is `actors.weights.host_transfer`.
 """
 
-import pickle
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import ray
 import structlog
 
+from actors.weights.handles import to_plain
 from cluster.publish.client import PublisherSink
 from protocol.packed import tensor_at
 from protocol.recipe import PushConfig, Transport
@@ -125,16 +125,16 @@ class _Client:
         for_each = {}
         for k, member in enumerate(self._members):
             place = {"rank_offset": 1 + k * self._parallel} if "rank_offset" in init_info else {}
-            for_each[member] = pickle.dumps(init_info | place)
+            for_each[member] = init_info | place
         self._sink.ask("join", self._transport, for_each)
 
     def start_weight_update(self) -> None:
         pass
 
-    def update_weights(self, update_info: Any) -> None:
+    def update_weights(self, update_info: dict[str, Any]) -> None:
         """Returns when every worker has answered or was given up. Raises `RuntimeError` if one was."""
-        payload = pickle.dumps(update_info)
-        if not self._sink.ask("send", self._player, self.version, payload, wait_s=self._sink.push.deadline_s):
+        plain = to_plain(update_info)
+        if not self._sink.ask("send", self._player, self.version, plain, wait_s=self._sink.push.deadline_s):
             raise RuntimeError("a worker did not take the version")
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
@@ -168,9 +168,10 @@ class _StagedSource:
 def make_vllm_engine(transport: Transport, processes: int, client: Any, source: Any) -> Any:
     """vLLM's trainer engine, joined with the workers that `client` stands for."""
     from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+    from vllm.utils.network_utils import get_open_port
 
     return WeightTransferTrainerFactory.trainer_init(
-        make_init_info(transport, processes, ray.util.get_node_ip_address(), find_free_port()),
+        make_init_info(transport, processes, ray.util.get_node_ip_address(), get_open_port()),
         client=client,
         source=source,
     )
@@ -187,12 +188,3 @@ def make_init_info(transport: Transport, processes: int, address: str, port: int
     if transport == "ipc":
         return IPCTrainerInitInfo(rank=0, packed=False)
     return NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=processes, rank=0)
-
-
-def find_free_port() -> int:
-    """A port that nobody listens on now."""
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        return int(listener.getsockname()[1])

@@ -72,7 +72,7 @@ class Workers:
         self._handles[name] = handle
         self._spawn(self._start(name, self._delivery.register(player, name, time.monotonic(), period)))
 
-    async def join(self, transport: str, init_infos: Mapping[str, bytes]) -> None:
+    async def join(self, transport: str, init_infos: Mapping[str, dict[str, Any]]) -> None:
         """Lets each named worker meet a learner. Raises what the first of them does, or `TimeoutError`."""
         joining = [self._handles[name].join.remote(transport, info) for name, info in init_infos.items()]
         async with asyncio.timeout(self._push.deadline_s):

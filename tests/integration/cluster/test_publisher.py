@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import pickle
 import signal
 import time
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ class FakeWorker:
 
     async def load(self, manifest: WeightManifest, file: Any, deadline_s: float, limits: DeadlinesConfig) -> FakeReport:
         if isinstance(file, NativeUpdate):
-            packed: Any = [pickle.loads(file.payload)["first"]]
+            packed: Any = [file.info["first"]]
         else:
             packed = SharedBuffer.open(await self.versions.fetch(manifest, file)).view
             assert packed.nbytes == manifest.nbytes
@@ -84,8 +83,8 @@ class FakeWorker:
             self.natively.append(manifest.version)
         return FakeReport(manifest.version, 0.01, {"load": 0.02}, f"sum-{manifest.version}")
 
-    async def join(self, transport: str, native: bytes) -> None:
-        self.joined.append((transport, pickle.loads(native)["rank_offset"]))
+    async def join(self, transport: str, native: dict[str, Any]) -> None:
+        self.joined.append((transport, native["rank_offset"]))
 
     async def places(self) -> list[tuple[str, int]]:
         return self.joined

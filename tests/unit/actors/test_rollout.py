@@ -66,8 +66,8 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Play], None]:
 
 def worker(source: FakeSource, in_flight: int = 4) -> RolloutWorker:
     nobody: Any = None
-    rules = GameRules.of(Recipe(game=GameConfig(in_flight=in_flight)))
-    return RolloutWorker("rollout-0", rules, source, nobody, nobody, nobody)
+    rules = GameRules.of(Recipe(game=GameConfig(in_flight=64)))  # of the run; `in_flight` is this worker's share
+    return RolloutWorker("rollout-0", rules, in_flight, source, nobody, nobody, nobody)
 
 
 async def test_a_slow_game_holds_nobody_up(play: Callable[[Play], None]) -> None:

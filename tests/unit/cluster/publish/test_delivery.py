@@ -77,6 +77,31 @@ def test_a_start_that_fails_is_tried_again() -> None:
     assert d.record_start("x", second, 5)
 
 
+def test_a_healthy_worker_that_does_not_serve_starts_anew_with_what_is_for_it() -> None:
+    d = delivery("a")
+    d.publish("attacker", 1)
+    (push,) = d.next_pushes(0.0)
+    d.record_load("a", push.ticket, 1)
+    ticket = d.retire("a", "stuck", 5.0)
+    assert ticket is not None and ticket > push.ticket
+    view = d.workers("attacker")["a"]
+    assert (view.state, view.version, view.evictions) == ("starting", -1, {"stuck": 1})
+    assert not d.is_delivered("attacker", 1) and d.next_pushes(6.0) == []
+    assert d.choose("a") == 1 and 1 in d.needed_versions("attacker")
+    assert d.record_start("a", ticket, 1) and d.is_delivered("attacker", 1)
+
+
+def test_a_push_or_start_that_is_under_way_has_a_deadline_of_its_own() -> None:
+    d = delivery("a")
+    d.publish("attacker", 1)
+    (push,) = d.next_pushes(0.0)
+    assert d.retire("a", "stuck", 5.0) is None
+    again = d.evict("a", push.ticket, "deadline", 10.0)
+    assert d.retire("a", "silent", 11.0) is None
+    assert d.workers("attacker")["a"].evictions == {"deadline": 1}
+    assert again is not None and d.record_start("a", again, 1)
+
+
 def test_nothing_is_delivered_where_there_are_no_workers() -> None:
     assert not delivery("a").is_delivered("defender", 0)
 

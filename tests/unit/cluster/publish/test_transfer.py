@@ -5,7 +5,7 @@ import asyncio
 from cluster.publish.transfer import NativeTransfer
 from protocol.types import NativeUpdate
 
-UPDATE = NativeUpdate(b"how")
+UPDATE = NativeUpdate({"how": 1})
 
 
 async def test_every_push_hears_how_the_learner_sends_it() -> None:

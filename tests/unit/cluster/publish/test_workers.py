@@ -32,6 +32,7 @@ class Handle:
         self.faults = {"load": load or [], "start": start or []}
         self.version = 0
         self.newest = 0
+        self.starts = 0
         self.sources: list[Any] = []
         self.load = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._load))
         self.start = SimpleNamespace(remote=self._start)
@@ -50,6 +51,7 @@ class Handle:
         return LoadReport(self.version, f"digest-{self.version}", moved=True)
 
     async def _start(self) -> int:
+        self.starts += 1
         await self._fault("start")
         self.version = self.newest
         return self.version
@@ -138,11 +140,27 @@ async def test_a_start_that_fails_is_counted_and_tried_again_in_a_new_process(ki
     assert publisher.evictions() == {"start_RuntimeRayError": 1} and len(killed) == 1
 
 
+@pytest.mark.parametrize(("reason", "kill"), [("engine_lost", False), ("stuck", True)])
+async def test_a_worker_that_supervision_gave_up_starts_anew_with_its_version(
+    reason: str, kill: bool, killed: list[Any]
+) -> None:
+    publisher = Publisher(Handle())
+    publisher.publish(1)
+    await publisher.wait_delivered(1)
+    starts = publisher.handles[0].starts
+    publisher.workers.restart("attacker-0", reason, kill)
+    publisher.workers.restart("attacker-0", reason, kill)  # asked once more, before the first is done
+    assert not publisher.delivery.is_delivered("attacker", 1) and publisher.checksums == {}
+    await publisher.wait_delivered(1)
+    assert publisher.handles[0].starts == starts + 1
+    assert publisher.evictions() == {reason: 1} and len(killed) == int(kill)
+
+
 class RuntimeRayError(ray.exceptions.RayError):
     """Something of Ray's that does not pass."""
 
 
-@pytest.mark.parametrize("update", [NativeUpdate(b"how"), None])
+@pytest.mark.parametrize("update", [NativeUpdate({"how": 1}), None])
 async def test_a_push_that_waits_for_its_learner_gets_what_it_says_or_the_bytes_that_are_held(update: Any) -> None:
     publisher, transfer = Publisher(Handle()), NativeTransfer(1)
     await publisher.wait_delivered(0)

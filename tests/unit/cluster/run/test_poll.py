@@ -17,13 +17,14 @@ from cluster.observe.history import History
 from cluster.observe.view import RunStats
 from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport, WorkerState
 from cluster.replay.stats import GameCounts, ReplayStats
-from cluster.run.poll import Poll
+from cluster.run.poll import Poll, merge_missed
+from cluster.run.pools import RolloutWorkerStats
 from cluster.run.start import catch_up, list_served
 from cluster.run.states import RunFailed
-from cluster.run.wiring import RolloutWorkerStats
+from cluster.run.supervision import Fitness
 from cluster.rundir import RunDir
 from judge.stats import JudgeStats, PoolStats
-from tests.unit.direct import Remote
+from tests.unit.workers import Remote
 
 Say = Callable[[], Awaitable[Any]]
 
@@ -52,7 +53,10 @@ def parts(**changes: Any) -> Any:
         ),
         "generators": {"attacker": [generator], "defender": [generator, generator]},
         "judges": [handle(stats=JudgeStats(1, 4, 0)), handle(stats=JudgeStats(2, 8, 1))],
-        "rollout": handle(stats=RolloutWorkerStats(pool=PoolStats(cache_hits=7))),
+        "rollouts": [
+            handle(stats=RolloutWorkerStats(pool=PoolStats(cache_hits=7), missed={"judge-0": 2, "judge-1": 1})),
+            handle(stats=RolloutWorkerStats(pool=PoolStats(cache_hits=1), missed={"judge-0": 0, "judge-1": 5})),
+        ],
     }
     return SimpleNamespace(**(whole | changes))
 
@@ -66,19 +70,30 @@ async def test_the_last_answer_stands_while_a_part_is_away(tmp_path: Path) -> No
     assert poll.stats == RunStats() and not poll.stats.replay.answered
     await poll.ask(parts())
     await poll.ask_workers(parts())
+    await poll.ask_rollouts(parts())
     before = poll.stats
-    assert (before.tokens, before.healthy_generators, before.healthy_judges) == (
-        15,
-        {"attacker": (1, 1), "defender": (2, 2)},
-        (2, 2),
-    )
-    assert before.judges == JudgeStats(3, 12, 1) and before.pool == PoolStats(cache_hits=7)
+    assert before.tokens == 15
+    assert before.judges == JudgeStats(3, 12, 1) and before.pool == PoolStats(cache_hits=8)
+    assert poll.missed() == {"judge-0": 2, "judge-1": 5}
 
     away = handle(stats=AWAY, drain_metrics=AWAY)
     await poll.ask(parts(replay=away, publisher=away))
-    await poll.ask_workers(parts(rollout=away, judges=[away, handle(stats=JudgeStats(2, 8, 1))]))
+    again = handle(stats=RolloutWorkerStats(pool=PoolStats(cache_hits=3)))
+    await poll.ask_rollouts(parts(rollouts=[away, away]))
     assert (poll.stats.replay, poll.stats.publisher, poll.stats.pool) == (before.replay, before.publisher, before.pool)
-    assert poll.stats.healthy_judges == (1, 2)
+    await poll.ask_rollouts(parts(rollouts=[away, again]))
+    assert poll.stats.pool == PoolStats(cache_hits=10) and poll.missed() == {"judge-0": 2, "judge-1": 1}
+
+
+def test_what_supervision_finds_is_among_the_statistics(tmp_path: Path) -> None:
+    poll = Poll(History(RunDir(tmp_path)))
+    poll.note_fitness(Fitness((1, 2), {"attacker": (0, 1), "defender": (3, 3)}, {"stuck": 4}))
+    assert poll.stats.healthy_judges == (1, 2) and poll.stats.replaced == {"stuck": 4}
+    assert poll.stats.healthy_generators == {"attacker": (0, 1), "defender": (3, 3)}
+
+
+def test_of_several_callers_misses_the_largest_count_is_the_workers() -> None:
+    assert merge_missed([]) == {} and merge_missed([{"a": 1, "b": 3}, {"a": 2}]) == {"a": 2, "b": 3}
 
 
 async def test_an_actor_that_is_too_busy_to_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

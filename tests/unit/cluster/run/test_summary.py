@@ -36,7 +36,9 @@ def test_a_resumed_part_that_fails_early_keeps_what_the_first_part_counted() -> 
 def test_the_sections_of_a_summary_keep_their_keys() -> None:
     times = PushTimes(2, 1, 0.5, 0.1, 0.6, 0.2, {"load": PhaseTimes(0.3, 0.4)})
     pushed = PlayerPushes(pushes=times, workers=(WorkerState("attacker-0", "healthy", 3, "sum"),))
-    stats = RunStats(REPLAY, PublisherStats(True, {"attacker": pushed, "defender": PlayerPushes()}), HITS)
+    stats = RunStats(
+        REPLAY, PublisherStats(True, {"attacker": pushed, "defender": PlayerPushes()}), HITS, replaced={"stuck": 2}
+    )
     summary = summarize(parse_plan({}), RunOutcome(RunEnd.FINISHED, 1.0, stats=stats))
     assert list(summary["games"]) == ["started", "finished", "abandoned", "open", "redealt", "late", "abandoned_by"]
     counts = ["appended", "learned", "leased", "free", "held", "duplicates", "lost", "lost_at_least", "evicted"]
@@ -58,6 +60,7 @@ def test_the_sections_of_a_summary_keep_their_keys() -> None:
     assert summary["workers"]["attacker"] == [
         {"name": "attacker-0", "state": "healthy", "version": 3, "checksum": "sum"}
     ]
+    assert summary["replaced"] == {"stuck": 2}
     assert summary["promotion"] is None and summary["probe"] is None
 
 

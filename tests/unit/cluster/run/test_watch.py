@@ -11,29 +11,34 @@ import ray
 
 from cluster.run.games import Games
 from cluster.run.poll import Poll
+from cluster.run.pools import RolloutWorkerStats
 from cluster.run.states import RunFailed
 from cluster.run.watch import check_learners
-from cluster.run.wiring import RolloutWorkerStats
 from judge.stats import PoolStats
 from learners.spec import LearnerResult
 from tests.unit.cluster.run.test_poll import handle
 
 
+def futures(n: int) -> list["asyncio.Future[Any]"]:
+    return [asyncio.get_running_loop().create_future() for _ in range(n)]
+
+
 async def test_games_that_end_by_an_error_end_the_run() -> None:
-    rollout: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    games = Games(SimpleNamespace(), rollout)  # type: ignore[arg-type]
+    playing = futures(2)
+    games = Games(SimpleNamespace(), playing)  # type: ignore[arg-type]
     games.check()
-    rollout.set_exception(ValueError("remote traceback\n  the source refused"))
-    with pytest.raises(RunFailed, match="the rollout worker ended: the source refused"):
+    playing[1].set_exception(ValueError("remote traceback\n  the source refused"))
+    with pytest.raises(RunFailed, match="rollout-1 ended: the source refused"):
         games.check()
 
 
 async def test_the_judge_pools_last_counts_come_with_the_end_of_the_games() -> None:
-    rollout: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    rollout.set_result(RolloutWorkerStats(finished=3, pool=PoolStats(verdicts=9)))
-    parts, poll = SimpleNamespace(replay=handle(stop=None), rollout=handle(stop=None)), Poll(SimpleNamespace())  # type: ignore[arg-type]
-    await Games(parts, rollout).stop(poll)  # type: ignore[arg-type]
-    assert poll.stats.pool == PoolStats(verdicts=9)
+    playing = futures(2)
+    for k, future in enumerate(playing):
+        future.set_result(RolloutWorkerStats(finished=3, pool=PoolStats(verdicts=9 + k)))
+    parts, poll = SimpleNamespace(replay=handle(stop=None), rollouts=[handle(stop=None)] * 2), Poll(SimpleNamespace())  # type: ignore[arg-type]
+    await Games(parts, playing).stop(poll)  # type: ignore[arg-type]
+    assert poll.stats.pool == PoolStats(verdicts=19)
 
 
 RESULT = LearnerResult("defender", 8, 8, Path("/runs/a/export/defender"), 0, delivered=True)

@@ -9,7 +9,9 @@ import pytest
 
 from cluster.plan.placement import Placement
 from cluster.run import wiring
+from cluster.run.pools import Pools, judge_pool
 from judge.rubric import load_rubrics
+from protocol.errors import UserError
 from tests.unit.cluster.plan.plans import parse_plan
 
 
@@ -43,7 +45,11 @@ def test_every_part_starts_in_its_own_bundle_in_whatever_order_the_bundles_are(m
     monkeypatch.setattr(wiring.ray, "remote", remote)
     monkeypatch.setattr(wiring, "PlacementGroupSchedulingStrategy", lambda _group, index: index)
     plan = parse_plan(
-        {"generation": {"workers": 2, "cpus_per_worker": 0.3}, "judge": {"workers": 3, "cpus_per_worker": 0.7}}
+        {
+            "generation": {"workers": 2, "cpus_per_worker": 0.3},
+            "judge": {"workers": 3, "cpus_per_worker": 0.7},
+            "rollout": {"workers": 2},
+        }
     )
     shuffled = list(plan.placement.bundles)
     random.Random(2).shuffle(shuffled)
@@ -54,14 +60,34 @@ def test_every_part_starts_in_its_own_bundle_in_whatever_order_the_bundles_are(m
         bundle = shuffled[options["scheduling_strategy"]]
         assert name == f"a/{bundle.role}"
         assert (options["num_cpus"], options["num_gpus"]) == (bundle.cpus, bundle.gpus)
-        # Ray restarts and asks again; but not the publisher, which would be empty, and judges are asked again by their pool.
-        restarts, retries = {"publisher": (0, 0), "judge": (-1, 0)}.get(bundle.role.rstrip("-0123456789"), (-1, -1))
+        # Ray restarts and asks again; but not the publisher, which would be empty. Who is asked by a pool is asked again by it.
+        kind = bundle.role.split("-")[0]
+        restarts, retries = {"publisher": (0, 0), "judge": (-1, 0), "generation": (-1, 0)}.get(kind, (-1, -1))
         assert (options["max_restarts"], options["max_task_retries"]) == (restarts, retries), name
 
 
+def test_rollout_workers_share_the_games() -> None:
+    plan = parse_plan({"rollout": {"workers": 3}, "game": {"in_flight": 64}})
+    assert plan.shares == (22, 21, 21)
+    roles = [bundle.role for bundle in plan.placement.bundles if bundle.role.startswith("rollout")]
+    assert roles == ["rollout-0", "rollout-1", "rollout-2"]
+
+
+def test_more_rollout_workers_than_games_are_refused() -> None:
+    with pytest.raises(UserError, match=r"rollout\.workers: 3 share the game\.in_flight 2 games"):
+        parse_plan({"rollout": {"workers": 3}, "game": {"in_flight": 2}})
+
+
 def test_a_pools_memory_is_its_judges_and_its_rubrics() -> None:
-    assert wiring.judge_pool([None], parse_plan({"judge": {"kind": "rules"}}).judge)._key == "rules-1"
+    nobody: Any = None
+    assert judge_pool(nobody, parse_plan({"judge": {"kind": "rules"}}).judge)._key == "rules-1"
     rubrics = tuple(load_rubrics("standard").names)
-    lm = wiring.judge_pool([None], parse_plan({"judge": {"kind": "lm", "model": "models/J"}}, rubrics=rubrics).judge)
+    lm = judge_pool(nobody, parse_plan({"judge": {"kind": "lm", "model": "models/J"}}, rubrics=rubrics).judge)
     assert lm._key.startswith("lm:J standard/compliance.pairwise@") and len(lm._key.split()) == 9
-    assert pickle.loads(pickle.dumps(lm))._key == lm._key  # it travels to the rollout worker
+
+
+def test_a_processes_pools_travel_to_it_and_know_nothing_before_they_are_used() -> None:
+    plan = parse_plan({"generation": {"workers": 2}, "judge": {"kind": "rules", "workers": 3}})
+    pools = Pools(plan, "rollout-0", str)
+    again = pickle.loads(pickle.dumps(pools))
+    assert again.judge._key == pools.judge._key and again.missed() == {}
