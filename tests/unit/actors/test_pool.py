@@ -59,9 +59,9 @@ def test_a_pool_without_workers_is_refused() -> None:
 async def test_asks_of_one_tick_travel_in_one_call_to_each_worker() -> None:
     workers = [FakeWorker(slow), FakeWorker(slow)]
     asked = pool(*workers)
-    answers = await asyncio.gather(*(asked.ask(k) for k in range(10)))
-    assert answers == list(range(10))
-    assert [sorted(w.calls) for w in workers] == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
+    answers = await asyncio.gather(*(asked.ask(k) for k in range(8)))
+    assert answers == list(range(8))
+    assert [sorted(w.calls) for w in workers] == [[0, 2, 4, 6], [1, 3, 5, 7]]
     assert [len(w.batches) for w in workers] == [1, 1]
     assert asked.stats().exchanges == 2
 
