@@ -18,6 +18,7 @@ from protocol.recipe import GameConfig, GenerationConfig, Recipe, SamplingConfig
 from protocol.rules import GameRules
 from protocol.types import Deal, GameRecord, JudgeRequest, Seed, Verdict
 from tests.integration.ray_actors import Actors
+from tests.integration.supervision import pool_of, supervised
 from tests.integration.tiny_qwen import pack_model, save_tiny, tiny_model
 
 pytestmark = pytest.mark.timeout(420)
@@ -72,7 +73,7 @@ class Undecided:
 @pytest.fixture
 def worker(actors: Actors, tmp_path: Path) -> Any:
     save_tiny(tmp_path, seed=0)
-    options = {"num_cpus": 0.5, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 1000}
+    options = {"num_cpus": 0.5, "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 1000}
     actor = ray.remote(GenerationWorker).options(**options)
     return actors.keep(actor.remote("attacker", str(tmp_path), RECIPE.generation, Published()))
 
@@ -83,8 +84,10 @@ async def test_games_outlive_the_worker_that_they_were_asking(worker: Any) -> No
     pid = (await worker.stats.remote()).pid
     engine = psutil.Process(pid).children(recursive=True)
     assert engine
-    source, remote = Source(), RemoteGenerator([worker], RECIPE.generation)
-    rolling = RolloutWorker("rollout-0", GameRules.of(RECIPE), source, remote, remote, Undecided())
+    source, remote = Source(), RemoteGenerator(pool_of([worker]), RECIPE.generation.deadline_s)
+    rolling = RolloutWorker(
+        "rollout-0", GameRules.of(RECIPE), RECIPE.game.in_flight, source, remote, remote, Undecided()
+    )
     run = asyncio.create_task(rolling.run())
     await until(lambda: len(source.records) >= 2)
     assert not source.abandoned and len(source.records) < GAMES
@@ -92,7 +95,8 @@ async def test_games_outlive_the_worker_that_they_were_asking(worker: Any) -> No
     _, alive = await asyncio.to_thread(psutil.wait_procs, engine, 120)
     assert not alive
 
-    await until(lambda: len(source.records) + len(source.abandoned) == GAMES)
+    async with supervised([worker]):
+        await until(lambda: len(source.records) + len(source.abandoned) == GAMES)
     await rolling.stop()
     stats = await run
     assert stats == RolloutStats(playing=0, finished=GAMES, abandoned={})

@@ -21,9 +21,10 @@ from judge.worker import JudgeWorker
 from protocol.recipe import ApiConfig, JudgeConfig
 from protocol.types import JudgeRequest, Verdict
 from tests.integration.ray_actors import Actors
+from tests.integration.supervision import pool_of, supervised
 from tests.openai_server import OpenAIServer, world_answer
 
-ATTEMPTS = 20  # with the pool's pauses some minutes: Ray took 50 s to start an actor again beside two busy loops
+ATTEMPTS = 5
 
 
 class MortalWorker(JudgeWorker):
@@ -50,7 +51,9 @@ async def test_the_death_of_one_of_two_workers_loses_no_verdict(actors: Actors) 
     actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=64)(MortalWorker)
     workers = [actors.keep(actor.remote(JudgeConfig(), rules=RuleJudge)) for _ in range(2)]
     victim = await workers[0].pid.remote()
-    pool = JudgePool(workers, deadline_s=20.0, attempts=3)
+    await asyncio.gather(*(worker.start.remote() for worker in workers))
+    asked = pool_of(workers)
+    pool = JudgePool(asked, deadline_s=60.0, attempts=3)
     seeds = train_seeds()[:200]
     requests = [
         JudgeRequest("compliance", seed.category, seed.text, (answer(task, 0, [0, 1, 2]), "no ."))
@@ -69,14 +72,13 @@ async def test_the_death_of_one_of_two_workers_loses_no_verdict(actors: Actors) 
     verdicts = [verdict for batch in answered for verdict in batch]
     assert [v.scores for v in verdicts] == [(10.0, 0.5)] * 200
     stats = pool.stats()
-    assert stats.verdicts == 200
-    assert stats.failed == 0
-    assert stats.calls_failed >= 1
+    assert stats == PoolStats(verdicts=200)
+    assert asked.stats().moved >= 1
 
-    # Ray starts the dead one again, and the pool uses it. Each time that it was asked too early it is avoided for twice as long.
-    async with asyncio.timeout(200.0):
+    # Ray starts the dead one again, supervision its judge, and the pool uses it.
+    async with asyncio.timeout(200.0), supervised(workers):
         while not await verdicts_of_another_process(workers[0], than=victim):
-            await pool.judge(batches[0])
+            await asyncio.gather(pool.judge(batches[0]), pool.judge(batches[1]))
             await asyncio.sleep(0.1)
 
 
@@ -90,7 +92,9 @@ async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_accoun
         actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=64)(MortalWorker)
         worker = actors.keep(actor.remote(config, ledger=str(tmp_path / "ledger.jsonl")))
         await worker.start.remote()
-        pool = JudgePool([worker], deadline_s=30.0, attempts=ATTEMPTS, cache=VerdictCache(100), key="api:fake")
+        pool = JudgePool(
+            pool_of([worker]), deadline_s=200.0, attempts=ATTEMPTS, cache=VerdictCache(100), key="api:fake"
+        )
         requests = [
             JudgeRequest("compliance", s.category, s.text, (f"sure , to {s.text} first check every side .", "no ."))
             for s in train_seeds()[:8]
@@ -114,7 +118,8 @@ async def test_an_api_judge_outlives_its_endpoint_and_its_process_and_its_accoun
             await asyncio.sleep(0.02)
         os.kill(await worker.pid.remote(), signal.SIGKILL)
         server.fault = "ok"
-        assert [v.scores for v in await hanging] == [(8.0, 0.5)] * 4
+        async with supervised([worker]):
+            assert [v.scores for v in await hanging] == [(8.0, 0.5)] * 4
         after = await account()
     assert after.requests == 4 + 4 + ATTEMPTS * 4 + 4 + 4
     assert after.unmetered == 4 + 4  # what was in flight when the process died is paid for, too
@@ -129,7 +134,7 @@ async def test_a_healthy_but_slow_endpoint_fails_nothing_and_is_paid_once(actors
         config = JudgeConfig(kind="api", rubrics="sandbox", workers=1, api=api)
         worker = actors.keep(ray.remote(num_cpus=0.1, max_concurrency=64)(JudgeWorker).remote(config))
         await worker.start.remote()
-        made = JudgePool([worker], deadline_s=3.0, attempts=3, admits=api.concurrency)
+        made = JudgePool(pool_of([worker]), deadline_s=3.0, attempts=3, admits=api.concurrency)
         pool = pickle.loads(pickle.dumps(made))  # as it comes to a rollout worker
         requests = [
             JudgeRequest("compliance", s.category, s.text, (f"sure , to {s.text} first check every side .", "no ."))
