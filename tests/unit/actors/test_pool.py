@@ -16,7 +16,7 @@ from tests.unit.workers import FakeWorker, until
 HEDGE_S = 0.4
 
 
-def pool(*workers: FakeWorker, hedge_s: float = HEDGE_S) -> WorkerPool:
+def pool(*workers: FakeWorker, hedge_s: float = 30.0) -> WorkerPool:
     return WorkerPool(workers, RouterConfig(hedge_s=hedge_s), "test")
 
 
@@ -134,7 +134,7 @@ async def test_the_only_worker_is_waited_for_while_it_restarts() -> None:
 async def test_a_stopped_worker_costs_its_asks_a_moment() -> None:
     stopped, other = FakeWorker(echo), FakeWorker(echo)
     stopped.hang()
-    asked = pool(stopped, other)
+    asked = pool(stopped, other, hedge_s=HEDGE_S)
     loop = asyncio.get_running_loop()
     since_s = loop.time()
     assert await asyncio.gather(*(asked.ask(k) for k in range(4))) == [0, 1, 2, 3]
@@ -149,7 +149,7 @@ async def test_a_stopped_worker_costs_its_asks_a_moment() -> None:
 
 async def test_a_stopped_worker_that_goes_on_hears_what_was_given_up_meanwhile() -> None:
     worker, other = FakeWorker(never), FakeWorker(echo)
-    asked = pool(worker, other)
+    asked = pool(worker, other, hedge_s=HEDGE_S)
     task = asyncio.create_task(asked.ask("x"))
     await until(lambda: worker.calls)
     worker.hang()
@@ -225,7 +225,7 @@ def test_a_pool_works_on_one_loop_after_another_though_a_call_was_cut_off() -> N
     async def first() -> WorkerPool:
         workers.extend([FakeWorker(never), FakeWorker(echo)])
         workers[0].hang()
-        asked = pool(*workers)
+        asked = pool(*workers, hedge_s=HEDGE_S)
         assert await asked.ask("x") == "x"
         return asked
 
