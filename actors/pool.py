@@ -31,6 +31,7 @@ from protocol.router import Exchange, Router, RouterStats
 
 TICK_S, TICK_MAX_S = 0.02, 0.25
 TICK_SHARE = 0.01  # of an answer's time: asks of so long a tick travel together
+LOST_S = 120.0  # beyond its hold: a call that is still out is lost; long before, its asks are at other workers
 
 _log = structlog.get_logger(__name__)
 
@@ -139,11 +140,14 @@ class WorkerPool:
     async def _exchange(self, exchange: Exchange, batch: Batch) -> None:
         worker, router = exchange.worker, self._state
         try:
-            reply: Replies = await self._method(worker).remote(self._caller, batch, exchange.hold_s)
+            answer_s = exchange.hold_s + LOST_S
+            reply: Replies = await asyncio.wait_for(
+                self._method(worker).remote(self._caller, batch, exchange.hold_s), answer_s
+            )
         except asyncio.CancelledError:  # its loop ends, and with it what the worker says
             router.note_gone(worker, exchange.number)
             raise
-        except RayActorError as error:
+        except (RayActorError, TimeoutError) as error:
             _log.warning("worker away", pool=self._name, worker=worker, error=type(error).__name__)
             router.note_gone(worker, exchange.number)
         except Exception as error:  # noqa: BLE001  # a fault of the worker or ours: its asks go to others, until their deadline

@@ -181,12 +181,19 @@ class Router:
     def note_reply(self, worker: int, number: int, reply: Replies, now_s: float) -> list[Answer]:
         """An exchange came back. Gives the answers that count: those of asks that have not ended."""
         w = self._workers[worker]
+        counted = [answer for answer in reply.answers if self._note_answer(worker, answer, now_s)]
+        if number not in w.calls and reply.vitals.ready:  # it was taken for lost: what it holds is known from later ones
+            return counted
         since_s, hold_s = w.calls.pop(number, (now_s, 0.0))
         late_s = min(self._hedge_s, max(0.0, now_s - since_s - hold_s))
         self._late_s += LATE_WEIGHT * (late_s - self._late_s)
+        for earlier, (then_s, _) in list(
+            w.calls.items()
+        ):  # it answers, but not to this: the call, or its reply, was lost
+            if earlier < number and now_s - then_s >= 2 * self._hedge_s:
+                del w.calls[earlier]
         self._busy.add(worker)
         w.ready = reply.vitals.ready
-        counted = [answer for answer in reply.answers if self._note_answer(worker, answer, now_s)]
         if not w.ready:
             self._lose_all(worker)
             return counted
@@ -206,7 +213,9 @@ class Router:
     def note_gone(self, worker: int, number: int) -> None:
         """An exchange failed because the worker's process is gone, or cannot be reached: its asks go to others."""
         w = self._workers[worker]
-        w.calls.pop(number, None)
+        if number not in w.calls:  # of an earlier process
+            return
+        w.calls.clear()  # some of them Ray may never tell of: what was sent while the process died
         w.ready = False
         self._lose_all(worker)
 
@@ -215,7 +224,7 @@ class Router:
     def decide(self, now_s: float) -> Decisions:
         """What to do now. Call it when something was added or noted, and every `look_s`."""
         expired: list[int] = []
-        if now_s - self._looked_s >= self.look_s:
+        if self._asks and now_s - self._looked_s >= self.look_s:
             self._looked_s = now_s
             expired = self._expire(now_s)
             self._hedge(now_s)
@@ -303,10 +312,9 @@ class Router:
 
     def _probe(self, now_s: float) -> None:
         """Workers that are not ready are asked whether they are, as long as somebody could use them."""
-        if not self._asks:
-            return
         for k, w in enumerate(self._workers):
-            if not w.ready and not w.calls and now_s - w.probed_s >= PROBE_S:
+            waits = w.calls and not self._is_silent(w, now_s)  # a call to a process that ended may never come back
+            if not w.ready and not waits and now_s - w.probed_s >= PROBE_S:
                 w.probed_s = now_s
                 self._busy.add(k)
 
@@ -314,7 +322,7 @@ class Router:
         for worker in sorted(self._busy):
             w = self._workers[worker]
             new = tuple(ask for ask, number in w.sent.items() if not number)
-            probing = w.probed_s == now_s and not w.calls
+            probing = w.probed_s == now_s
             telling = w.given_up and not self._is_silent(w, now_s)
             if not (new or telling or probing or (w.sent and not w.calls)):
                 continue

@@ -188,12 +188,39 @@ def test_an_ask_that_is_on_its_way_is_not_lost() -> None:
     assert b.router.stats().moved == 0
 
 
-@pytest.mark.parametrize("number", [1, 0])
-def test_a_worker_that_is_gone_loses_its_asks_to_another(number: int) -> None:
+def test_a_worker_that_is_gone_loses_its_asks_to_another() -> None:
     b = Bench(2)
     b.add(0)
-    b.router.note_gone(0, number or 999)
+    b.router.note_gone(0, 999)  # a call to an earlier process of it
+    assert not asked(b.decide())
+    b.router.note_gone(0, 1)
     assert asked(b.decide()) == {1: (0,)}
+
+
+def test_a_worker_is_probed_though_asks_come_and_go_between_looks() -> None:
+    b = Bench(2)
+    b.add(0)
+    b.gone(0)
+    b.decide()
+    for ask in range(1, 9):
+        b.reply(1, answers=[Answer(ask - 1)])
+        b.now_s += b.router.look_s
+        b.decide()  # nothing is asked now
+        if 0 in [call.worker for call in b.add(ask)]:
+            return
+    pytest.fail("never probed")
+
+
+def test_a_call_that_never_comes_back_keeps_nobody_from_a_worker_that_answers() -> None:
+    b = Bench(1)
+    b.add(0)
+    b.add(1)
+    lost = b.out.pop(0)
+    b.now_s += 2 * HEDGE_S
+    b.reply(0, answers=[Answer(1)])
+    assert b.router.stats().moved == 1, "the other ask was lost with its call"
+    assert asked(b.decide()) == {0: (0,)}
+    assert b.router.note_reply(0, lost.number, Replies(READY, (Answer(0),)), b.now_s) == [Answer(0)], "late is not too late"
 
 
 def test_a_silent_worker_gets_nothing_and_the_first_answer_of_two_counts() -> None:
@@ -570,8 +597,9 @@ class World:
             self.calls.remove(entry)
             answers, process.answers = tuple(process.answers), []
             if mischief and self.chance.random() < 0.03:  # the reply is lost on its way
+                if call.number in self.router._workers[call.worker].calls:  # else it was taken for lost before
+                    process.said_ready = False
                 self.router.note_gone(call.worker, call.number)
-                process.said_ready = False
                 continue
             vitals = process.vitals()
             process.said_ready = vitals.ready
