@@ -5,12 +5,12 @@ Every attack and response ends in exactly one state. A state is never silently a
 
 from typing import Final, Literal
 
-AttackState = Literal["ok", "too_long", "malformed", "unfaithful", "judge_failed", "no_valid_response"]
-ResponseState = Literal["ok", "too_long", "malformed", "attack_invalid", "judge_failed"]
+AttackState = Literal["ok", "too_long", "malformed", "no_room", "unfaithful", "judge_failed", "no_valid_response"]
+ResponseState = Literal["ok", "too_long", "malformed", "no_room", "attack_invalid", "judge_failed"]
 
 PENALTY: Final = -1.0
 PENALISED: Final = frozenset({"too_long", "malformed", "unfaithful"})
-EXCLUDED: Final = frozenset({"judge_failed", "no_valid_response", "attack_invalid"})
+EXCLUDED: Final = frozenset({"no_room", "judge_failed", "no_valid_response", "attack_invalid"})
 
 
 def fixed_reward(state: str) -> float | None:

@@ -46,6 +46,12 @@ def test_a_rejected_answer_that_did_not_stop_is_cut_to_the_chosen_ones_length() 
     assert whole.rejected.tolist() == long
 
 
+def test_an_answer_that_the_context_cut_short_is_in_no_pair() -> None:
+    (pair,) = read_pairs(table(group([1], [([8], "ok", 4.0), ([7] * 9, "no_room", None), ([9, 9], "malformed", -1.0)])))
+    assert (pair.chosen.tolist(), pair.rejected.tolist()) == ([8], [9, 9])
+    assert not read_pairs(table(group([1], [([8], "ok", 4.0), ([7] * 9, "no_room", None)])))
+
+
 def test_ties_and_lone_items_make_no_pair() -> None:
     disagreed = Preference(0, 1, (5.0, 6.0), (7.0, 5.0), None, False)
     tied = group([1], [([2], "ok", 6.0), ([3], "ok", 5.5)], [disagreed])
