@@ -22,10 +22,7 @@ def group(
     items: Sequence[tuple[Sequence[int], str, float | None]],
     preferences: Sequence[Preference] = (),
 ) -> Group:
-    made = tuple(
-        Item(Completion(tuple(prompt), tuple(ids), (-1.0,) * len(ids), "", "stop", 0, 0), state, reward)
-        for ids, state, reward in items
-    )
+    made = tuple(Item(Completion.of(prompt, ids, (-1.0,) * len(ids)), state, reward) for ids, state, reward in items)
     return Group(1, "defender", 0, "s", "benign", made, tuple(preferences), (), 0)
 
 
@@ -88,7 +85,7 @@ def table_drawn_with(*logprobs: Sequence[float]) -> pa.Table:
         ((4, 5), "ok", 5.0, logprobs[0]),
         ((6, 7, 8), "too_long", -1.0, logprobs[1]),
     ):
-        items.append(Item(Completion((1, 2), ids, tuple(values), "", "stop", 0, 0), state, reward))
+        items.append(Item(Completion.of((1, 2), ids, values), state, reward))
     return table(Group(7, "defender", 1, "s", "benign", tuple(items), (), (), 0))
 
 
