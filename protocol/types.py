@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from protocol.roles import Category
+from protocol.states import AttackState, ResponseState, State
 
 Criterion = Literal["compliance", "deflection", "refusal", "faithfulness"]
 Finish = Literal["stop", "length", "no_room"]
@@ -163,7 +164,7 @@ class Item:
     """One attack or response, in its final state. `reward` is None where GAME.md says "excluded"."""
 
     completion: Completion
-    state: str
+    state: State
     reward: float | None
     visible: str | None = None
 
@@ -200,8 +201,8 @@ class GameRecord:
     game_id: int
     seed: Seed
     groups: tuple[Group, ...]
-    attack_states: tuple[str, ...]
-    response_states: tuple[str, ...]
+    attack_states: tuple[AttackState, ...]
+    response_states: tuple[ResponseState, ...]
     verdicts: int
     verdicts_failed: int
     disagreements: int = 0

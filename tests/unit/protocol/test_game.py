@@ -23,6 +23,11 @@ def wrapped(text: str) -> str:
     return f"<think>plan</think><prompt>{text}</prompt>"
 
 
+def say_in_turn(attacks: Sequence[str | Completion]) -> FakeGenerator:
+    """An attacker who is asked for one attack at a time."""
+    return FakeGenerator(lambda ask: [attacks[int(ask.id.rsplit("-", 1)[1])]])
+
+
 async def play(
     attacks: Sequence[str | Completion],
     responses: dict[str, Sequence[str | Completion]],
@@ -31,7 +36,7 @@ async def play(
     recipe: Recipe | None = None,
     faithful_fails: bool = False,
 ) -> tuple[GameRecord, FakeGenerator, FakeJudge]:
-    attacker = FakeGenerator(lambda ask: attacks)
+    attacker = say_in_turn(attacks)
     defender = FakeGenerator(lambda ask: responses[ask.messages[-1]["content"]])
     judge = FakeJudge(scores, faithful_fails)
     record = await play_game(Deal(7, seed), GameRules.of(recipe or Recipe()), attacker, defender, judge)
@@ -178,7 +183,7 @@ async def test_what_was_remembered_is_no_evidence_that_the_judge_answers() -> No
         def _one(self, r: JudgeRequest) -> Verdict:
             return replace(super()._one(r), remembered=r.criterion == "faithfulness")
 
-    attacks = FakeGenerator(lambda ask: [wrapped("one"), wrapped("two")])
+    attacks = say_in_turn([wrapped("one"), wrapped("two")])
     judge = Remembers({"a": 5})
     record = await play_game(
         Deal(7, HARMFUL), GameRules.of(Recipe()), attacks, FakeGenerator(lambda ask: ["a", "?"]), judge
