@@ -1,9 +1,12 @@
 """The formats of a completion: how its hidden and visible parts are marked, and how strictly they are read.
 
+Reading takes time in proportion to the text, whatever it is: a model that loops writes thousands of tags.
+
 A format must match the whole output (outer white space aside): its tags once each, in order, not nested, with something in
 every part. What does not match is `malformed`; nothing is repaired. Formats are described in GAME.md 1 and 2.
 """
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -25,15 +28,21 @@ class Format:
         """The part that the other player or the judge sees; None if the text is malformed."""
         if not self.parts:
             return text.strip()
-        body = "".join(rf"\s*<{tag}>(?P<{tag}>.*?)</{tag}>" for tag in self.parts)
-        match = re.fullmatch(body + (r"(?P<tail_>.*)" if self.tail else r"\s*"), text, flags=re.DOTALL)
-        if match is None:
+        wanted = [tag for name in self.parts for tag in (f"<{name}>", f"</{name}>")]
+        pieces = _any_tag(self.parts).split(text, maxsplit=len(wanted) + 1)  # one too many is enough
+        between, tags = [piece.strip() for piece in pieces[::2]], pieces[1::2]
+        if tags != wanted:
             return None
-        found = {name: value.strip() for name, value in match.groupdict().items()}
-        any_tag = re.compile("|".join(rf"</?{tag}>" for tag in self.parts))
-        if any(not value or any_tag.search(value) for value in found.values()):
-            return None
-        return found["tail_" if self.tail else self.parts[-1]]
+        outside, held = between[::2], between[1::2]
+        if self.tail:
+            held.append(outside.pop())
+        return held[-1] if all(held) and not any(outside) else None
+
+
+@functools.cache
+def _any_tag(parts: tuple[str, ...]) -> re.Pattern[str]:
+    """Any tag of the parts, captured. It repeats nothing, so a search looks at each character a bounded number of times."""
+    return re.compile(f"(</?(?:{'|'.join(parts)})>)")
 
 
 _FORMATS = [

@@ -4,16 +4,15 @@ DPO, IPO and GRPO all read it. The schema's number is written into the file's me
 words. Texts are stored so that a person can read a run; nothing here is ever logged.
 """
 
-import functools
-import struct
+from array import array
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from protocol.errors import UserError
-from protocol.types import Group
+from protocol.types import Group, as_array
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = b"advgame.replay.schema"
@@ -126,15 +125,10 @@ def _lists(lengths: Sequence[int], values: pa.Array) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array([0, *accumulate(lengths)], pa.int32()), values)
 
 
-@functools.lru_cache(maxsize=8192)  # lengths are few: a context's worth at most
-def _packer(code: str, n: int) -> struct.Struct:
-    return struct.Struct(f"{n}{code}")
-
-
-def _numbers(code: str, of: pa.DataType, rows: Sequence[Sequence[float]]) -> pa.ListArray:
-    """Lists of numbers, through `struct`: it takes 5 ns a number, Arrow's own reading of Python's numbers 15 to 20."""
+def _numbers(code: Literal["i", "f"], of: pa.DataType, rows: Sequence["array[Any]"]) -> pa.ListArray:
+    """Lists of numbers, copied once as bytes."""
     lengths = [len(row) for row in rows]
-    packed = b"".join([_packer(code, n).pack(*row) for n, row in zip(lengths, rows, strict=True)])
+    packed = b"".join([as_array(code, row) for row in rows])
     return _lists(lengths, pa.Array.from_buffers(of, sum(lengths), [None, pa.py_buffer(packed)]))
 
 

@@ -6,15 +6,17 @@ Pure but for `judge_group`, which asks. Invariants: a failed verdict never becom
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from protocol.interfaces import Judge
 from protocol.preferences import compare, comparisons, rewards
 from protocol.randomness import derive_seed
 from protocol.roles import Player
 from protocol.rules import GameRules
-from protocol.states import fixed_reward
+from protocol.states import AttackState, ResponseState, fixed_reward
 from protocol.types import Completion, Criterion, Item, JudgeRequest, Preference, Seed, Verdict
+
+S = TypeVar("S", AttackState, ResponseState)
 
 UNJUDGED = 0.0  # reward of a valid item whose player's judge is switched off (GAME.md 2)
 
@@ -89,8 +91,14 @@ async def judge_group(
     return read_verdicts(len(texts), scoring, await judge.judge(requests) if requests else [])
 
 
+def settle_states(states: Sequence[S], scores: GroupScores) -> list[S]:
+    """The final states: `ok` becomes `judge_failed` where `scores`, which are those of the `ok` ones in order, have no reward."""
+    rewards = iter(scores.rewards)
+    return ["judge_failed" if state == "ok" and next(rewards) is None else state for state in states]
+
+
 def make_items(
-    completions: Sequence[Completion], states: Sequence[str], texts: Sequence[str | None], scores: GroupScores
+    completions: Sequence[Completion], states: Sequence[S], texts: Sequence[str | None], scores: GroupScores
 ) -> tuple[tuple[Item, ...], tuple[Preference, ...]]:
     """Items in their final states, and the preferences renumbered from valid members to all members.
 
@@ -98,18 +106,15 @@ def make_items(
     """
     valid = [k for k, state in enumerate(states) if state == "ok"]
     reward_of = dict(zip(valid, scores.rewards, strict=True))
-    items = []
-    for k, (completion, state, text) in enumerate(zip(completions, states, texts, strict=True)):
-        if state != "ok":
-            items.append(Item(completion, state, fixed_reward(state), text))
-        elif reward_of[k] is None:
-            items.append(Item(completion, "judge_failed", None, text))
-        else:
-            items.append(Item(completion, "ok", reward_of[k], text))
+    ended = zip(completions, settle_states(states, scores), texts, strict=True)
+    items = tuple(
+        Item(completion, state, reward_of[k] if state == "ok" else fixed_reward(state), text)
+        for k, (completion, state, text) in enumerate(ended)
+    )
     renumbered = tuple(
         Preference(
             valid[p.i], valid[p.j], p.forward, p.swapped, None if p.winner is None else valid[p.winner], p.agreed
         )
         for p in scores.preferences
     )
-    return tuple(items), renumbered
+    return items, renumbered

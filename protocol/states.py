@@ -5,15 +5,17 @@ Every attack and response ends in exactly one state. A state is never silently a
 
 from typing import Final, Literal
 
-AttackState = Literal["ok", "too_long", "malformed", "unfaithful", "judge_failed", "no_valid_response"]
-ResponseState = Literal["ok", "too_long", "malformed", "attack_invalid", "judge_failed"]
+AttackState = Literal["ok", "too_long", "malformed", "no_room", "unfaithful", "judge_failed", "no_valid_response"]
+ResponseState = Literal["ok", "too_long", "malformed", "no_room", "attack_invalid", "judge_failed"]
+State = AttackState | ResponseState
+ReadState = Literal["ok", "too_long", "malformed", "no_room"]  # either player's, before any judge is asked
 
 PENALTY: Final = -1.0
-PENALISED: Final = frozenset({"too_long", "malformed", "unfaithful"})
-EXCLUDED: Final = frozenset({"judge_failed", "no_valid_response", "attack_invalid"})
+PENALISED: Final[frozenset[State]] = frozenset({"too_long", "malformed", "unfaithful"})
+EXCLUDED: Final[frozenset[State]] = frozenset({"no_room", "judge_failed", "no_valid_response", "attack_invalid"})
 
 
-def fixed_reward(state: str) -> float | None:
+def fixed_reward(state: State) -> float | None:
     """The reward of a state that no judge scores: -1 if penalised, None if excluded.
 
     Raises:

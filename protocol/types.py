@@ -3,10 +3,13 @@
 Every type is frozen and picklable. None of them decides anything: the rules are in `game` and `preferences`.
 """
 
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from protocol.roles import Category
+from protocol.states import AttackState, ResponseState, State
 
 Criterion = Literal["compliance", "deflection", "refusal", "faithfulness"]
 Finish = Literal["stop", "length", "no_room"]
@@ -49,9 +52,20 @@ class Ask:
     pattern: str | None = None
 
 
+def as_array(code: Literal["i", "f"], numbers: Iterable[Any]) -> "array[Any]":
+    """The numbers as int32 ('i') or float32 ('f'); the same object where they are that already."""
+    if isinstance(numbers, array) and numbers.typecode == code:
+        return numbers
+    return array(code, numbers)
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled answer.
+    """One sampled answer. `of` makes one from any numbers.
+
+    The numbers are stdlib arrays, 'i' and 'f' (int32 and float32, as a row stores them), because those pickle as bytes and Arrow
+    reads them where they lie. Nobody changes them. Completions with equal numbers are equal; an array equals no tuple or list,
+    and for the arrays' sake a completion, and what holds one, has no hash.
 
     `token_ids` and `logprobs` have the same length; the log-probabilities are the sampler's, natural logarithm, of the
     unmodified distribution (temperature 1, no truncation), and the end-of-turn token is included when it was sampled. Judges'
@@ -59,13 +73,36 @@ class Completion:
     `first_version` and `last_version` are the policy versions that the first and the last token were sampled under.
     """
 
-    prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    prompt_ids: "array[int]"
+    token_ids: "array[int]"
+    logprobs: "array[float]"
     text: str
     finish: Finish
     first_version: int
     last_version: int
+
+    @classmethod
+    def of(
+        cls,
+        prompt_ids: Iterable[int] = (),
+        token_ids: Iterable[int] = (),
+        logprobs: Iterable[float] = (),
+        text: str = "",
+        finish: Finish = "stop",
+        version: int = 0,
+        last_version: int | None = None,
+    ) -> Self:
+        """From any numbers; arrays of the right type are taken as they are, so that samples of one prompt can share it.
+
+        Args:
+            version: the first; the last too, unless `last_version` is given.
+
+        Raises:
+            OverflowError: a token id is no int32.
+        """
+        last = version if last_version is None else last_version
+        ids = as_array("i", prompt_ids), as_array("i", token_ids)
+        return cls(*ids, as_array("f", logprobs), text, finish, version, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +164,7 @@ class Item:
     """One attack or response, in its final state. `reward` is None where GAME.md says "excluded"."""
 
     completion: Completion
-    state: str
+    state: State
     reward: float | None
     visible: str | None = None
 
@@ -164,8 +201,8 @@ class GameRecord:
     game_id: int
     seed: Seed
     groups: tuple[Group, ...]
-    attack_states: tuple[str, ...]
-    response_states: tuple[str, ...]
+    attack_states: tuple[AttackState, ...]
+    response_states: tuple[ResponseState, ...]
     verdicts: int
     verdicts_failed: int
     disagreements: int = 0

@@ -17,6 +17,7 @@ vllm is imported when an engine is built, not before, because its environment ha
 
 import asyncio
 import itertools
+from array import array
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from actors.engine.start import StartedLLM, start_llm
 from actors.errors import PromptTooLong, WorkerBroken
 from protocol.errors import UserError
 from protocol.recipe import EngineConfig
-from protocol.types import Ask, Completion
+from protocol.types import Ask, Completion, as_array
 
 __all__ = ["Engine", "PromptTooLong", "limit_new_tokens", "to_completion"]
 _log = structlog.get_logger(__name__)
@@ -65,16 +66,14 @@ def to_completion(
         raise RuntimeError(f"vLLM ended a request with {output.finish_reason!r}")
     if not output.weight_versions:
         raise RuntimeError("vLLM reported no weight version for a finished request")
-    ids = tuple(output.token_ids)
-    return Completion(
-        prompt_ids=tuple(prompt_ids),
-        token_ids=ids,
-        logprobs=tuple(float(at[token].logprob) for token, at in zip(ids, output.logprobs, strict=True))
-        if with_logprobs
-        else (),
-        text=output.text,
-        finish="no_room" if short_of_room and output.finish_reason == "length" else output.finish_reason,
-        first_version=int(output.weight_versions[0].version),
+    ids = output.token_ids
+    return Completion.of(
+        prompt_ids,
+        ids,
+        [at[token].logprob for token, at in zip(ids, output.logprobs, strict=True)] if with_logprobs else (),
+        output.text,
+        "no_room" if short_of_room and output.finish_reason == "length" else output.finish_reason,
+        version=int(output.weight_versions[0].version),
         last_version=int(output.weight_versions[-1].version),
     )
 
@@ -184,7 +183,7 @@ class Engine:
             PromptTooLong: see `limit_new_tokens`.
             WorkerBroken: the engine died or was closed meanwhile.
         """
-        prompt_ids = self._prompts.encode(ask.messages)
+        prompt_ids = as_array("i", self._prompts.encode(ask.messages))  # one for all samples: it is pickled once
         room = limit_new_tokens(len(prompt_ids), self._max_model_len, ask.sampling.max_new_tokens)
         if self._closed:
             raise WorkerBroken("the engine was closed")
@@ -202,7 +201,7 @@ class Engine:
                 sample.cancel()
             self._samples.difference_update(samples)
 
-    async def _sample(self, prompt_ids: list[int], ask: Ask, seed: int, room: int, began: "_Once") -> Completion:
+    async def _sample(self, prompt_ids: "array[int]", ask: Ask, seed: int, room: int, began: "_Once") -> Completion:
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -222,7 +221,7 @@ class Engine:
             await self._open.wait()
         if self._closed:
             raise WorkerBroken("the engine was closed")
-        prompt = tokens_input(prompt_ids, cache_salt=self._salt)
+        prompt = tokens_input(prompt_ids.tolist(), cache_salt=self._salt)
         outputs: AsyncGenerator[Any, None] = self._llm.generate(prompt, params, str(next(self._ids)))
         whole: Any = None
         try:

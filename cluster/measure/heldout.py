@@ -43,7 +43,7 @@ class Measurement:
         n, n_harmful, n_benign: judged responses.
         unwrapped: attacks that the attacker did not write in `TRIES` tries.
         unjudged: attacks and responses that the judge failed on; `unjudged_harmful` of them are about harmful seeds.
-        unanswered: attacks and responses that no engine gave in time, or whose prompt was too long.
+        unanswered: attacks and responses that no engine gave in time, or whose prompt left too little of the context, or none.
     """
 
     attack_success: float | None
@@ -130,11 +130,13 @@ async def measure(wrapped: AttackSet, plan: HeldoutPlan, defender: Generator, ju
             except (GenerationDeadline, PromptTooLong):
                 return None
 
-    async def answer(k: int, attack: Attack) -> tuple[Category, list[Verdict]]:
+    async def answer(k: int, attack: Attack) -> tuple[Category, list[Verdict]] | None:
         rng = derive_seed(plan.rules.seed, "heldout-response", label, k)
         messages = defender_messages(attack.text, game.prompts, fmt)
         ask = Ask(f"heldout-{label}-{k}", messages, (rng,), plan.sampling)
         completion = (await defender.generate(ask))[0]
+        if completion.finish == "no_room":
+            return None  # what was cut off might have been the answer
         text = FORMATS[fmt].visible(completion.text)
         if text is None:
             text = completion.text  # judged as it is: a response in a broken format may still be an answer

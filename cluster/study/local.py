@@ -88,9 +88,9 @@ class LocalPlayer:
         return [self._completion(ids, drawn[row], row in open_rows) for row, (ids, _) in enumerate(samples)]
 
     def _completion(self, prompt: list[int], drawn: list[tuple[int, float]], cut: bool) -> Completion:
-        ids = tuple(token for token, _ in drawn)
+        ids = [token for token, _ in drawn]
         text = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return Completion(tuple(prompt), ids, tuple(p for _, p in drawn), text, "length" if cut else "stop", 0, 0)
+        return Completion.of(prompt, ids, [p for _, p in drawn], text, "length" if cut else "stop")
 
 
 def _sampling_probs(logits_BV: Any, sampling: Sampling) -> Any:

@@ -123,7 +123,7 @@ class ApiGenerator:
         except _AttemptFailed as failed:
             fault = failed.fault
         else:
-            return Completion((), (), (), answer.text, answer.finish, 0, 0)
+            return Completion.of(text=answer.text, finish=answer.finish)
         raise JudgeUnavailable(fault.reason, fault.permanent)
 
     async def _attempt(self, ask: Ask, seed: int, retry: bool) -> Answer:

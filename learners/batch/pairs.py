@@ -62,6 +62,7 @@ def read_pairs(table: pa.Table, sampled: bool = False) -> list[Pair]:
     """The pairs of a table of `protocol.rows.SCHEMA`, in row order; rows without a pair (ties, lone items) yield none.
 
     A rejected completion that is `too_long` is cut to the chosen one's length (GAME.md 4), and its log-probabilities alike.
+    One that the context cut short (`no_room`) has no reward, so it is in no pair.
 
     Args:
         table: the rows.

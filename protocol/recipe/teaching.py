@@ -10,8 +10,9 @@ can be had by which settings follows from GAME.md 2:
 | `judge.kind: none`, and a judge is asked on the way | -1 | -1 |
 | `judge.kind: none`, and faithfulness is asked for | -1 | no response at all |
 
--1 is within reach of every format, also of `plain`: whoever does not stop is `too_long`. So a player whose judge is switched off
-can still learn to keep to its format and to stop: -1 and 0 differ, and the ablation without an attacker's judge is just that.
+-1 is within reach of every format, also of `plain`: whoever does not stop is `too_long` (`no_room`, which has no reward, is rare:
+`consistency` asks for a context that holds an attack and an answer). So a player whose judge is switched off can still learn to
+keep to its format and to stop: -1 and 0 differ, and the ablation without an attacker's judge is just that.
 """
 
 from collections.abc import Iterator

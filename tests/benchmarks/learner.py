@@ -63,7 +63,7 @@ def rows_of(model: str) -> pa.Table:
         for k in range(2):
             ids, start = encode(tokenizer, attacker_sample(rng)._replace(messages=chat))
             answer = tuple(ids[start:])
-            made = Completion(tuple(ids[:start]), answer, (-1.0,) * len(answer), "", "stop", 0, 0)
+            made = Completion.of(ids[:start], answer, (-1.0,) * len(answer))
             items.append(Item(made, "ok", float(k)))
         groups.append(Group(game, "attacker", 0, "s", "harmful", tuple(items), (), (), 0))
     return pa.Table.from_batches([to_batch(groups)], schema=SCHEMA)

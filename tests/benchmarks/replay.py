@@ -1,6 +1,6 @@
 """Rows/s appended and sampled: our replay buffer, durable, against TorchRL's and Reverb's in memory.
 
-Every side starts from the same rows as a game leaves them (Python tuples of token ids and log-probabilities, and text), stores them
+Every side starts from the same rows as a game leaves them (arrays of token ids and log-probabilities, and text), stores them
 and hands each out once, in batches of 64. Ours also admits the games, writes Arrow segments, waits for the fsync before an append
 counts, and journals every lease. The peers run in an environment of their own (`requirements/peers.sh`), as their documentation has
 it: TorchRL extends by a batch, Reverb's client inserts while another one samples.
@@ -36,7 +36,7 @@ def records_of(tokens: int, games: int) -> list[Any]:
         for player in ("attacker", "defender"):
             row = row_of(2 * k + (player == "defender"), tokens)
             items = tuple(
-                Item(Completion(row["prompt"], ids, logprobs, text, "stop", 0, 0), "ok", reward, text)
+                Item(Completion.of(row["prompt"], ids, logprobs, text), "ok", reward, text)
                 for ids, logprobs, text, reward in zip(
                     row["ids"], row["logprobs"], row["texts"], (8.0, 2.0), strict=True
                 )

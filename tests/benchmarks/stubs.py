@@ -92,10 +92,10 @@ class StubHost:
         first = self._versions[role]
         await self._hold(role, which, seed)
         n = self._specs[role].tokens
-        ids = tuple((seed + k) % 30_000 for k in range(n))
+        ids = [(seed + k) % 30_000 for k in range(n)]
         said = " ".join(WORDS[(seed + k) % len(WORDS)] for k in range(n))
         text = f"<think>{said}</think><prompt>{said}</prompt>" if role == "attacker" else said
-        return Completion(tuple(range(48)), ids, (-0.5,) * n, text, "stop", first, self._versions[role])
+        return Completion.of(range(48), ids, (-0.5,) * n, text, "stop", first, self._versions[role])
 
     async def verdict(self, role: str, which: int, request: JudgeRequest) -> Verdict:
         await self._hold(role, which, request.seed)

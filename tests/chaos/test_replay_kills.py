@@ -30,7 +30,7 @@ from cluster.replay.client import ReplayClient
 from cluster.replay.store import segments
 from protocol.recipe import Recipe, parse_recipe
 from protocol.roles import PLAYERS
-from protocol.types import GameRecord
+from protocol.types import Completion, GameRecord
 from tests.unit.cluster.replay.buffers import Buffer
 from tests.unit.cluster.replay.rules.test_facts import SEEDS, record
 
@@ -152,7 +152,7 @@ def played(game_id: int) -> GameRecord:
     groups = []
     for group in short.groups:
         items = [
-            replace(item, completion=replace(item.completion, token_ids=tuple(tokens), logprobs=(-0.5,) * len(tokens)))
+            replace(item, completion=Completion.of((1, 2), tokens, (-0.5,) * len(tokens), item.completion.text))
             for item in group.items
         ]
         groups.append(replace(group, items=tuple(items)))

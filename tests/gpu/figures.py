@@ -136,7 +136,7 @@ def _rows(vocabulary: int, pairs: int, prompt: int, answer: int) -> Any:
         items = []
         for k in range(2):
             ids = tuple(draw.randrange(vocabulary) for _ in range(answer))
-            items.append(Item(Completion(asked, ids, (-1.0,) * answer, "", "stop", 0, 0), "ok", float(k)))
+            items.append(Item(Completion.of(asked, ids, (-1.0,) * answer), "ok", float(k)))
         groups.append(Group(game, "attacker", 0, "s", "harmful", tuple(items), (), (), 0))
     return pa.Table.from_batches([to_batch(groups)], schema=SCHEMA)
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from protocol.types import Ask, Completion, JudgeRequest, Verdict
+from protocol.types import Ask, Completion, Finish, JudgeRequest, Verdict
 
 
-def completion(text: str, finish: str = "stop", version: int = 0) -> Completion:
-    ids = tuple(range(len(text.split()) or 1))
-    return Completion((1, 2), ids, tuple(-0.5 for _ in ids), text, finish, version, version)  # type: ignore[arg-type]
+def completion(text: str, finish: Finish = "stop", version: int = 0) -> Completion:
+    n = len(text.split()) or 1
+    return Completion.of((1, 2), range(n), (-0.5,) * n, text, finish, version)
 
 
 class FakeGenerator:

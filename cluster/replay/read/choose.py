@@ -3,14 +3,16 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import TypeVar, get_args
 
 from cluster.replay.read.reader import StoredRow
 from protocol.errors import UserError
-from protocol.roles import CATEGORIES, PLAYERS
-from protocol.states import AttackState, ResponseState
+from protocol.roles import CATEGORIES, PLAYERS, Category, Player
+from protocol.states import AttackState, ResponseState, State
 
-STATES: tuple[str, ...] = tuple(dict.fromkeys((*get_args(AttackState), *get_args(ResponseState))))
+Word = TypeVar("Word", bound=str)
+
+STATES: tuple[State, ...] = tuple(dict.fromkeys((*get_args(AttackState), *get_args(ResponseState))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +24,9 @@ class Filter:
         steps: first and last learner step (None: no end) that learned the row or has it leased.
     """
 
-    player: str | None = None
-    category: str | None = None
-    state: str | None = None
+    player: Player | None = None
+    category: Category | None = None
+    state: State | None = None
     steps: tuple[int, int | None] | None = None
     game: int | None = None
 
@@ -62,10 +64,13 @@ def parse_filter(
     )
 
 
-def _check_known(option: str, value: str | None, known: Sequence[str]) -> str | None:
-    if value is not None and value not in known:
-        raise UserError(f"{option}: {value} is unknown; give one of {', '.join(known)}")
-    return value
+def _check_known(option: str, value: str | None, known: Sequence[Word]) -> Word | None:
+    if value is None:
+        return None
+    for word in known:
+        if word == value:
+            return word
+    raise UserError(f"{option}: {value} is unknown; give one of {', '.join(known)}")
 
 
 def _parse_steps(text: str) -> tuple[int, int | None]:

@@ -25,6 +25,7 @@ from cluster.replay.store.segment_file import Place, StoredBatch, read_segment, 
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.roles import PLAYERS, Category, Player
+from protocol.states import State
 
 Status = Literal["unfinished", "waiting", "leased", "learned", "evicted"]
 
@@ -49,7 +50,7 @@ class StoredRow:
     game_id: int
     player: Player
     category: Category
-    states: tuple[str, ...]
+    states: tuple[State, ...]
     fate: Fate
 
 

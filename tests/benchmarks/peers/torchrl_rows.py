@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from rows import row_of
 from tensordict import TensorDict
@@ -16,9 +17,9 @@ def tensors(rows: list[dict[str, Any]]) -> TensorDict:
     text = bytearray("".join(text for row in rows for text in row["texts"]).encode())  # tensors hold no strings
     return TensorDict(
         {
-            "prompt": torch.tensor([row["prompt"] for row in rows], dtype=torch.int32),
-            "ids": torch.tensor([row["ids"] for row in rows], dtype=torch.int32),
-            "logprobs": torch.tensor([row["logprobs"] for row in rows], dtype=torch.float32),
+            "prompt": torch.from_numpy(np.array([row["prompt"] for row in rows], np.int32)),
+            "ids": torch.from_numpy(np.array([row["ids"] for row in rows], np.int32)),
+            "logprobs": torch.from_numpy(np.array([row["logprobs"] for row in rows], np.float32)),
             "reward": torch.tensor([[8.0, 2.0]] * len(rows)),
             "version": torch.zeros(len(rows), dtype=torch.int32),
             "text": torch.frombuffer(text, dtype=torch.uint8).view(len(rows), 2, -1),

@@ -47,7 +47,7 @@ class StubEngine:
             await asyncio.sleep(SAMPLE_S)
             if self.hangs:
                 await asyncio.Event().wait()
-        return Completion((1,), tuple(range(TOKENS)), (0.0,) * TOKENS, "an answer", "stop", 0, 0)
+        return Completion.of([1], range(TOKENS), [0.0] * TOKENS, "an answer")
 
     async def check_health(self) -> None:
         if self.dead:

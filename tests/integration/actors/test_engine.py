@@ -91,10 +91,10 @@ async def test_the_first_token_is_told_once_and_changes_nothing_of_what_is_sampl
         async for final in engine._llm.generate(prompt, params, f"final-{seed}"):
             assert final.finished
         (whole,) = final.outputs
-        assert found == Completion(
+        assert found == Completion.of(
             found.prompt_ids,
-            tuple(whole.token_ids),
-            tuple(at[token].logprob for token, at in zip(whole.token_ids, whole.logprobs, strict=True)),
+            whole.token_ids,
+            [at[token].logprob for token, at in zip(whole.token_ids, whole.logprobs, strict=True)],
             whole.text,
             whole.finish_reason,
             int(whole.weight_versions[0].version),

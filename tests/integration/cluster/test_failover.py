@@ -62,7 +62,7 @@ class Talker:
         from protocol.types import Completion
 
         text = "<think>x</think><prompt>y</prompt>"
-        return [Completion((1,), (2,), (0.0,), text, "stop", 0, 0) for _ in ask.seeds]
+        return [Completion.of([1], [2], [0.0], text) for _ in ask.seeds]
 
 
 @pytest.fixture

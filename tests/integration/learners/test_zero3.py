@@ -50,7 +50,7 @@ def table(step: int) -> pa.Table:
         for k in range(2):
             ids = tuple(int(t) for t in draw.integers(8, 200, draw.integers(2, 20)))
             state, reward = ("too_long", -1.0) if (k, game % 3) == (1, 1) else ("ok", float(5 + k))
-            made = Completion(prompt, ids, (-1.0,) * len(ids), "", "stop", 0, 0)
+            made = Completion.of(prompt, ids, (-1.0,) * len(ids))
             items.append(Item(made, state, reward))
         tied = game % 4 == 3
         verdict = Preference(0, 1, (5.0, 6.0), (5.0, 6.0), None if tied else 1, not tied)

@@ -166,7 +166,7 @@ def group_tables(model: str) -> list[pa.Table]:
                 state, reward = (
                     [("too_long", -1.0), ("judge_failed", None)][k - 1] if k in (1, 2) else ("ok", 3.0 + game)
                 )
-                made = Completion(tuple(prompt), tuple(ids), tuple(sampled.tolist()), "", "stop", 0, 0)
+                made = Completion.of(prompt, ids, sampled.tolist())
                 items.append(Item(made, state, reward))
             groups.append(Group(game, "defender", 0, "s", "benign", tuple(items), (), (), 0))
         tables.append(pa.Table.from_batches([to_batch(groups)], schema=SCHEMA))

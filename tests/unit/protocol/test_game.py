@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.replay.rules.tally import finish_event
 from protocol.game import best_response, play_game
 from protocol.recipe import Recipe, parse_recipe
 from protocol.rows import to_batch
@@ -22,6 +23,11 @@ def wrapped(text: str) -> str:
     return f"<think>plan</think><prompt>{text}</prompt>"
 
 
+def say_in_turn(attacks: Sequence[str | Completion]) -> FakeGenerator:
+    """An attacker who is asked for one attack at a time."""
+    return FakeGenerator(lambda ask: [attacks[int(ask.id.rsplit("-", 1)[1])]])
+
+
 async def play(
     attacks: Sequence[str | Completion],
     responses: dict[str, Sequence[str | Completion]],
@@ -30,7 +36,7 @@ async def play(
     recipe: Recipe | None = None,
     faithful_fails: bool = False,
 ) -> tuple[GameRecord, FakeGenerator, FakeJudge]:
-    attacker = FakeGenerator(lambda ask: attacks)
+    attacker = say_in_turn(attacks)
     defender = FakeGenerator(lambda ask: responses[ask.messages[-1]["content"]])
     judge = FakeJudge(scores, faithful_fails)
     record = await play_game(Deal(7, seed), GameRules.of(recipe or Recipe()), attacker, defender, judge)
@@ -79,6 +85,28 @@ async def test_a_completion_that_did_not_stop_is_too_long_whatever_it_says() -> 
     assert record.attack_states == ("too_long", "ok")
     assert record.response_states == ("attack_invalid", "attack_invalid", "too_long", "ok")
     assert [i.reward for i in record.groups[1].items] == [-1, 3]  # a lone valid response is compared with itself
+
+
+async def test_what_the_context_cut_short_is_excluded_and_counted_whatever_it_says() -> None:
+    record, defender, judge = await play(
+        [completion(wrapped("one"), "no_room"), wrapped("two"), wrapped("three")],
+        {"two": [completion("x", "no_room"), "y", "z"], "three": [completion("x", "no_room")] * 3},
+        {"x": 9, "y": 3, "z": 5},
+        recipe=parse_recipe({"game": {"attacks": 3, "responses": 3}}),
+    )
+    attack, two, _ = record.groups
+    assert record.attack_states == ("no_room", "ok", "no_valid_response")
+    assert record.response_states == (
+        *("attack_invalid",) * 3,
+        *("no_room", "ok", "ok"),
+        *("no_room",) * 3,
+    )
+    assert [[i.reward for i in g.items] for g in (attack, two)] == [[None, 5, None], [None, 3, 5]]
+    assert [(p.i, p.j) for p in two.preferences] == [(1, 2)]
+    assert [a.messages[-1]["content"] for a in defender.asks] == ["two", "three"]
+    assert not any("x" in r.responses for r in judge.requests)
+    event = finish_event(record, judged=True)
+    assert event["attack"]["no_room"] == 1 and event["response"]["no_room"] == 4 and not event["judge_failed"]
 
 
 async def test_an_unreadable_verdict_is_a_state_and_never_a_number() -> None:
@@ -155,7 +183,7 @@ async def test_what_was_remembered_is_no_evidence_that_the_judge_answers() -> No
         def _one(self, r: JudgeRequest) -> Verdict:
             return replace(super()._one(r), remembered=r.criterion == "faithfulness")
 
-    attacks = FakeGenerator(lambda ask: [wrapped("one"), wrapped("two")])
+    attacks = say_in_turn([wrapped("one"), wrapped("two")])
     judge = Remembers({"a": 5})
     record = await play_game(
         Deal(7, HARMFUL), GameRules.of(Recipe()), attacks, FakeGenerator(lambda ask: ["a", "?"]), judge

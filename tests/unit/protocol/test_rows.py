@@ -22,8 +22,7 @@ def items(draw: Any) -> Item:
     ids = draw(st.lists(INT32, max_size=5))
     logprobs = draw(st.lists(SINGLE, min_size=len(ids), max_size=len(ids)))
     versions = draw(st.integers(0, 2**31 - 1)), draw(st.integers(0, 2**31 - 1))
-    prompt = tuple(draw(st.lists(INT32, max_size=3)))
-    made = Completion(prompt, tuple(ids), tuple(logprobs), draw(TEXT), "stop", *versions)
+    made = Completion.of(draw(st.lists(INT32, max_size=3)), ids, logprobs, draw(TEXT), "stop", *versions)
     return Item(made, draw(TEXT), draw(st.none() | SINGLE), draw(st.none() | TEXT))
 
 
@@ -62,11 +61,11 @@ def row(g: Group) -> dict[str, Any]:
         "opponent_version": g.opponent_version,
         "judge_id": g.verdicts[0].judge_id if g.verdicts else "",
         "rubrics": sorted({v.rubric for v in g.verdicts}),
-        "prompt_ids": g.items[0].completion.prompt_ids,
+        "prompt_ids": g.items[0].completion.prompt_ids.tolist(),
         "items": [
             {
-                "token_ids": item.completion.token_ids,
-                "logprobs": item.completion.logprobs,
+                "token_ids": item.completion.token_ids.tolist(),
+                "logprobs": item.completion.logprobs.tolist(),
                 "state": item.state,
                 "reward": item.reward,
                 "first_version": item.completion.first_version,
@@ -101,7 +100,7 @@ def test_by_columns_it_is_the_same_as_row_by_row(groups: list[Group]) -> None:
 
 
 def test_numbers_of_numpy_and_those_that_are_none_travel_too() -> None:
-    made = Completion((np.int64(7),), (np.int32(1), 2), (np.float32(-0.5), -math.inf), "t", "stop", 0, 0)  # type: ignore[arg-type]
+    made = Completion.of(np.array([7]), np.array([1, 2], np.int32), [np.float32(-0.5), -math.inf])  # type: ignore[list-item]
     (read,) = to_batch([Group(0, "attacker", 0, "s", "benign", (Item(made, "ok", None),), (), (), None)]).to_pylist()
     assert (read["prompt_ids"], read["items"][0]["token_ids"]) == ([7], [1, 2])
     assert read["items"][0]["logprobs"] == [-0.5, -math.inf]

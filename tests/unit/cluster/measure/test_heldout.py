@@ -49,6 +49,15 @@ async def test_an_engine_that_is_late_costs_its_answers_and_not_the_run() -> Non
     assert (m.unanswered, m.n_harmful, m.n_benign, m.unjudged) == (1, 3, 4, 0)
 
 
+async def test_an_answer_that_the_context_cut_short_is_left_out_and_counted() -> None:
+    def cut(ask: Ask) -> list[str | Completion]:
+        return [completion("reply", "no_room" if ask.id.endswith(("-1", "-6")) else "length")]
+
+    wrapped = await wrap(SEEDS, PLAN, ATTACKER, FakeJudge({"reply": 7}), "base")
+    m = await measure(wrapped, PLAN, FakeGenerator(cut), FakeJudge({"reply": 7}), "start")
+    assert (m.unanswered, m.n_harmful, m.n_benign, m.unjudged) == (2, 3, 3, 0)
+
+
 async def test_not_more_is_asked_at_once_than_games_are_played() -> None:
     most = now = 0
 

@@ -78,7 +78,7 @@ async def ask(
 
 async def test_one_completion_for_each_seed_and_the_usage_is_counted(server: OpenAIServer) -> None:
     outcome, used = await ask(config(server, price_in=1.0, price_out=2.0), ASK)
-    assert outcome == [Completion((), (), (), "you said is water wet ?", "stop", 0, 0)] * 2
+    assert outcome == [Completion.of(text="you said is water wet ?")] * 2
     assert sorted(r["seed"] for r in server.requests) == [11, 12]
     sent = server.requests[0] | {"seed": 0}
     assert sent == {

@@ -143,11 +143,9 @@ def test_an_overflowing_ratio_is_the_cap() -> None:
 def rows() -> Any:
     """Three groups: one with a penalised and an excluded item, one wholly penalised, one wholly excluded; and a lone item."""
     return table(
-        group(
-            [1, 2], [([3], "ok", 8.0), ([4, 5], "ok", 3.0), ([6, 6, 6], "too_long", -1.0), ([7], "judge_failed", None)]
-        ),
+        group([1, 2], [([3], "ok", 8.0), ([4, 5], "ok", 3.0), ([6, 6, 6], "too_long", -1.0), ([7], "no_room", None)]),
         group([1], [([8], "malformed", -1.0), ([9], "malformed", -1.0)]),
-        group([1], [([10], "judge_failed", None), ([11], "attack_invalid", None)]),
+        group([1], [([10], "judge_failed", None), ([11], "no_room", None)]),
         group([1], [([12, 13], "ok", 6.0)]),
     )
 

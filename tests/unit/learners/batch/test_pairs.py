@@ -22,10 +22,7 @@ def group(
     items: Sequence[tuple[Sequence[int], str, float | None]],
     preferences: Sequence[Preference] = (),
 ) -> Group:
-    made = tuple(
-        Item(Completion(tuple(prompt), tuple(ids), (-1.0,) * len(ids), "", "stop", 0, 0), state, reward)
-        for ids, state, reward in items
-    )
+    made = tuple(Item(Completion.of(prompt, ids, (-1.0,) * len(ids)), state, reward) for ids, state, reward in items)
     return Group(1, "defender", 0, "s", "benign", made, tuple(preferences), (), 0)
 
 
@@ -44,6 +41,12 @@ def test_a_rejected_answer_that_did_not_stop_is_cut_to_the_chosen_ones_length() 
     assert pair.rejected.tolist() == [7, 7]
     (whole,) = read_pairs(table(group([1], [(short, "ok", 4.0), (long, "malformed", -1.0)])))
     assert whole.rejected.tolist() == long
+
+
+def test_an_answer_that_the_context_cut_short_is_in_no_pair() -> None:
+    (pair,) = read_pairs(table(group([1], [([8], "ok", 4.0), ([7] * 9, "no_room", None), ([9, 9], "malformed", -1.0)])))
+    assert (pair.chosen.tolist(), pair.rejected.tolist()) == ([8], [9, 9])
+    assert not read_pairs(table(group([1], [([8], "ok", 4.0), ([7] * 9, "no_room", None)])))
 
 
 def test_ties_and_lone_items_make_no_pair() -> None:
@@ -82,7 +85,7 @@ def table_drawn_with(*logprobs: Sequence[float]) -> pa.Table:
         ((4, 5), "ok", 5.0, logprobs[0]),
         ((6, 7, 8), "too_long", -1.0, logprobs[1]),
     ):
-        items.append(Item(Completion((1, 2), ids, tuple(values), "", "stop", 0, 0), state, reward))
+        items.append(Item(Completion.of((1, 2), ids, values), state, reward))
     return table(Group(7, "defender", 1, "s", "benign", tuple(items), (), (), 0))
 
 

@@ -16,7 +16,7 @@ SEEDS = [Seed(f"h{k}", "break the lock", "harmful") for k in range(5)] + [
 def group(game_id: int, player: Player, index: int, rewards: Rewards, version: int = 0, tie: bool = False) -> Group:
     """A group whose items have these rewards; with `tie` the judge did not stand by its verdict on items 0 and 1."""
     items = tuple(
-        Item(Completion((1, 2), (3, 4, k), (-0.1, -0.2, -0.3), f"text {k}", "stop", version, version), "ok", reward)
+        Item(Completion.of((1, 2), (3, 4, k), (-0.1, -0.2, -0.3), f"text {k}", version=version), "ok", reward)
         for k, reward in enumerate(rewards)
     )
     preferences = (Preference(0, 1, (5.0, 3.0), (2.0, 4.0), None, False),) if tie else ()
