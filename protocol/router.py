@@ -182,7 +182,9 @@ class Router:
         """An exchange came back. Gives the answers that count: those of asks that have not ended."""
         w = self._workers[worker]
         counted = [answer for answer in reply.answers if self._note_answer(worker, answer, now_s)]
-        if number not in w.calls and reply.vitals.ready:  # it was taken for lost: what it holds is known from later ones
+        if (
+            number not in w.calls and reply.vitals.ready
+        ):  # it was taken for lost: what it holds is known from later ones
             return counted
         since_s, hold_s = w.calls.pop(number, (now_s, 0.0))
         late_s = min(self._hedge_s, max(0.0, now_s - since_s - hold_s))

@@ -72,9 +72,9 @@ class WeightPublisher:
         for k, handle in enumerate(workers):
             self._workers.add(player, f"{player}-{k}", handle, self._periods[k] if self._periods else 1)
 
-    async def restart(self, worker: str, reason: str, kill: bool) -> None:
-        """Supervision found that a worker does not serve. Nothing happens while a push to it, or its start, is under way."""
-        self._workers.restart(worker, reason, kill)
+    async def restart(self, worker: str, reason: str, kill: bool) -> bool:
+        """Supervision found that a worker does not serve. False while a push to it, or its start, is under way: nothing happens."""
+        return self._workers.restart(worker, reason, kill)
 
     async def publish(self, manifest: WeightManifest, where: SharedFile | Sequence[Any]) -> list[int]:
         """A new version. A version that is not newer than the newest is ignored.

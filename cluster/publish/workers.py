@@ -111,11 +111,16 @@ class Workers:
             self._checksums[push.worker] = report.checksum_after
             self._after_change()
 
-    def restart(self, worker: str, reason: str, kill: bool) -> None:
-        """A healthy worker does not serve, as supervision found: it is started anew, its process ended before if `kill`."""
+    def restart(self, worker: str, reason: str, kill: bool) -> bool:
+        """A healthy worker does not serve, as supervision found: it is started anew, its process ended before if `kill`.
+
+        False if it is not healthy: a push or a start that is under way has a deadline of its own.
+        """
         ticket = self._delivery.retire(worker, reason, time.monotonic())
-        if ticket is not None:
-            self._spawn(self._begin_again(worker, ticket, reason, kill))
+        if ticket is None:
+            return False
+        self._spawn(self._begin_again(worker, ticket, reason, kill))
+        return True
 
     async def _replace(self, worker: str, ticket: int, reason: str, kill: bool) -> None:
         again = self._delivery.evict(worker, ticket, reason, time.monotonic())

@@ -51,7 +51,8 @@ class RunSupervisor(Supervisor):
         super().__init__(workers, plan.health, missed)
 
     def fitness(self) -> Fitness:
-        """How many are fit now."""
+        """How many are fit now. Raises what ended supervision, if something did."""
+        self.check()
         return Fitness(
             self._count(self._judges),
             {p: self._count(mine) for p, mine in self._generators.items()},

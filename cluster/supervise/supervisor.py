@@ -21,7 +21,7 @@ import structlog
 from ray.exceptions import RayActorError, RayError
 
 from cluster.calls import ask
-from cluster.supervise.health import Checkup, Replace, State, WorkerHealth
+from cluster.supervise.health import Action, Checkup, Replace, State, WorkerHealth
 from protocol.exchange import Vitals
 from protocol.recipe import HealthConfig
 
@@ -35,8 +35,8 @@ class Keeper(Protocol):
         """Has the worker's engine built. Returns when it is, or when another sees to it."""
         ...
 
-    async def replace(self, role: str, reason: str) -> None:
-        """Ends the worker's process; Ray starts another, which has no engine."""
+    async def replace(self, role: str, reason: str) -> bool:
+        """Ends the worker's process; Ray starts another, which has no engine. False if another sees to it already."""
         ...
 
 
@@ -55,9 +55,10 @@ class JudgeKeeper:
         """See `Keeper.start`."""
         await ask(self._judges[role], "start", part=role, limit_s=self._start_deadline_s)
 
-    async def replace(self, role: str, reason: str) -> None:
+    async def replace(self, role: str, reason: str) -> bool:
         """See `Keeper.replace`."""
         ray.kill(self._judges[role], no_restart=False)
+        return True
 
 
 class GenerationKeeper:
@@ -76,13 +77,13 @@ class GenerationKeeper:
         """See `Keeper.start`."""
         await self._ask(role, "engine_lost", False)
 
-    async def replace(self, role: str, reason: str) -> None:
+    async def replace(self, role: str, reason: str) -> bool:
         """See `Keeper.replace`."""
-        await self._ask(role, reason, True)
+        return await self._ask(role, reason, True)
 
-    async def _ask(self, role: str, reason: str, kill: bool) -> None:
-        name = self._names[role]
-        await ask(self._publisher, "restart", name, reason, kill, part="publisher-0", limit_s=self._answer_s)
+    async def _ask(self, role: str, reason: str, kill: bool) -> bool:
+        name, limit_s = self._names[role], self._answer_s
+        return bool(await ask(self._publisher, "restart", name, reason, kill, part="publisher-0", limit_s=limit_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class Supervisor:
         self._acting: dict[str, asyncio.Task[None]] = {}
         self._looking: dict[str, asyncio.Task[Checkup]] = {}
         self.replaced: Counter[str] = Counter()  # by reason
+        self._failed: Exception | None = None  # of its own
 
     def state(self, role: str) -> State:
         """How the worker is."""
@@ -123,9 +125,17 @@ class Supervisor:
             while True:
                 await self.look()
                 await asyncio.sleep(self._config.every_s)
+        except Exception as error:
+            self._failed = error
+            raise
         finally:
             for task in [*self._acting.values(), *self._looking.values()]:
                 task.cancel()
+
+    def check(self) -> None:
+        """Raises what ended supervision, if something did: a run must not go on without it."""
+        if self._failed is not None:
+            raise self._failed
 
     async def look(self) -> None:
         """Looks at every worker once, all side by side. One that has not answered the last look is not asked again."""
@@ -149,20 +159,19 @@ class Supervisor:
         if action is None:
             return
         keeper = self._workers[role].keeper
-        if isinstance(action, Replace):
-            log.warning("worker replaced", role=role, reason=action.reason)
-            self.replaced[action.reason] += 1
-            if (look := self._looking.pop(role, None)) is not None:
-                look.cancel()  # of the process that is about to end
-            work = keeper.replace(role, action.reason)
-        else:
-            log.warning("worker is down, starting it", role=role)
-            work = keeper.start(role)
-        self._acting[role] = asyncio.create_task(self._finish(role, work))
+        if isinstance(action, Replace) and (look := self._looking.pop(role, None)) is not None:
+            look.cancel()  # of the process that is about to end
+        self._acting[role] = asyncio.create_task(self._carry_out(role, action, keeper))
 
-    async def _finish(self, role: str, work: Any) -> None:
+    async def _carry_out(self, role: str, action: Action, keeper: Keeper) -> None:
         try:
-            await work
+            if isinstance(action, Replace):
+                if await keeper.replace(role, action.reason):
+                    log.warning("worker replaced", role=role, reason=action.reason)
+                    self.replaced[action.reason] += 1
+            else:
+                log.warning("worker is down, starting it", role=role)
+                await keeper.start(role)
         except (RayError, TimeoutError) as error:  # the next look decides anew
             log.error("supervision failed", role=role, error=type(error).__name__)
         finally:

@@ -220,7 +220,9 @@ def test_a_call_that_never_comes_back_keeps_nobody_from_a_worker_that_answers() 
     b.reply(0, answers=[Answer(1)])
     assert b.router.stats().moved == 1, "the other ask was lost with its call"
     assert asked(b.decide()) == {0: (0,)}
-    assert b.router.note_reply(0, lost.number, Replies(READY, (Answer(0),)), b.now_s) == [Answer(0)], "late is not too late"
+    assert b.router.note_reply(0, lost.number, Replies(READY, (Answer(0),)), b.now_s) == [Answer(0)], (
+        "late is not too late"
+    )
 
 
 def test_a_silent_worker_gets_nothing_and_the_first_answer_of_two_counts() -> None:

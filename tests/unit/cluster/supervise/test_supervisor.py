@@ -23,6 +23,7 @@ class FakeKeeper:
         self.go = asyncio.Event()
         self.go.set()
         self.error: Exception | None = None
+        self.seen_to: set[str] = set()  # another replaces these
 
     async def start(self, role: str) -> None:
         self.did.append((role, "start"))
@@ -31,10 +32,13 @@ class FakeKeeper:
             raise self.error
         self.workers[role].ready = True
 
-    async def replace(self, role: str, reason: str) -> None:
+    async def replace(self, role: str, reason: str) -> bool:
         self.did.append((role, reason))
+        if role in self.seen_to:
+            return False
         self.workers[role].die()
         self.workers[role].come_back(ready=False)
+        return True
 
 
 async def never(body: Any) -> Any:
@@ -188,3 +192,28 @@ async def test_a_generation_worker_is_its_publishers_to_start_and_to_replace() -
     await keeper.start("generation-attacker-0")
     await keeper.replace("generation-attacker-0", "stuck")
     assert told == [("attacker-0", "engine_lost", False), ("attacker-0", "stuck", True)]
+
+
+async def test_what_another_sees_to_is_not_counted_as_replaced() -> None:
+    b = Bench("generation-defender-0")
+    b.keeper.seen_to.add("generation-defender-0")
+    b.missed["generation-defender-0"] = CONFIG.misses
+    async with supervise(b.supervisor):
+        await until(lambda: b.keeper.did)
+    assert b.keeper.did[0] == ("generation-defender-0", "deadlines") and not b.supervisor.replaced
+
+
+async def test_supervision_that_ended_by_an_error_says_so_while_the_run_goes_on() -> None:
+    b = Bench("judge-0")
+    b.supervisor.check()
+
+    def broken() -> dict[str, int]:
+        raise KeyError("a fault of ours")
+
+    b.supervisor._missed = broken
+    with pytest.raises(KeyError):
+        async with supervise(b.supervisor):
+            async with asyncio.timeout(10):
+                while True:
+                    b.supervisor.check()
+                    await asyncio.sleep(CONFIG.every_s)
