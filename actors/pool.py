@@ -27,7 +27,8 @@ from ray.exceptions import RayActorError
 from protocol.errors import trail
 from protocol.exchange import Batch, Posted, Replies
 from protocol.recipe import RouterConfig
-from protocol.router import Exchange, Router, RouterStats
+from protocol.router import Router
+from protocol.router_state import Exchange, RouterStats
 
 TICK_S, TICK_MAX_S = 0.02, 0.25
 TICK_SHARE = 0.01  # of an answer's time: asks of so long a tick travel together

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from protocol.roles import Player
-from protocol.router import RouterStats
+from protocol.router_state import RouterStats
 from protocol.types import Ask, Completion, Deal, GameRecord, JudgeRequest, Verdict, WeightManifest
 
 

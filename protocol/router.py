@@ -20,102 +20,15 @@ Invariants:
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Set
 
 from protocol.exchange import Answer, AskFault, Replies, Vitals, WorkerFault
+from protocol.router_state import AskState, Decisions, Exchange, RouterStats, WorkerState
 
-AVOID_S = 1.0  # after a first failure; twice as long after each further one in a row
-AVOID_MAX_S = 60.0
 PROBE_S = 1.0  # between two looks at a worker that takes no asks
 HOME = 8  # questions that a worker of one's own share may be ahead of another: a few asks
-FRESH_S = 10.0  # what a worker said of other callers' questions is believed for so long
 HEDGES = 16  # asks hedged at one look, at least; a tenth of the asks if those are more
 LATE_WEIGHT, LATE_FACTOR = 0.1, 4.0  # of one reply in their mean lateness; of that in the silence that is allowed
-
-
-@dataclass(slots=True)
-class _Ask:
-    questions: int
-    deadline_s: float
-    absent_s: float
-    heard_s: float  # when a worker that has it was last heard of
-    at: dict[int, float] = field(default_factory=dict)  # worker -> since when
-    begun: set[int] = field(default_factory=set)  # workers that have begun to answer
-    failed: set[int] = field(default_factory=set)  # workers that failed of it: asked again only where no other is open
-
-
-@dataclass(slots=True)
-class _Worker:
-    moved_s: float  # when its engine last moved, or had nothing to do
-    ready: bool = True
-    steps: int | None = None
-    away: int = 0  # `HOME` for a worker outside one's own share
-    others: int = 0  # questions of other callers
-    others_s: float = -math.inf  # when that was said
-    own: int = 0  # questions of this one
-    sent: dict[int, int] = field(default_factory=dict)  # ask -> number of the exchange that carried it; 0: none yet
-    given_up: list[int] = field(default_factory=list)  # to be told
-    calls: dict[int, tuple[float, float]] = field(
-        default_factory=dict
-    )  # that are out, the oldest first: since when, its hold
-    avoid_until_s: float = 0.0
-    failures: int = 0  # in a row
-    missed: int = 0  # asks in a row that went elsewhere or expired
-    chosen: int = 0  # how often, so that idle workers take turns
-    probed_s: float = -math.inf
-    told: int = 0  # the last exchange that carried something given up
-
-    def load(self, now_s: float) -> int:
-        return self.own + (self.others if now_s - self.others_s < FRESH_S else 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A call to make now.
-
-    Attributes:
-        number: names it when it comes back.
-        asks: new for the worker.
-        given_up: asks that nobody waits for.
-        hold_s: how long the worker may hold it until it has an answer.
-    """
-
-    worker: int
-    number: int
-    asks: tuple[int, ...]
-    given_up: tuple[int, ...]
-    hold_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Decisions:
-    """What to do now: calls to make, and asks whose time is over."""
-
-    exchanges: Sequence[Exchange] = ()
-    expired: Sequence[int] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RouterStats:
-    """Since the router was made, save `missed`.
-
-    Attributes:
-        asks: taken.
-        moved: put to another worker because theirs was lost, not ready or failed.
-        hedged: put to a second worker.
-        expired: that nobody answered in time.
-        exchanges: calls made.
-        missed: for each worker, the asks in a row that it did not answer before they went elsewhere or expired; since it was
-            last ready, and while there are asks.
-    """
-
-    asks: int = 0
-    moved: int = 0
-    hedged: int = 0
-    expired: int = 0
-    exchanges: int = 0
-    missed: tuple[int, ...] = ()
 
 
 class Router:
@@ -133,8 +46,8 @@ class Router:
             raise ValueError("a router needs at least one worker")
         self._hedge_s = hedge_s
         mine, callers = share if share[1] <= workers else (0, 1)
-        self._workers = [_Worker(moved_s=now_s, away=HOME * (k % callers != mine)) for k in range(workers)]
-        self._asks: dict[int, _Ask] = {}
+        self._workers = [WorkerState(moved_s=now_s, away=HOME * (k % callers != mine)) for k in range(workers)]
+        self._asks: dict[int, AskState] = {}
         self._waiting: dict[int, None] = {}  # asks at no worker, in their order
         self._busy: set[int] = set()  # workers to whom there may be something to say
         self._looked_s = -math.inf
@@ -167,7 +80,7 @@ class Router:
             limit_s: it expires after so long, whatever happens.
             absent_s: it expires when no worker that has it was heard of for so long.
         """
-        self._asks[ask] = _Ask(questions, now_s + limit_s, absent_s, heard_s=now_s)
+        self._asks[ask] = AskState(questions, now_s + limit_s, absent_s, heard_s=now_s)
         self._waiting[ask] = None
         self._taken += 1
 
@@ -182,18 +95,12 @@ class Router:
         """An exchange came back. Gives the answers that count: those of asks that have not ended."""
         w = self._workers[worker]
         counted = [answer for answer in reply.answers if self._note_answer(worker, answer, now_s)]
-        if (
-            number not in w.calls and reply.vitals.ready
-        ):  # it was taken for lost: what it holds is known from later ones
+        if number not in w.calls and reply.vitals.ready:  # taken for lost: what the worker holds, later replies say
             return counted
         since_s, hold_s = w.calls.pop(number, (now_s, 0.0))
         late_s = min(self._hedge_s, max(0.0, now_s - since_s - hold_s))
         self._late_s += LATE_WEIGHT * (late_s - self._late_s)
-        for earlier, (then_s, _) in list(
-            w.calls.items()
-        ):  # it answers, but not to this: the call, or its reply, was lost
-            if earlier < number and now_s - then_s >= 2 * self._hedge_s:
-                del w.calls[earlier]
+        w.forget_lost_calls(number, now_s - 2 * self._hedge_s)
         self._busy.add(worker)
         w.ready = reply.vitals.ready
         if not w.ready:
@@ -237,36 +144,29 @@ class Router:
     def _place(self, now_s: float) -> None:
         if not self._waiting:
             return
-        opened = [k for k, w in enumerate(self._workers) if self._is_open(w, now_s)]
+        opened = self._list_open(now_s)
         if not opened:
             return
-        order = [(self._rank(k, now_s), k) for k in opened]
+        order = [(self._workers[k].rank(now_s), k) for k in opened]
         heapq.heapify(order)
         for ask in list(self._waiting):
             failed = self._asks[ask].failed
-            if failed:
-                worker = min(
-                    opened, key=lambda k: (k in failed, self._rank(k, now_s))
-                )  # rather one that has not failed of it
-            else:
-                worker = self._fullest_of_least(order, now_s)
+            worker = self._least(opened, failed, now_s) if failed else self._least_of_heap(order, now_s)
             self._put(ask, worker, now_s)
             del self._waiting[ask]
 
-    def _fullest_of_least(self, order: list[tuple[tuple[int, int], int]], now_s: float) -> int:
-        """The worker that heads the heap `order`, until it is a quarter fuller than the next one."""
+    def _least(self, workers: Iterable[int], failed: Set[int], now_s: float) -> int:
+        """The least loaded, rather one that has not failed of the ask."""
+        return min(workers, key=lambda k: (k in failed, self._workers[k].rank(now_s)))
+
+    def _least_of_heap(self, order: list[tuple[tuple[int, int], int]], now_s: float) -> int:
+        """The least loaded; the same again until it is a quarter fuller than when it came first."""
         while True:
-            rank, worker = order[0]
-            now = self._rank(worker, now_s)
-            if now == rank or len(order) == 1:
-                return worker
-            if now[0] <= rank[0] + rank[0] // 4:
+            (then, chosen), worker = order[0]
+            now = self._workers[worker].rank(now_s)
+            if now == (then, chosen) or now[0] <= then + then // 4:
                 return worker
             heapq.heapreplace(order, (now, worker))
-
-    def _rank(self, worker: int, now_s: float) -> tuple[int, int]:
-        w = self._workers[worker]
-        return w.load(now_s) + w.away, w.chosen
 
     def _put(self, ask: int, worker: int, now_s: float) -> None:
         w, a = self._workers[worker], self._asks[ask]
@@ -281,19 +181,19 @@ class Router:
     def _hedge(self, now_s: float) -> None:
         late: set[int] = set()
         left = max(HEDGES, len(self._asks) // 10)
-        closed = {k for k, w in enumerate(self._workers) if not self._is_open(w, now_s)}
+        opened = self._list_open(now_s)
         for ask, a in self._asks.items():
             if len(a.at) != 1 or not left:
                 continue
             ((worker, since_s),) = a.at.items()
             w = self._workers[worker]
-            lost = worker in closed and (self._is_silent(w, now_s) or self._is_stuck(w, now_s))
+            lost = w.is_silent(now_s, self._silent_s) or w.is_stuck(now_s, self._hedge_s)
             if not lost and (worker in a.begun or now_s - since_s < self._hedge_s):
                 continue
-            others = [k for k in range(len(self._workers)) if k != worker and k not in closed]
+            others = [k for k in opened if k != worker]
             if not others:
                 continue
-            other = min(others, key=lambda k: (k in a.failed, self._rank(k, now_s)))
+            other = self._least(others, a.failed, now_s)
             if lost or 2 * self._workers[other].load(now_s) <= w.load(now_s):
                 self._put(ask, other, now_s)
                 self._hedged += 1
@@ -301,7 +201,7 @@ class Router:
                 left -= 1
                 late.add(worker)
         for worker in late:
-            self._avoid(self._workers[worker], now_s)
+            self._workers[worker].avoid(now_s)
 
     def _expire(self, now_s: float) -> list[int]:
         over = [k for k, a in self._asks.items() if now_s >= a.deadline_s or now_s - a.heard_s >= a.absent_s]
@@ -315,7 +215,9 @@ class Router:
     def _probe(self, now_s: float) -> None:
         """Workers that are not ready are asked whether they are, as long as somebody could use them."""
         for k, w in enumerate(self._workers):
-            waits = w.calls and not self._is_silent(w, now_s)  # a call to a process that ended may never come back
+            waits = w.calls and not w.is_silent(
+                now_s, self._silent_s
+            )  # a call to a process that ended may never come back
             if not w.ready and not waits and now_s - w.probed_s >= PROBE_S:
                 w.probed_s = now_s
                 self._busy.add(k)
@@ -325,7 +227,7 @@ class Router:
             w = self._workers[worker]
             new = tuple(ask for ask, number in w.sent.items() if not number)
             probing = w.probed_s == now_s
-            telling = w.given_up and not self._is_silent(w, now_s)
+            telling = w.given_up and not w.is_silent(now_s, self._silent_s)
             if not (new or telling or probing or (w.sent and not w.calls)):
                 continue
             self._calls += 1
@@ -343,20 +245,16 @@ class Router:
 
     # -- states
 
-    def _is_open(self, w: _Worker, now_s: float) -> bool:
-        return w.ready and w.avoid_until_s <= now_s and not self._is_silent(w, now_s) and not self._is_stuck(w, now_s)
+    @property
+    def _silent_s(self) -> float:
+        """A worker holds an exchange for half of `hedge_s` at most."""
+        return self._hedge_s + LATE_FACTOR * self._late_s
 
-    def _is_silent(self, w: _Worker, now_s: float) -> bool:
-        """It holds an exchange for half of `hedge_s` at most."""
-        if not w.calls:
-            return False
-        since_s, _ = next(iter(w.calls.values()))
-        return now_s - since_s >= self._hedge_s + LATE_FACTOR * self._late_s
+    def _list_open(self, now_s: float) -> list[int]:
+        silent_s = self._silent_s
+        return [k for k, w in enumerate(self._workers) if w.is_open(now_s, silent_s, self._hedge_s)]
 
-    def _is_stuck(self, w: _Worker, now_s: float) -> bool:
-        return bool(w.sent) and w.steps is not None and now_s - w.moved_s >= self._hedge_s
-
-    def _note_vitals(self, w: _Worker, vitals: Vitals, now_s: float) -> None:
+    def _note_vitals(self, w: WorkerState, vitals: Vitals, now_s: float) -> None:
         if vitals.steps is None or vitals.steps != w.steps or vitals.paused:
             w.moved_s = now_s
         w.steps = vitals.steps
@@ -369,22 +267,17 @@ class Router:
             return False
         if isinstance(answer.error, WorkerFault):
             self._asks[answer.id].failed.add(worker)
-            self._avoid(w, now_s)
+            w.avoid(now_s)
             self._lose(worker, [answer.id] if answer.id in w.sent else [])
             return False
         w.missed = 0
         if answer.error is None or isinstance(answer.error, AskFault):
             w.failures, w.avoid_until_s = 0, 0.0
         else:  # the least loaded worker is the one that fails at once: it would draw every ask
-            self._avoid(w, now_s)
+            w.avoid(now_s)
         self._drop(worker, answer.id)
         self._end(answer.id)
         return True
-
-    def _avoid(self, w: _Worker, now_s: float) -> None:
-        if w.avoid_until_s <= now_s:  # what fails together counts as one failure
-            w.avoid_until_s = now_s + min(AVOID_MAX_S, AVOID_S * 2**w.failures)
-            w.failures += 1
 
     def _lose(self, worker: int, asks: Iterable[int]) -> None:
         """The worker has these asks no more: each waits for another, unless it is at a second one."""

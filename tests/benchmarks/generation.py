@@ -112,13 +112,15 @@ class Deals:
 async def play(worker: Any, recipe: Recipe, number: int) -> tuple[float, list[tuple[Ask, list[Completion]]]]:
     """Tokens/s while 64 games were in flight, and everything that was asked in the round."""
     from actors.clients import RemoteGenerator
+    from actors.pool import WorkerPool
     from actors.rollout import RolloutWorker
     from cluster.sandbox.world import train_seeds
 
     seeds = train_seeds()
     deals = Deals([Deal(number * GAMES + k, seeds[(number * GAMES + k) % len(seeds)]) for k in range(GAMES)])
-    player = Recorded(RemoteGenerator([worker], recipe.generation))
-    rollout = RolloutWorker("bench", GameRules.of(recipe), deals, player, player, AtOnce())
+    pool = WorkerPool([worker], recipe.router, "bench")
+    player = Recorded(RemoteGenerator(pool, recipe.generation.deadline_s))
+    rollout = RolloutWorker("bench", GameRules.of(recipe), IN_FLIGHT, deals, player, player, AtOnce())
     running = asyncio.create_task(rollout.run())
     async with asyncio.timeout(LIMIT_S):
         await deals.over.wait()

@@ -83,9 +83,10 @@ async def tokens_of(worker: Any) -> int:
 
 async def drive(worker: Any, recipe: Recipe, groups: list[list[JudgeRequest]]) -> tuple[float, int]:
     """Seconds and tokens of one round through the pool."""
+    from actors.pool import WorkerPool
     from judge.pool import JudgePool
 
-    pool = JudgePool([worker], recipe.judge.deadline_s, recipe.judge.attempts)
+    pool = JudgePool(WorkerPool([worker], recipe.router, "bench"), recipe.judge.deadline_s, recipe.judge.attempts)
     before = await tokens_of(worker)
     began = time.perf_counter()
     await asyncio.gather(*(pool.judge(group) for group in groups))

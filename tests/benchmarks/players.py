@@ -25,7 +25,7 @@ from cluster.replay.stats import ReplayStats
 from judge.pool import JudgePool
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
-from protocol.router import RouterStats
+from protocol.router_state import RouterStats
 from protocol.rules import GameRules
 from tests.benchmarks.stubs import StubHandle, StubHost, StubSpec, seeds
 

@@ -72,8 +72,11 @@ def engine_config(shape: Shape, share: float) -> GenerationConfig:
 
 async def _ask_all(worker: Any, config: GenerationConfig, asks: list[Ask]) -> list[list[Completion]]:
     from actors.clients import RemoteGenerator
+    from actors.pool import WorkerPool
+    from protocol.recipe import RouterConfig
 
-    player, places = RemoteGenerator([worker], config), asyncio.Semaphore(IN_FLIGHT)
+    pool = WorkerPool([worker], RouterConfig(), "figures")
+    player, places = RemoteGenerator(pool, config.deadline_s), asyncio.Semaphore(IN_FLIGHT)
 
     async def one(ask: Ask) -> list[Completion]:
         async with places:

@@ -31,7 +31,7 @@ def remote(*workers: FakeWorker, deadline_s: float = 20.0) -> RemoteGenerator:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.router.AVOID_S", 0.1)
+    monkeypatch.setattr("protocol.router_state.AVOID_S", 0.1)
     monkeypatch.setattr("protocol.router.PROBE_S", 0.1)
 
 

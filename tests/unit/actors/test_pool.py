@@ -47,7 +47,7 @@ def raises(*errors: Exception) -> Callable[[Any], Awaitable[Any]]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.router.AVOID_S", 0.1)
+    monkeypatch.setattr("protocol.router_state.AVOID_S", 0.1)
     monkeypatch.setattr("protocol.router.PROBE_S", 0.1)
 
 

@@ -52,7 +52,7 @@ def pool(*workers: FakeWorker, deadline_s: float = 5.0, attempts: int = 3, admit
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.router.AVOID_S", 0.1)
+    monkeypatch.setattr("protocol.router_state.AVOID_S", 0.1)
     monkeypatch.setattr("protocol.router.PROBE_S", 0.1)
 
 
@@ -71,7 +71,7 @@ async def test_calls_spread_over_the_workers() -> None:
 
 
 async def test_a_broken_worker_costs_nothing_but_a_retry_and_is_then_avoided(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.router.AVOID_S", 60.0)
+    monkeypatch.setattr("protocol.router_state.AVOID_S", 60.0)
     broken, sound = FakeJudge(dead), FakeJudge(ok)
     judges = pool(broken, sound)
     for _ in range(3):

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import pytest
 
 from protocol.exchange import Answer, AskFault, NotReady, Replies, Vitals, WorkerFault
-from protocol.router import AVOID_MAX_S, AVOID_S, FRESH_S, HOME, PROBE_S, Exchange, Router
+from protocol.router import HOME, PROBE_S, Router
+from protocol.router_state import AVOID_MAX_S, AVOID_S, FRESH_S, Exchange
 
 HEDGE_S = 4.0
 READY = Vitals(ready=True)
