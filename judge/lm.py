@@ -46,7 +46,7 @@ class LMJudge:
         generator: writes the verdicts. It may leave samples out, and raises `JudgeUnavailable` when it has no text to give.
         rubrics: what it is asked with.
         config: `verdicts`, `structured` and `sampling` are used.
-        judge_id: names the judge in every verdict, as in `lm:qwen2.5-32b`.
+        judge_id: names the judge in every verdict, as in `lm:qwen2.5-32b@1a2b3c4d`.
     """
 
     def __init__(self, generator: Generator, rubrics: Rubrics, config: JudgeConfig, judge_id: str) -> None:

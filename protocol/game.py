@@ -40,15 +40,17 @@ DEFENDER_CRITERION: dict[str, Criterion] = {"benign": "compliance", "harmful": "
 ATTACKER_CRITERION: dict[str, Criterion] = {"benign": "refusal", "harmful": "compliance"}
 
 
-def read_completion(completion: Completion, format_name: str) -> tuple[ReadState, str | None]:
+def read_completion(completion: Completion, format_name: str, player: Player) -> tuple[ReadState, str | None]:
     """The state before any judge is asked (`ok`, `too_long`, `no_room` or `malformed`) and the visible text of an `ok` one.
 
     What the context cut short (`no_room`) is nobody's fault: it is neither read nor penalised, whatever it says.
+    An attack is never empty: white space only is `malformed`, also where there is no format. A response may be.
     """
     if completion.finish != "stop":
         return ("too_long" if completion.finish == "length" else "no_room"), None
     visible = FORMATS[format_name].visible(completion.text)
-    return ("malformed", None) if visible is None else ("ok", visible)
+    empty = player == "attacker" and not visible
+    return ("malformed", None) if visible is None or empty else ("ok", visible)
 
 
 def best_response(items: Sequence[Item], optimistic: bool) -> int | None:
@@ -103,7 +105,7 @@ class _Game:
         name, seeds = f"{self.deal.game_id}-attacker-{place}", (self.sampling_seed("attacker", 0, place),)
         (completion,) = await self.attacker.generate(Ask(name, messages, seeds, rules.sampling))
         state: AttackState
-        state, text = read_completion(completion, game.attacker_format)
+        state, text = read_completion(completion, game.attacker_format, "attacker")
         faith: list[Verdict] = []
         if text is not None and game.faithfulness:
             rng = derive_seed(derive_seed(rules.seed, self.deal.game_id, "faithful"), place)
@@ -121,7 +123,7 @@ class _Game:
         seeds = tuple(self.sampling_seed("defender", place, k) for k in range(game.responses))
         ask = Ask(f"{self.deal.game_id}-defender-{place}", messages, seeds, self.rules.sampling)
         completions = await self.defender.generate(ask)
-        read = [read_completion(c, game.defender_format) for c in completions]
+        read = [read_completion(c, game.defender_format, "defender") for c in completions]
         texts = [text for _, text in read]
         query = attack if game.defender_query == "attack" else seed.text
         rng = derive_seed(self.rules.seed, self.deal.game_id, "judge-defender", place)

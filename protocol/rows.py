@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
         ("category", pa.string()),
         ("version", pa.int32()),  # this player's oldest version in the row
         ("opponent_version", pa.int32()),  # null: the opponent was never asked
-        ("judge_id", pa.string()),
+        ("judge_id", pa.string()),  # who gave the verdicts; "": nobody did
         ("rubrics", pa.list_(pa.string())),
         ("prompt_ids", pa.list_(pa.int32())),
         ("items", pa.list_(ITEM)),
@@ -73,7 +73,7 @@ def to_batch(groups: Sequence[Group]) -> pa.RecordBatch:
         "category": [g.category for g in groups],
         "version": [g.version for g in groups],
         "opponent_version": [g.opponent_version for g in groups],
-        "judge_id": [g.verdicts[0].judge_id if g.verdicts else "" for g in groups],
+        "judge_id": [_judge_of(g) for g in groups],
         "rubrics": [sorted({v.rubric for v in g.verdicts}) for g in groups],
         "prompt_ids": _numbers("i", pa.int32(), [g.items[0].completion.prompt_ids for g in groups]),
         "items": _lists(
@@ -110,6 +110,11 @@ def to_batch(groups: Sequence[Group]) -> pa.RecordBatch:
         "verdicts": [[v.raw for v in g.verdicts] for g in groups],
     }
     return pa.RecordBatch.from_arrays([_array(columns[f.name], f.type) for f in SCHEMA], schema=SCHEMA)
+
+
+def _judge_of(group: Group) -> str:
+    """A failure names nobody who judged: it may come from the pool, for a judge that is down."""
+    return next((v.judge_id for v in group.verdicts if v.failure is None), "")
 
 
 def _array(values: Any, of: pa.DataType) -> pa.Array:

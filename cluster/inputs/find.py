@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.inputs.engine_options import check_engine
+from cluster.inputs.judge_digest import digest_model
 from cluster.inputs.labels import Label, load_labels
 from cluster.rundir import RunDir
 from cluster.sandbox import SandboxPaths, ensure_sandbox
@@ -31,6 +32,7 @@ class Inputs:
         models: folders, absolute.
         dtypes: what each model folder's weights are pushed as by default: "float32" or "bfloat16".
         judge_model: the folder of `judge.kind: lm`, else None.
+        judge_digest: of that folder's model, else None.
         rubrics: names with versions and digests, of a judge that reads them; else empty.
         probe: empty without `judge.probe.file`.
         quarantine: bad lines by file.
@@ -39,6 +41,7 @@ class Inputs:
     models: dict[Player, str]
     dtypes: dict[Player, str]
     judge_model: str | None
+    judge_digest: str | None
     rubrics: tuple[str, ...]
     train: list[Seed]
     heldout: list[Seed]
@@ -91,9 +94,16 @@ def _check_world(recipe: Recipe, train: Sequence[Seed], heldout: Sequence[Seed])
 
 @dataclass(frozen=True, slots=True)
 class FoundJudge:
-    """`model`: the folder of `judge.kind: lm`, else None. `rubrics`: names with versions and digests; none where none are read."""
+    """A judge that can be asked.
+
+    Attributes:
+        model: the folder of `judge.kind: lm`, else None.
+        digest: of that folder's model, else None.
+        rubrics: names with versions and digests; none where none are read.
+    """
 
     model: str | None = None
+    digest: str | None = None
     rubrics: tuple[str, ...] = ()
 
 
@@ -118,6 +128,7 @@ def find_judge(
 
     rubrics = load_rubrics(judge.rubrics)
     folder: str | None = None
+    digest: str | None = None
     if judge.kind == "api":
         from judge.api.client import check_endpoint  # its client takes a second to import
 
@@ -135,7 +146,8 @@ def find_judge(
         check_model_folder(folder, "judge.model")
         _check_length(folder, judge.engine.max_model_len, "judge.model", "judge.engine.max_model_len")
         check_judge_context(recipe, folder, rubrics, seeds)
-    return FoundJudge(folder, tuple(rubrics.names))
+        digest = digest_model(Path(folder))
+    return FoundJudge(folder, digest, tuple(rubrics.names))
 
 
 def find_inputs(recipe: Recipe, say: Callable[[str], None], resumed: RunDir | None = None) -> Inputs:
@@ -185,6 +197,7 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None], resumed: RunDir | No
         models=models,
         dtypes={player: own_dtype(folder) for player, folder in models.items()},
         judge_model=judge.model,
+        judge_digest=judge.digest,
         rubrics=judge.rubrics,
         train=train,
         heldout=heldout,

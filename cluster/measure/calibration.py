@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 from rich.table import Table
 
 from cluster.console import make_console
-from cluster.inputs.find import find_judge
+from cluster.inputs.find import FoundJudge, find_judge
 from cluster.inputs.labels import Label, load_labels
 from cluster.inputs.recipe_file import load_recipe
 from cluster.measure.agreement import Row, failures, report
@@ -78,10 +78,12 @@ def calibrate(
         raise UserError(f"--json: {json_file} is no file in an existing folder; make the folder first, or name another")
     labels = known if limit is None or limit >= len(known) else [known[k * len(known) // limit] for k in range(limit)]
     console = make_console()
-    model = find_judge(recipe, lambda text: console.print(text, markup=False)).model
-    console.print(f"{judge_id_of(recipe.judge)}: judging {len(labels)} of {len(known)} labels", markup=False)
+    judge = find_judge(recipe, lambda text: console.print(text, markup=False))
+    console.print(
+        f"{judge_id_of(recipe.judge, judge.digest)}: judging {len(labels)} of {len(known)} labels", markup=False
+    )
     started = time.monotonic()
-    outcomes, stats = asyncio.run(judge_all(recipe, model, labels, build_engine))
+    outcomes, stats = asyncio.run(judge_all(recipe, judge, labels, build_engine))
     seconds = round(time.monotonic() - started, 1)
     rows = report(outcomes)
     console.print(make_table(rows))
@@ -107,19 +109,19 @@ def as_json(outcomes: Sequence[Outcome], rows: Sequence[Row], stats: JudgeStats)
 
 
 async def judge_all(
-    recipe: Recipe, model: str | None, labels: Sequence[Label], build_engine: BuildEngine
+    recipe: Recipe, judge: FoundJudge, labels: Sequence[Label], build_engine: BuildEngine
 ) -> tuple[list[Outcome], JudgeStats]:
     """Has the recipe's judge answer the labels; gives its answers and its statistics.
 
     Args:
-        model: an LM judge's folder.
+        judge: the recipe's, found.
         build_engine: starts a judge's engine here.
     """
     config = recipe.judge
     deadline_s = (
         None if config.kind == "api" else config.deadline_s
     )  # an endpoint's attempts have deadlines of their own
-    async with open_judge(recipe, model, build_engine) as worker:
+    async with open_judge(recipe, judge, build_engine) as worker:
 
         async def ask(requests: list[JudgeRequest]) -> list[Verdict]:
             try:
@@ -129,7 +131,10 @@ async def judge_all(
                 why = f"no answer in {config.deadline_s:g} s"
             except Exception as error:  # noqa: BLE001  # the other verdicts must not be lost; the worker logs where it failed
                 why = _name_first(error)
-            return [Verdict(judge_id_of(config), f"none/{r.criterion}", failure=f"judge down: {why}") for r in requests]
+            return [
+                Verdict(judge_id_of(config, judge.digest), f"none/{r.criterion}", failure=f"judge down: {why}")
+                for r in requests
+            ]
 
         slots = config.api.concurrency if config.kind == "api" else config.engine.max_num_seqs
         # As many labels as the judge answers at once: one that waits for a place would use up its deadline.
@@ -138,14 +143,14 @@ async def judge_all(
 
 
 @contextlib.asynccontextmanager
-async def open_judge(recipe: Recipe, model: str | None, build_engine: BuildEngine) -> AsyncIterator[JudgeWorker]:
+async def open_judge(recipe: Recipe, judge: FoundJudge, build_engine: BuildEngine) -> AsyncIterator[JudgeWorker]:
     """The recipe's judge, started here and ended with the block."""
     config = recipe.judge
     async with contextlib.AsyncExitStack() as stack:
 
         async def engine() -> Generator:
-            assert model is not None
-            generator = await build_engine(model, config.engine, _refuse_restart)
+            assert judge.model is not None
+            generator = await build_engine(judge.model, config.engine, _refuse_restart)
             stack.callback(generator.close)
             return generator
 
@@ -156,7 +161,8 @@ async def open_judge(recipe: Recipe, model: str | None, build_engine: BuildEngin
             stack.push_async_callback(generator.close)
             return generator
 
-        worker = JudgeWorker(config, build={"lm": engine, "api": endpoint}.get(config.kind), rules=RuleJudge)
+        build = {"lm": engine, "api": endpoint}.get(config.kind)
+        worker = JudgeWorker(config, judge_id_of(config, judge.digest), build, rules=RuleJudge)
         await worker.start()
         yield worker
 

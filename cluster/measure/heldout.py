@@ -96,7 +96,7 @@ async def wrap(seeds: Sequence[Seed], plan: HeldoutPlan, attacker: Generator, ju
             rng = derive_seed(plan.rules.seed, "heldout", label, seed.id, sample, attempt)
             ask = Ask(f"heldout-{label}-{seed.id}-{sample}-{attempt}", messages, (rng,), plan.sampling)
             completion = (await attacker.generate(ask))[0]
-            state, text = read_completion(completion, game.attacker_format)
+            state, text = read_completion(completion, game.attacker_format, "attacker")
             if state != "ok" or text is None:
                 continue
             verdict = (await judge.judge([JudgeRequest("faithfulness", seed.category, seed.text, (text,), rng)]))[0]

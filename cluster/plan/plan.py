@@ -131,7 +131,7 @@ def share_games(games: int, workers: int) -> tuple[int, ...]:
 
 def plan_judge(judge: JudgeConfig, inputs: Inputs) -> JudgePlan:
     """How the run's judge is asked."""
-    judge_id = judge_id_of(judge)
+    judge_id = judge_id_of(judge, inputs.judge_digest)
     admits = judge.api.concurrency if judge.kind == "api" else None
     return JudgePlan(judge, judge_id, " ".join([judge_id, *inputs.rubrics]), admits)
 

@@ -56,7 +56,9 @@ class GameConfig(Section):
     attacks: Annotated[int, Field(ge=1, le=64)] = 2  # A: attacks on each seed
     responses: Annotated[int, Field(ge=1, le=64)] = 2  # D: responses to each valid attack
     prompts: Literal["standard", "sandbox"] = "standard"
-    attacker_format: Literal["think_prompt", "prompt"] = "think_prompt"
+    attacker_format: Literal["think_prompt", "prompt", "plain"] = (
+        "think_prompt"  # plain: all that it writes is the attack
+    )
     defender_format: Literal["plain", "think_plain", "think_answer"] = "plain"
     optimistic: bool = True  # an attack is scored through the defender's best response, not the first valid one
     faithfulness: bool = True  # attacks that leave their seed's meaning are `unfaithful`; false asks no judge about it

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster.inputs.find import FoundJudge
+from cluster.inputs.judge_digest import digest_model
 from cluster.inputs.labels import sandbox_labels
 from cluster.inputs.random_model import make_random_model
 from cluster.inputs.recipe_file import load_recipe
@@ -54,9 +56,10 @@ def test_a_judge_that_knows_nothing_agrees_by_chance_and_leaves_no_process(
     out = tmp_path / "out.json"
     calibrate(recipe_file, [f"judge.model={recipe_file.parent / 'model'}"], "sandbox", out, 60, build_judge_engine)
     printed = capsys.readouterr().out
-    assert "lm:model: judging 60 of 400 labels" in printed and "overall" in printed
+    judge = f"lm:model@{digest_model(recipe_file.parent / 'model')}"
+    assert f"{judge}: judging 60 of 400 labels" in printed and "overall" in printed
     value = json.loads(out.read_text())
-    assert value["judges"] == ["lm:model"] and all(name.startswith("sandbox/") for name in value["rubrics"])
+    assert value["judges"] == [judge] and all(name.startswith("sandbox/") for name in value["rubrics"])
     overall = value["rows"][-1]
     assert (overall["n"], overall["judged"], overall["parse_failure_rate"]["value"]) == (60, 60, 0.0)
     assert overall["kappa"]["low"] < 0.3 and overall["flip_rate"]["value"] > 0.0
@@ -67,7 +70,7 @@ async def test_an_engine_that_dies_fails_what_is_left_and_is_reported(recipe_fil
     model = str(recipe_file.parent / "model")
     recipe = load_recipe(recipe_file, [f"judge.model={model}"])
     labels = sandbox_labels(4)
-    async with open_judge(recipe, model, build_judge_engine) as worker:
+    async with open_judge(recipe, FoundJudge(model), build_judge_engine) as worker:
         assert not failures(await judge_labels(worker.judge, labels, 0, 4))
         for process in engine_processes():
             process.kill()

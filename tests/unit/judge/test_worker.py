@@ -146,6 +146,6 @@ async def test_a_wrong_rubric_folder_is_the_users_to_mend() -> None:
 
 
 def test_judges_are_named_after_their_model() -> None:
-    assert judge_id_of(LM) == "lm:qwen2.5-32b"
+    assert judge_id_of(LM) == "lm:qwen2.5-32b" and judge_id_of(LM, "1a2b3c4d") == "lm:qwen2.5-32b@1a2b3c4d"
     assert judge_id_of(JudgeConfig.model_validate({"kind": "api", "api": {"model": "m-1"}})) == "api:m-1"
     assert [judge_id_of(JudgeConfig(kind=kind)) for kind in ("rules", "none")] == ["rules-1", "none"]

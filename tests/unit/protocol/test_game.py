@@ -178,6 +178,31 @@ async def test_a_defender_without_a_judge_and_no_faithfulness() -> None:
     assert {r.criterion for r in judge.requests} == {"compliance"}
 
 
+PLAIN = parse_recipe({"game": {"attacker_format": "plain", "attacks": 3}})
+
+
+async def test_without_a_format_the_whole_output_is_the_attack_unless_it_is_white_space() -> None:
+    attacks = [" <think> one\n", " \n\t\u2003", ""]
+    record, defender, _ = await play(attacks, {"<think> one": ["", "a"]}, {"a": 5, "": 2}, recipe=PLAIN)
+    assert record.attack_states == ("ok", "malformed", "malformed")
+    assert [i.reward for i in record.groups[0].items] == [5, -1, -1]
+    assert [a.messages for a in defender.asks] == [({"role": "user", "content": "<think> one"},)]
+    assert record.response_states[:2] == (
+        "ok",
+        "ok",
+    )  # a response may be empty: it is for the judge to say what it is worth
+
+
+async def test_without_a_format_the_attacker_is_told_to_write_nothing_else() -> None:
+    attacker = say_in_turn(["one"] * 3)
+    await play_game(
+        Deal(7, HARMFUL), GameRules.of(PLAIN), attacker, FakeGenerator(lambda ask: ["a"] * 2), FakeJudge({})
+    )
+    system = attacker.asks[0].messages[0]
+    assert system["role"] == "system" and system["content"].endswith("Write the rewritten query and nothing else.")
+    assert "<" not in system["content"]
+
+
 async def test_what_was_remembered_is_no_evidence_that_the_judge_answers() -> None:
     class Remembers(FakeJudge):
         def _one(self, r: JudgeRequest) -> Verdict:

@@ -35,7 +35,9 @@ PREFERENCES = st.builds(
     st.none() | st.integers(0, 99),
     st.booleans(),
 )
-VERDICTS = st.builds(Verdict, TEXT, TEXT, failure=TEXT, raw=TEXT)
+VERDICTS = st.builds(Verdict, TEXT, TEXT, failure=TEXT, raw=TEXT) | st.builds(
+    Verdict, TEXT, TEXT, faithful=st.booleans(), raw=TEXT
+)
 GROUPS = st.builds(
     Group,
     st.integers(0, 2**63 - 1),
@@ -59,7 +61,7 @@ def row(g: Group) -> dict[str, Any]:
         "category": g.category,
         "version": g.version,
         "opponent_version": g.opponent_version,
-        "judge_id": g.verdicts[0].judge_id if g.verdicts else "",
+        "judge_id": ([v.judge_id for v in g.verdicts if v.failure is None] or [""])[0],
         "rubrics": sorted({v.rubric for v in g.verdicts}),
         "prompt_ids": g.items[0].completion.prompt_ids.tolist(),
         "items": [
@@ -104,3 +106,16 @@ def test_numbers_of_numpy_and_those_that_are_none_travel_too() -> None:
     (read,) = to_batch([Group(0, "attacker", 0, "s", "benign", (Item(made, "ok", None),), (), (), None)]).to_pylist()
     assert (read["prompt_ids"], read["items"][0]["token_ids"]) == ([7], [1, 2])
     assert read["items"][0]["logprobs"] == [-0.5, -math.inf]
+
+
+def test_a_rows_judge_is_the_one_that_answered() -> None:
+    down = Verdict("none", "none/compliance", failure="judge down")
+    unread = Verdict("lm:a@1", "compliance@1", failure="no score")
+    said = Verdict("lm:a@1", "compliance@1", scores=(3.0,))
+    item = Item(Completion.of([1], [2], [0.0]), "ok", 1.0)
+    groups = [
+        Group(k, "defender", 0, "s", "benign", (item,), (), v, 0) for k, v in enumerate([(down, said), (said, down)])
+    ]
+    assert to_batch(groups).column("judge_id").to_pylist() == ["lm:a@1", "lm:a@1"]
+    unjudged = [Group(k, "defender", 0, "s", "benign", (item,), (), v, 0) for k, v in enumerate([(down, unread), ()])]
+    assert to_batch(unjudged).column("judge_id").to_pylist() == ["", ""]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.inputs.find import FoundJudge
 from cluster.inputs.labels import Label, sandbox_labels
 from cluster.measure.agreement import Row, accuracy, failures, kappa, report
 from cluster.measure.calibration import as_json, calibrate, judge_all, make_table
@@ -179,7 +180,7 @@ async def test_every_pair_is_asked_about_in_both_orders_and_repeatably() -> None
 
 async def test_the_rule_judge_agrees_with_the_sandboxs_labels() -> None:
     labels = sandbox_labels(60)
-    outcomes, stats = await judge_all(Recipe(), None, labels, build_judge_engine)
+    outcomes, stats = await judge_all(Recipe(), FoundJudge(), labels, build_judge_engine)
     r = row(outcomes)
     assert (r.n, r.judged, value(r, "accuracy"), value(r, "kappa"), value(r, "mean_error")) == (60, 60, 1.0, 1.0, 0.0)
     assert stats.verdicts == sum(len(o.verdicts) for o in outcomes)
@@ -192,7 +193,7 @@ async def test_a_judge_that_hangs_fails_its_labels_by_the_deadline(monkeypatch: 
 
     monkeypatch.setattr("judge.worker.JudgeWorker.judge", hang)
     recipe = parse_recipe({"judge": {"deadline_s": 0.05}})
-    outcomes, _ = await judge_all(recipe, None, [pair("A")], build_judge_engine)
+    outcomes, _ = await judge_all(recipe, FoundJudge(), [pair("A")], build_judge_engine)
     assert failures(outcomes) == {"judge down: no answer in 0.05 s": 2}
 
 
@@ -206,7 +207,7 @@ async def test_a_bug_or_a_broken_engine_fails_its_labels_and_loses_no_other(monk
 
     monkeypatch.setattr("judge.worker.JudgeWorker.judge", sometimes)
     labels = sandbox_labels(60)
-    outcomes, _ = await judge_all(Recipe(), None, labels, build_judge_engine)
+    outcomes, _ = await judge_all(Recipe(), FoundJudge(), labels, build_judge_engine)
     lost = [o for o in outcomes if o.label.criterion == "faithfulness"]
     assert lost and failures(outcomes) == {"judge down: RuntimeError": len(lost)}
     assert all(o.answer is not None for o in outcomes if o not in lost)

@@ -20,6 +20,7 @@ def inputs_of(recipe: Recipe, **given: Any) -> Inputs:
         "models": {p: f"/models/{p}" for p in PLAYERS},
         "dtypes": dict.fromkeys(PLAYERS, "bfloat16"),
         "judge_model": "/models/judge" if recipe.judge.kind == "lm" else None,
+        "judge_digest": "1a2b3c4d" if recipe.judge.kind == "lm" else None,
         "rubrics": ("compliance@1/abc",) if recipe.judge.kind in ("lm", "api") else (),
         "train": SEEDS,
         "heldout": [],

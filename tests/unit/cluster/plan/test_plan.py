@@ -59,8 +59,10 @@ def test_a_plan_is_frozen() -> None:
 def test_the_judges_key_changes_with_the_judge_and_with_its_rubrics() -> None:
     judge = {"judge": {"kind": "lm", "model": "/models/judge"}}
     first = parse_plan(judge).judge
-    assert first.key == "lm:judge compliance@1/abc" and first.admits is None
+    assert first.key == "lm:judge@1a2b3c4d compliance@1/abc" and first.admits is None
     assert parse_plan(judge, rubrics=("compliance@2/abd",)).judge.key != first.key
+    assert first.judge_id == "lm:judge@1a2b3c4d"
+    assert parse_plan(judge, judge_digest="ffffffff").judge.key != first.key  # another folder of that name
     api = {"kind": "api", "workers": 1, "api": {"base_url": "http://x/v1", "model": "m", "concurrency": 7}}
     assert parse_plan({"judge": api}).judge.admits == 7
 
