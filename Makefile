@@ -34,9 +34,8 @@ chaos: setup
 	@$(VENV)/python -m pytest tests/chaos -q -s -p no:cacheprovider
 
 ## Each figure against a limit or a peer of the same run; a table and bench.json. Exit status 1 where a target is missed.
-## The first time it also makes .venv-peers (TorchRL, Reverb; about 2 GB). One benchmark alone: make bench ARGS=overlap.
+## docs/benchmarks.md says what they are. One alone: make bench ARGS=overlap.
 bench: setup
-	@requirements/peers.sh
 	@$(VENV)/python -m tests.benchmarks $(ARGS)
 
 ## Admission, replay, pushes and backpressure through 10,000 random schedules: about five minutes.
