@@ -1,5 +1,5 @@
 # The commands that people use. Everything runs in .venv, which `setup` makes from pinned files.
-.PHONY: setup demo study bench chaos test test-numerics test-slow test-gpu test-unit lint types check test-schedules real-input clean
+.PHONY: setup demo study bench bench-synchronous chaos test test-numerics test-slow test-gpu test-unit lint types check test-schedules real-input clean
 VENV := .venv/bin
 ARGS ?=
 export PYTHONUNBUFFERED := 1
@@ -34,10 +34,13 @@ chaos: setup
 	@$(VENV)/python -m pytest tests/chaos -q -s -p no:cacheprovider
 
 ## Each figure against a limit or a peer of the same run; a table and bench.json. Exit status 1 where a target is missed.
-## The first time it also makes .venv-peers (TorchRL, Reverb; about 2 GB). One benchmark alone: make bench ARGS=overlap.
+## docs/benchmarks.md says what they are. One alone: make bench ARGS=overlap.
 bench: setup
-	@requirements/peers.sh
 	@$(VENV)/python -m tests.benchmarks $(ARGS)
+
+## The sandbox synchronous against a staleness bound of 4, three seeds each: six runs, resumable. Writes its table of docs/benchmarks.md.
+bench-synchronous: setup
+	@exec $(VENV)/python -m tests.benchmarks.synchronous $(ARGS)
 
 ## Admission, replay, pushes and backpressure through 10,000 random schedules: about five minutes.
 test-schedules: setup

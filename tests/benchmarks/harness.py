@@ -24,7 +24,7 @@ class Result:
 
     Attributes:
         ours, other: in `unit`; `other` is None where the target is absolute, and the ratio is then `ours`.
-        target: what the ratio is held to; `at_least` says from which side.
+        target: what the ratio is held to, or None; `at_least` says from which side.
         note: what the figures are of, in a few words.
     """
 
@@ -32,7 +32,7 @@ class Result:
     ours: float
     other: float | None
     unit: str
-    target: float
+    target: float | None
     at_least: bool
     note: str = ""
 
@@ -42,6 +42,8 @@ class Result:
 
     @property
     def ok(self) -> bool:
+        if self.target is None:
+            return True
         return self.ratio >= self.target if self.at_least else self.ratio <= self.target
 
     def as_dict(self) -> dict[str, object]:
@@ -82,6 +84,11 @@ def save(path: Path, results: Sequence[Result]) -> None:
     partial.replace(path)
 
 
+def amount(value: float) -> str:
+    """Four significant digits, and no exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
+
+
 def show(results: Sequence[Result]) -> None:
     """Prints the table."""
     table = Table(title="benchmarks", title_justify="left")
@@ -89,15 +96,15 @@ def show(results: Sequence[Result]) -> None:
         table.add_column(name, justify="right" if name in ("ours", "other", "ratio", "target") else "left")
     for r in results:
         sign = ">=" if r.at_least else "<="
-        other = "-" if r.other is None else f"{r.other:,.4g}"
+        other = "-" if r.other is None else amount(r.other)
         table.add_row(
             r.name,
-            f"{r.ours:,.4g}",
+            amount(r.ours),
             other,
             r.unit,
             f"{r.ratio:.3f}",
-            f"{sign} {r.target:g}",
-            "yes" if r.ok else "NO",
+            "-" if r.target is None else f"{sign} {r.target:g}",
+            "-" if r.target is None else "yes" if r.ok else "NO",
             r.note,
         )
     Console(width=150).print(table)

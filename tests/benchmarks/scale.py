@@ -20,8 +20,8 @@ SAMPLE_S, VERDICT_S = 6.0, 3.0
 WARM_S, MEASURED_S, LIMIT_S = 45.0, 60.0, 300.0
 
 
-def rate(factor: int, workers: int) -> float:
-    """Games/s in the steady state of `factor` times the small setting, played by so many rollout workers."""
+def stub_run(factor: int, workers: int, folder: Path, sample_s: float, verdict_s: float) -> StubRun:
+    """`factor` times the small setting, played by so many rollout workers."""
     recipe = recipe_of(
         game={"in_flight": 256 * factor},
         rollout={"workers": workers},
@@ -29,12 +29,17 @@ def rate(factor: int, workers: int) -> float:
         learners={p: {"batch_games": 64 * factor} for p in ("attacker", "defender")},
     )
     specs = {
-        "attacker": StubSpec(8 * factor, 64, SAMPLE_S),
-        "defender": StubSpec(8 * factor, 128, SAMPLE_S),
-        "judge": StubSpec(4 * factor, 512, VERDICT_S),
+        "attacker": StubSpec(8 * factor, 64, sample_s),
+        "defender": StubSpec(8 * factor, 128, sample_s),
+        "judge": StubSpec(4 * factor, 512, verdict_s),
     }
+    return StubRun(recipe, folder, specs)
+
+
+def rate(factor: int, workers: int) -> float:
+    """Games/s in the steady state of that setting."""
     with tempfile.TemporaryDirectory() as folder:
-        run = StubRun(recipe, Path(folder), specs)
+        run = stub_run(factor, workers, Path(folder), SAMPLE_S, VERDICT_S)
         run.start()
         run.learn(1_000_000, 0.0, 0.0)
         time.sleep(WARM_S)

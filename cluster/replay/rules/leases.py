@@ -60,6 +60,20 @@ class Lease(Generic[P]):
 
 
 @dataclass(frozen=True, slots=True)
+class _Sums:
+    """Of a lease's rows: how many, and their staleness summed and at most."""
+
+    rows: int
+    staleness: int
+    max_staleness: int
+
+
+def _add_up(lease: Lease[P]) -> _Sums:
+    staleness = lease.staleness
+    return _Sums(len(staleness), sum(staleness), max(staleness, default=0))
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseOutcome(Generic[P]):
     """`lease` is None while too few games wait. `stale` are the games evicted on the way. `new`: the step had no lease before."""
 
@@ -71,6 +85,9 @@ class LeaseOutcome(Generic[P]):
 class Leases(Generic[P]):
     """See the module's docstring.
 
+    Each lease is added up once, when it is given: what is asked about the outstanding ones costs by the step, not by the row, and
+    `stats()` asks it every second.
+
     Attributes:
         acknowledged: every step below it is learned for good.
         asked: the highest step asked for: the steps before it are executed.
@@ -80,6 +97,7 @@ class Leases(Generic[P]):
     def __init__(self) -> None:
         self.acknowledged, self.asked, self.learned = 0, -1, 0
         self._by_step: dict[int, Lease[P]] = {}
+        self._sums: dict[int, _Sums] = {}  # of the same steps
         self._learned_staleness_sum = self._learned_staleness_max = 0
 
     @property
@@ -90,7 +108,7 @@ class Leases(Generic[P]):
     @property
     def rows(self) -> int:
         """Rows of the outstanding leases."""
-        return sum(len(lease.rows) for lease in self._by_step.values())
+        return sum(sums.rows for sums in self._sums.values())
 
     @property
     def executing_games(self) -> int:
@@ -111,12 +129,12 @@ class Leases(Generic[P]):
     @property
     def max_staleness(self) -> int:
         """Highest staleness of a row that a step got (learned, or leased and not rewound); 0 without any."""
-        return max([self._learned_staleness_max, *(s for lease in self._by_step.values() for s in lease.staleness)])
+        return max([self._learned_staleness_max, *(sums.max_staleness for sums in self._sums.values())])
 
     @property
     def staleness_sum(self) -> int:
         """Sum of the staleness of the rows that steps got; divide by `learned + rows`."""
-        return self._learned_staleness_sum + sum(s for lease in self._by_step.values() for s in lease.staleness)
+        return self._learned_staleness_sum + sum(sums.staleness for sums in self._sums.values())
 
     def ask(self, step: int) -> bool:
         """Notes that the learner asks for `step`. Whether no later one, nor this one, was asked for before."""
@@ -140,20 +158,25 @@ class Leases(Generic[P]):
     def add(self, step: int, version: int, units: Sequence[Unit[P]]) -> Lease[P]:
         """Leases games to a step."""
         lease = self._by_step[step] = Lease(step, version, tuple(units))
+        self._sums[step] = _add_up(lease)
         return lease
 
     def acknowledge(self, step: int) -> None:
         """A checkpoint contains every step below `step`: their rows are learned for good."""
         self.acknowledged = max(self.acknowledged, step)
         for done in [s for s in self._by_step if s < step]:
-            lease = self._by_step.pop(done)
-            self.learned += len(lease.rows)
-            self._learned_staleness_sum += sum(lease.staleness)
-            self._learned_staleness_max = max([self._learned_staleness_max, *lease.staleness])
+            del self._by_step[done]
+            sums = self._sums.pop(done)
+            self.learned += sums.rows
+            self._learned_staleness_sum += sums.staleness
+            self._learned_staleness_max = max(self._learned_staleness_max, sums.max_staleness)
 
     def rewind(self, step: int) -> list[Unit[P]]:
         """The learner restarts from the checkpoint of `step`. Gives the games of that step and later."""
-        back = [unit for s in list(self._by_step) if s >= step for unit in self._by_step.pop(s).units]
+        undone = [s for s in self._by_step if s >= step]
+        back = [unit for s in undone for unit in self._by_step.pop(s).units]
+        for s in undone:
+            del self._sums[s]
         self.acknowledged = min(self.acknowledged, step)
         self.asked = step
         return back
