@@ -27,7 +27,7 @@ def _item(rng: random.Random, tokens: int, reward: float) -> Item:
     ids = tuple(rng.randrange(30_000) for _ in range(tokens))
     logprobs = tuple(-rng.random() for _ in range(tokens))
     text = "".join(rng.choices("abcdefgh ", k=4 * tokens))
-    return Item(Completion(PROMPT, ids, logprobs, text, "stop", 0, 0), "ok", reward, text)
+    return Item(Completion.of(PROMPT, ids, logprobs, text), "ok", reward, text)
 
 
 def record_of(deal: Deal, items: Sequence[Item]) -> GameRecord:
