@@ -16,6 +16,7 @@ from cluster.observe.view import RunView, snapshot_of, view_of
 from cluster.plan.plan import Plan
 from cluster.run.answers import last_line
 from cluster.run.games import Games
+from cluster.run.lessons import Lessons
 from cluster.run.measurements import Measurements
 from cluster.run.poll import Poll
 from cluster.run.states import RunFailed
@@ -37,33 +38,47 @@ class Watch:
     Args:
         poll: asks the parts.
         history: is written now and then.
+        lessons: end it if it teaches nothing.
         measurements: are told how far the run is, for the judge's probe.
         progress: shows each moment.
     """
 
     def __init__(
-        self, plan: Plan, poll: Poll, history: History, measurements: Measurements, progress: Progress
+        self,
+        plan: Plan,
+        poll: Poll,
+        history: History,
+        lessons: Lessons,
+        measurements: Measurements,
+        progress: Progress,
     ) -> None:
         self._plan, self._history, self._measurements, self._progress = plan, history, measurements, progress
+        self._lessons = lessons
         self.poll = poll
         self._metrics = Metrics(plan.name)
         self._watchdog = Watchdog(plan.stall_s, ABANDONED_ROUNDS * plan.rules.game.in_flight)
 
     async def ask_and_show(self, parts: Parts) -> RunView:
-        """Asks replay buffer and publisher, and shows what they say. Raises `RunFailed` if one of them is dead."""
-        await self.poll.ask(parts)
+        """Asks replay buffer and publisher, and shows what they say.
+
+        Raises:
+            RunFailed: one of them is dead, or a player learned nothing for too many steps.
+        """
+        reports = await self.poll.ask(parts)
         players = self.poll.stats.publisher.players
         probe = self._measurements.probe(min(players[p].step for p in parts.learners))
         view = view_of(self._plan, self.poll.stats, probe)
         self._metrics.update(view)
         self._progress.show(view)
+        self._lessons.check(reports, self.poll.stats.replay)
         return view
 
     async def until_learned(self, parts: Parts, games: Games) -> None:
         """Returns when every learner group is done.
 
         Raises:
-            RunFailed: a learner group gave up, the games ended, an actor is dead, or nothing moved for `run.stall_s`.
+            RunFailed: a learner group gave up, the games ended, an actor is dead, nothing moved for `run.stall_s`, or a player
+                learned nothing.
         """
         next_health = next_history = 0.0
         waiting = set(parts.learners.values())
@@ -83,6 +98,7 @@ class Watch:
             stalled = self._watchdog.check(snapshot_of(self._plan, view, self.poll.stats, now))
             if stalled is not None:
                 raise RunFailed(stalled)
+        self._lessons.conclude(self.poll.stats.replay)
 
 
 def check_learners(parts: Parts) -> None:
