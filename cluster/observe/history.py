@@ -14,6 +14,8 @@ from cluster.publish.stats import StepReport
 from cluster.rundir import RunDir
 from protocol.files import write_file
 
+AT = ("player", "step", "version", "time")
+
 
 class History:
     """Collects reports; `write` puts all of them on disk."""
@@ -30,6 +32,19 @@ class History:
             self._rows.append(at | dict(report.metrics))
             if self.first_step_at is None:
                 self.first_step_at = report.time_s
+
+    def reports(self) -> list[StepReport]:
+        """Every report so far, of the run's earlier parts too, in the order in which they came."""
+        return [
+            StepReport(
+                row["player"],
+                row["step"],
+                row["version"],
+                row["time"],
+                {key: value for key, value in row.items() if key not in AT and value is not None},
+            )
+            for row in self._rows
+        ]
 
     def write(self) -> None:
         """Writes `metrics.parquet`; nothing is written before the first report."""

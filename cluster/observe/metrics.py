@@ -3,6 +3,9 @@
 Names start with `advgame_` there (Ray adds `ray_` before it). What a metric means is its description, here and nowhere else.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ray.util.metrics import Gauge
 
 from cluster.observe.view import RunView
@@ -14,6 +17,7 @@ PLAYER_GAUGES = {  # by the names of `PlayerView`'s attributes
     "accuracy": "share of pairs of the newest step whose chosen item the policy prefers more than its reference does",
     "reward": "mean reward of the newest games, penalties included",
     "held": "finished games waiting to be learned",
+    "ties": "share of all rows so far whose items were all worth the same; not with GRPO, which sorts none out",
     "push_s": "seconds of the newest weight push, staging not counted",
     "pause_s": "seconds that generation stood still for it",
 }
@@ -27,6 +31,8 @@ RUN_GAUGES = {  # by the names of `RunView`'s attributes
     "kv_usage": "share of the KV cache in use, of the fullest engine of both players in the last report",
     "queue": "requests waiting, in the engine of both players where most did in the last report",
     "preemptions": "requests that an engine of either player took the KV cache from, as seen since the replay buffer started",
+    "valid_attacks": "share of all attacks so far that ended in time and in their format",
+    "faithful_attacks": "share of those that kept their seed's meaning, the ones left out on which the judge failed",
     "verdicts": "verdicts asked for",
     "failed": "verdicts that could not be had",
     "failure_rate": "share of the latest verdicts (judge.alarm.window of them) that could not be had",
@@ -59,6 +65,14 @@ class Metrics:
         self._rows = Gauge(
             "advgame_rows", description="rows, by what became of them", tag_keys=("run", "player", "state")
         )
+        self._states = {
+            what: Gauge(
+                f"advgame_{what}s",
+                description=f"{what}s of finished games, by how they ended",
+                tag_keys=("run", "state"),
+            )
+            for what in ("attack", "response")
+        }
         self._run = {
             key: Gauge(f"advgame_{key}", description=text, tag_keys=("run",)) for key, text in RUN_GAUGES.items()
         }
@@ -67,6 +81,10 @@ class Metrics:
         """Sets every gauge whose value is known."""
         for key, gauge in self._run.items():
             _set(gauge, getattr(view, key), self._tags)
+        ended: dict[str, Mapping[Any, int]] = {"attack": view.states.attack, "response": view.states.response}
+        for what, counts in ended.items():
+            for state, n in counts.items():
+                _set(self._states[what], n, {**self._tags, "state": state})
         for player, seen in view.players.items():
             tags = {**self._tags, "player": player}
             for key, gauge in self._player.items():

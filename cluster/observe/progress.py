@@ -53,7 +53,7 @@ def line(view: RunView) -> str:
         for p, v in view.players.items()
     )
     return (
-        f"{players}; games {view.finished} done {_playing(view)}; "
+        f"{players}; games {view.finished} done {_playing(view)}; {_attacks(view)}; {_ties(view)}; "
         f"staleness {_number(view.staleness)} of {view.bound}" + (f"; {view.why}" if view.paused else "")
     )
 
@@ -61,7 +61,18 @@ def line(view: RunView) -> str:
 def picture(view: RunView) -> Table:
     """The moment as a table for the terminal."""
     table = Table(title=f"AdvGame {view.run}", caption=view.why or None, expand=False)
-    for column in ("player", "step", "version", "loss", "reward", "held games", "accuracy", "push s", "stall s"):
+    for column in (
+        "player",
+        "step",
+        "version",
+        "loss",
+        "reward",
+        "held games",
+        "ties",
+        "accuracy",
+        "push s",
+        "stall s",
+    ):
         table.add_column(column, justify="left" if column == "player" else "right")
     for p, v in view.players.items():
         table.add_row(
@@ -71,6 +82,7 @@ def picture(view: RunView) -> Table:
             _number(v.loss),
             _number(v.reward),
             str(v.held),
+            _percent(v.ties),
             _number(v.accuracy),
             _number(v.push_s),
             _number(v.pause_s),
@@ -81,7 +93,8 @@ def picture(view: RunView) -> Table:
         f"{view.finished} done",
         _playing(view),
         f"{view.abandoned} abandoned",
-        "",
+        f"{_percent(view.valid_attacks)} valid",
+        f"{_percent(view.faithful_attacks)} faithful",
         f"staleness {_number(view.staleness)}/{view.bound}",
         f"{view.verdicts} verdicts",
         f"{view.failed} failed",
@@ -94,6 +107,20 @@ def _playing(view: RunView) -> str:
     """Games being played, and how many may be, as far as the engines limit them."""
     limit = "" if view.limit is None else f" of {view.limit}"
     return f"{view.in_flight}{limit} playing"
+
+
+def _attacks(view: RunView) -> str:
+    """How the attacks of all games so far ended: in time and format, and of those true to their seed."""
+    return f"attacks {_percent(view.valid_attacks)} valid, {_percent(view.faithful_attacks)} of them faithful"
+
+
+def _ties(view: RunView) -> str:
+    """The shares of ties among all rows so far, of the players that learn."""
+    return "ties " + ", ".join(f"{p} {_percent(v.ties)}" for p, v in view.players.items() if v.learns)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"
 
 
 def _number(value: float | None) -> str:

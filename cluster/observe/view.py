@@ -3,16 +3,22 @@
 Pure. Where a part has not answered, its last answer stands; before the first, what an idle part would say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from cluster.measure.probe import ProbeResult
 from cluster.plan.plan import Plan
 from cluster.publish.stats import PublisherStats
+from cluster.replay.rules.tally import StateCounts
 from cluster.replay.stats import ReplayStats, RowCounts
 from cluster.supervise.watchdog import Snapshot
 from judge.stats import JudgeStats, PoolStats
 from protocol.roles import PLAYERS, Player
+from protocol.states import AttackState
+
+INVALID: frozenset[AttackState] = frozenset(
+    {"malformed", "too_long", "no_room"}
+)  # states of attacks that no judge is asked about
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class PlayerView:
         reward: mean of its newest rows.
         held: finished games that wait for a step.
         rows: by what became of them.
+        ties: share of them whose items were all worth the same. GRPO sorts none out: None.
         push_s: seconds of the newest push; `pause_s`: of them, those in which generation stood still.
     """
 
@@ -62,6 +69,7 @@ class PlayerView:
     reward: float | None
     held: int
     rows: RowCounts
+    ties: float | None
     push_s: float | None
     pause_s: float | None
 
@@ -76,6 +84,7 @@ class RunView:
         paused_s: for how long the judge's alarm is up.
         why: no game, or not more of them, may start.
         turn: the player on turn; None where nobody takes turns.
+        states: how attacks and responses ended; the two shares of attacks, like them and `ties`, are of all games so far.
     """
 
     run: str
@@ -104,6 +113,9 @@ class RunView:
     bound: int
     why: str
     turn: Player | None
+    states: StateCounts
+    valid_attacks: float | None
+    faithful_attacks: float | None
     players: Mapping[Player, PlayerView]
 
     @property
@@ -143,12 +155,16 @@ def view_of(plan: Plan, stats: RunStats, probe: ProbeResult | None = None) -> Ru
         bound=plan.replay.admission.max_staleness,
         why=replay.admission.why,
         turn=replay.turn,
+        states=replay.states,
+        valid_attacks=share_valid(replay.states.attack),
+        faithful_attacks=share_faithful(replay.states.attack) if plan.rules.game.faithfulness else None,
         players={p: _view_player(p, plan, stats) for p in PLAYERS},
     )
 
 
 def _view_player(player: Player, plan: Plan, stats: RunStats) -> PlayerView:
-    mine = stats.publisher.players[player]
+    mine, rows = stats.publisher.players[player], stats.replay.rows[player]
+    sorts_ties = plan.replay.losses[player] != "grpo"
     return PlayerView(
         learns=player in plan.trained,
         step=mine.step,
@@ -157,10 +173,27 @@ def _view_player(player: Player, plan: Plan, stats: RunStats) -> PlayerView:
         accuracy=mine.metrics.get("accuracy"),
         reward=stats.replay.rewards[player],
         held=stats.replay.held_games[player],
-        rows=stats.replay.rows[player],
+        rows=rows,
+        ties=rows.evicted.get("tie", 0) / rows.appended if rows.appended and sorts_ties else None,
         push_s=mine.pushes.total_s,
         pause_s=mine.pushes.pause_s,
     )
+
+
+def share_valid(attacks: Mapping[AttackState, int]) -> float | None:
+    """The share of attacks that ended in time and in their format; None without any."""
+    total = sum(attacks.values())
+    return (total - _count(attacks, INVALID)) / total if total else None
+
+
+def share_faithful(attacks: Mapping[AttackState, int]) -> float | None:
+    """The share of valid attacks that kept their seed's meaning, those left out on which the judge failed; None without any."""
+    judged = sum(attacks.values()) - _count(attacks, {*INVALID, "judge_failed"})
+    return (judged - attacks.get("unfaithful", 0)) / judged if judged else None
+
+
+def _count(states: Mapping[AttackState, int], some: Collection[AttackState]) -> int:
+    return sum(states.get(state, 0) for state in some)
 
 
 def snapshot_of(plan: Plan, view: RunView, stats: RunStats, now_s: float) -> Snapshot:

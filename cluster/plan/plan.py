@@ -59,6 +59,7 @@ class Plan:
         recipe_yaml: the resolved recipe, as the run directory keeps it.
         steps: optimizer steps of each learner.
         stall_s: seconds without movement that end the run.
+        barren_steps: steps of a player in a row without a row that end the run; None: never.
         transports: of the players that learn.
         shares: of each rollout worker in turn: how many games it plays at once.
         push_periods: of each player's generation workers in turn: which versions it takes.
@@ -71,6 +72,7 @@ class Plan:
     steps: int
     trained: tuple[Player, ...]
     stall_s: float
+    barren_steps: int | None
     run_dir: RunDir
     resumed: bool
     recipe_yaml: str
@@ -102,6 +104,7 @@ def make_plan(request: Request) -> Plan:
         steps=recipe.run.steps,
         trained=recipe.trained,
         stall_s=recipe.run.stall_s,
+        barren_steps=recipe.run.barren_steps,
         run_dir=run_dir,
         resumed=request.resumed,
         recipe_yaml=dump_recipe(with_absolute_paths(recipe)),

@@ -12,6 +12,7 @@ from cluster.observe.history import History
 from cluster.observe.progress import Progress
 from cluster.plan.plan import Plan
 from cluster.run.games import play_games
+from cluster.run.lessons import Lessons
 from cluster.run.measurements import Measurements
 from cluster.run.poll import Poll, merge_missed
 from cluster.run.start import catch_up, start_engines
@@ -34,6 +35,7 @@ class Run:
     def __init__(self, plan: Plan, group: Any, progress: Progress, started_at: float) -> None:
         self._plan, self._group, self._progress, self._started_at = plan, group, progress, started_at
         self._history = History(plan.run_dir)
+        self._lessons = Lessons(plan, self._history)
         self._poll = Poll(self._history)
         self._measurements = Measurements(plan, progress)
 
@@ -41,7 +43,8 @@ class Run:
         """Runs to the last step and the last measurement.
 
         Raises:
-            RunFailed: a learner group gave up, an engine did not start, or nothing moved for `run.stall_s`.
+            RunFailed: a learner group gave up, an engine did not start, nothing moved for `run.stall_s`, or a player learned
+                nothing.
         """
         plan, poll, measurements = self._plan, self._poll, self._measurements
         parts = build(plan, self._group)
@@ -50,7 +53,7 @@ class Run:
             supervisor = RunSupervisor(plan, parts, lambda: merge_missed([poll.missed(), measurements.missed()]))
             async with supervise(supervisor):
                 await measurements.start(parts)
-                watch = Watch(plan, poll, self._history, measurements, self._progress, supervisor)
+                watch = Watch(plan, poll, self._history, self._lessons, measurements, self._progress, supervisor)
                 if plan.resumed:
                     await catch_up(parts, plan.run_dir, watch, plan.stall_s)
                 self._progress.say("playing; the learners join as soon as they are up")
@@ -72,7 +75,8 @@ class Run:
         now, first = time.time(), self._history.first_step_at
         outcome = RunOutcome(
             end=end,
-            note=note,
+            note=note or self._lessons.remark,
+            barren=self._lessons.barren,
             wall_s=now - self._started_at,
             first_step_s=None if first is None else first - self._started_at,
             stats=self._poll.stats,

@@ -12,6 +12,7 @@ import structlog
 from actors.generation import GenerationStats
 from cluster.observe.history import History
 from cluster.observe.view import RunStats
+from cluster.publish.stats import StepReport
 from cluster.run.answers import answer_or, answers_of
 from cluster.run.pools import RolloutWorkerStats
 from cluster.run.states import RunFailed
@@ -35,13 +36,15 @@ class Poll:
         self.stats = RunStats()
         self._rollouts: dict[int, RolloutWorkerStats] = {}
 
-    async def ask(self, parts: Parts) -> None:
-        """Asks replay buffer and publisher, and takes the learners' reports. Raises `RunFailed` if one of them is dead."""
+    async def ask(self, parts: Parts) -> list[StepReport]:
+        """Asks replay buffer and publisher, and gives the learners' new reports. Raises `RunFailed` if one of them is dead."""
         replay = await answer_or(parts.replay.stats.remote(), self.stats.replay)
         self.stats = replace(self.stats, replay=replay)
         publisher = await answer_or(parts.publisher.stats.remote(), self.stats.publisher)
         self.stats = replace(self.stats, publisher=publisher)
-        self._history.add(await answer_or(parts.publisher.drain_metrics.remote(), []))
+        reports: list[StepReport] = await answer_or(parts.publisher.drain_metrics.remote(), [])
+        self._history.add(reports)
+        return reports
 
     async def ask_workers(self, parts: Parts) -> None:
         """Asks the generation and judge workers what they counted. Raises `RunFailed` if one is dead."""

@@ -2,4 +2,4 @@
 
 
 class RunFailed(Exception):
-    """The run cannot go on. The message is one line; the logs say more."""
+    """The run cannot go on. The message is one line, or a few below it that say more; the logs say most."""

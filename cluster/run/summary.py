@@ -15,8 +15,9 @@ from cluster.observe.view import RunStats
 from cluster.plan.plan import Plan
 from cluster.publish.stats import PushTimes
 from cluster.replay.stats import ReplayStats
+from cluster.rundir import RunDir
 from judge.stats import JudgeStats
-from protocol.roles import PLAYERS
+from protocol.roles import PLAYERS, Player
 
 SHOWN = ("attack_success", "over_refusal", "benign_compliance", "deflection", "n")
 LOST = ("unwrapped", "unjudged", "unanswered")
@@ -61,7 +62,8 @@ class RunOutcome:
     """What a run, or the part of it that one process drove, came to.
 
     Attributes:
-        note: why it did not finish.
+        note: why it did not finish, or what should be known if it did.
+        barren: players that got no row to learn from in the whole run.
         wall_s: seconds since the process started; `first_step_s`: the same until the first learner step; None: there was none.
         stats: the last answers of its parts.
         heldout: measurements by occasion.
@@ -72,6 +74,7 @@ class RunOutcome:
     end: RunEnd
     wall_s: float
     note: str = ""
+    barren: tuple[Player, ...] = ()
     first_step_s: float | None = None
     stats: RunStats = field(default_factory=RunStats)
     heldout: Mapping[str, Measurement] = field(default_factory=dict)
@@ -105,7 +108,10 @@ def summarize(plan: Plan, outcome: RunOutcome, earlier: Mapping[str, Any] | None
         "states": replay["states"],
         "judge": {**replay["judge"], "pool": asdict(stats.pool) if stats.pool else {}, **_of_judges(stats.judges)},
         "alarm": replay["alarm"],
-        "export": {p: f"export/{p}" if p in plan.trained else None for p in PLAYERS},  # null: frozen, nothing to write
+        "trained": list(plan.trained),
+        "barren": list(outcome.barren),
+        # null: frozen, nothing to write; or the run is not over, and what may lie there is not what it came to
+        "export": {p: f"export/{p}" if p in plan.trained and outcome.end is RunEnd.FINISHED else None for p in PLAYERS},
         "push": {p: _of_pushes(players[p].pushes) if stats.publisher.answered else {} for p in PLAYERS},
         "workers": {p: [asdict(worker) for worker in players[p].workers] for p in PLAYERS},
         "replaced": dict(stats.replaced),  # workers, by supervision and reason
@@ -141,6 +147,15 @@ def _of_pushes(pushes: PushTimes) -> dict[str, Any]:
     return asdict(pushes) if pushes.count else {"count": 0}
 
 
+def list_exports(run_dir: RunDir, summary: Mapping[str, Any]) -> list[str]:
+    """Where the models of a finished run lie. One that got nothing to learn from is not called trained."""
+    folders = {p: str(run_dir.path / folder) for p, folder in summary["export"].items() if folder is not None}
+    trained = [folder for p, folder in folders.items() if p not in summary["barren"]]
+    same = [folder for p, folder in folders.items() if p in summary["barren"]]
+    found = [f"trained models: {' and '.join(trained)}"] if trained else []
+    return [*found, f"as they began: {' and '.join(same)}"] if same else found
+
+
 def heldout_table(summary: Mapping[str, Any]) -> Table:
     """Held-out fractions before and after, one row an occasion."""
     table = Table(title="Held-out seeds (fractions of responses)")
@@ -165,7 +180,7 @@ def run_table(summary: Mapping[str, Any]) -> Table:
         evicted = ", ".join(f"{n} {reason}" for reason, n in sorted(rows.get("evicted", {}).items())) or "none"
         table.add_row(
             p,
-            str(summary["steps"][p]) if summary["export"][p] else "frozen",
+            str(summary["steps"][p]) if p in summary["trained"] else "frozen",
             str(summary["versions_pushed"][p]),
             *(str(rows.get(k, 0)) for k in ("appended", "learned", "held")),
             evicted,

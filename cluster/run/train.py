@@ -16,7 +16,7 @@ from cluster.plan.shortfall import Free, check_room
 from cluster.run.folder import lock_run, make_run
 from cluster.run.session import Interrupted, Session, interrupts, ray_session
 from cluster.run.states import RunFailed
-from cluster.run.summary import heldout_table, run_table
+from cluster.run.summary import heldout_table, list_exports, run_table
 from cluster.rundir import RunDir
 from protocol.errors import trail
 from protocol.files import write_json
@@ -84,11 +84,11 @@ def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:
     progress.console.print(run_table(summary))
     if summary["heldout"]:
         progress.console.print(heldout_table(summary))
-    progress.say(f"{end.word}{': ' + note if note else ''}")
+    progress.say(f"{end.word}{': ' + summary['note'] if summary['note'] else ''}")
     if end.resumable:
         progress.say(f"logs: {run_dir.logs}; go on with: python -m cluster train --resume {run_dir.path}")
     else:
-        folders = [str(run_dir.path / folder) for folder in summary["export"].values() if folder is not None]
-        progress.say(f"trained models: {' and '.join(folders)}")
+        for line in list_exports(run_dir, summary):
+            progress.say(line)
     progress.say(f"summary: {run_dir.summary}")
     return end.exit_status

@@ -16,6 +16,7 @@ from cluster.observe.view import RunView, snapshot_of, view_of
 from cluster.plan.plan import Plan
 from cluster.run.answers import last_line
 from cluster.run.games import Games
+from cluster.run.lessons import Lessons
 from cluster.run.measurements import Measurements
 from cluster.run.poll import Poll
 from cluster.run.states import RunFailed
@@ -38,6 +39,7 @@ class Watch:
     Args:
         poll: asks the parts.
         history: is written now and then.
+        lessons: end it if it teaches nothing.
         measurements: are told how far the run is, for the judge's probe.
         supervisor: knows which workers are fit.
         progress: shows each moment.
@@ -48,18 +50,23 @@ class Watch:
         plan: Plan,
         poll: Poll,
         history: History,
+        lessons: Lessons,
         measurements: Measurements,
         progress: Progress,
         supervisor: RunSupervisor,
     ) -> None:
         self._plan, self._history, self._measurements, self._progress = plan, history, measurements, progress
-        self.poll, self._supervisor = poll, supervisor
+        self.poll, self._lessons, self._supervisor = poll, lessons, supervisor
         self._metrics = Metrics(plan.name)
         self._watchdog = Watchdog(plan.stall_s, ABANDONED_ROUNDS * plan.rules.game.in_flight)
 
     async def ask_and_show(self, parts: Parts) -> RunView:
-        """Asks replay buffer, publisher and rollout workers, and shows what they say. Raises `RunFailed` if one is dead."""
-        await self.poll.ask(parts)
+        """Asks replay buffer, publisher and rollout workers, and shows what they say.
+
+        Raises:
+            RunFailed: one of them is dead, or a player learned nothing for too many steps.
+        """
+        reports = await self.poll.ask(parts)
         await self.poll.ask_rollouts(parts)
         self.poll.note_fitness(self._supervisor.fitness())
         players = self.poll.stats.publisher.players
@@ -67,13 +74,15 @@ class Watch:
         view = view_of(self._plan, self.poll.stats, probe)
         self._metrics.update(view)
         self._progress.show(view)
+        self._lessons.check(reports, self.poll.stats.replay)
         return view
 
     async def until_learned(self, parts: Parts, games: Games) -> None:
         """Returns when every learner group is done.
 
         Raises:
-            RunFailed: a learner group gave up, the games ended, an actor is dead, or nothing moved for `run.stall_s`.
+            RunFailed: a learner group gave up, the games ended, an actor is dead, nothing moved for `run.stall_s`, or a player
+                learned nothing.
         """
         next_counts = next_history = 0.0
         waiting = set(parts.learners.values())
@@ -93,6 +102,7 @@ class Watch:
             stalled = self._watchdog.check(snapshot_of(self._plan, view, self.poll.stats, now))
             if stalled is not None:
                 raise RunFailed(stalled)
+        self._lessons.conclude(self.poll.stats.replay)
 
 
 def check_learners(parts: Parts) -> None:

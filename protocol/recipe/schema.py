@@ -30,6 +30,9 @@ class RunConfig(Section):
     stall_s: Seconds = (
         300.0  # nothing learned, judged or generated for this long ends the run with the blocked edge's name
     )
+    barren_steps: Positive | None = (
+        5  # steps of one player in a row without a row to learn from, or a whole run without, end it; null: never
+    )
 
 
 class ModelConfig(Section):

@@ -11,10 +11,11 @@ from cluster.observe.progress import line, picture
 from cluster.observe.view import PlayerView, RunStats, RunView, snapshot_of, view_of
 from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport
 from cluster.replay.rules.admission import Admission
-from cluster.replay.rules.tally import JudgeCounts
+from cluster.replay.rules.tally import JudgeCounts, StateCounts
 from cluster.replay.stats import RowCounts
 from cluster.rundir import RunDir
 from cluster.supervise.watchdog import blocked_edge
+from protocol.roles import PLAYERS
 from tests.unit.cluster.plan.plans import parse_plan
 from tests.unit.cluster.run.moments import HITS, REPLAY
 
@@ -61,6 +62,41 @@ def test_steps_without_a_measurement_are_nulls_in_the_history(tmp_path: Path) ->
     assert list(rows[0])[:4] == ["player", "step", "version", "time"]
     empty = PublisherStats(True, {"attacker": PlayerPushes(), "defender": PlayerPushes(step=1, metrics={"lr": 1.0})})
     assert "defender step 1/1000 v0 loss -" in line(view_of(parse_plan({}), RunStats(publisher=empty)))
+
+
+def test_the_line_and_the_table_tell_what_the_games_gave() -> None:
+    attack = {"ok": 3, "unfaithful": 1, "judge_failed": 2, "malformed": 9, "too_long": 4, "no_room": 1}
+    rows = {"attacker": RowCounts(appended=8, evicted={"tie": 2}), "defender": RowCounts()}
+    seen = RunStats(replace(REPLAY, states=StateCounts(attack, {"ok": 6}), rows=rows))
+    view = view_of(parse_plan({}), seen)
+    assert (view.valid_attacks, view.faithful_attacks) == (0.3, 0.75)  # 6 of 20; 3 of the 4 that were judged
+    assert "attacks 30 % valid, 75 % of them faithful; ties attacker 25 %, defender -;" in line(view)
+    cells = [cell for column in picture(view).columns for cell in column.cells]
+    assert {"30 % valid", "75 % faithful", "25 %"} <= set(cells)
+    assert len({len(list(column.cells)) for column in picture(view).columns}) == 1
+
+
+def test_what_was_not_measured_is_not_told_as_a_share() -> None:
+    nothing = view_of(parse_plan({}), RunStats())
+    assert "attacks - valid, - of them faithful; ties attacker -, defender -;" in line(nothing)
+    attack = StateCounts({"ok": 4})
+    rows = {p: RowCounts(appended=8) for p in PLAYERS}
+    seen = RunStats(replace(REPLAY, states=attack, rows=rows))
+    unasked = {
+        "game": {"faithfulness": False},
+        "learners": {"attacker": {"loss": "grpo"}, "defender": {"train": False}},
+    }
+    assert "attacks 100 % valid, - of them faithful; ties attacker -;" in line(view_of(parse_plan(unasked), seen))
+    failed = RunStats(replace(REPLAY, states=StateCounts({"judge_failed": 4, "malformed": 4})))
+    assert view_of(parse_plan({}), failed).faithful_attacks is None
+
+
+def test_the_history_gives_its_reports_back(tmp_path: Path) -> None:
+    given = [StepReport("attacker", 1, 1, 2.5, {"items": 0.0}), StepReport("defender", 1, 0, 3.5, {"loss": 0.5})]
+    history = History(RunDir(tmp_path))
+    history.add(given)
+    history.write()
+    assert History(RunDir(tmp_path)).reports() == given == history.reports()
 
 
 def test_every_gauge_is_a_number_of_the_view() -> None:

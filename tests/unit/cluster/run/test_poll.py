@@ -68,7 +68,7 @@ DEAD = ray.exceptions.ActorDiedError()
 async def test_the_last_answer_stands_while_a_part_is_away(tmp_path: Path) -> None:
     poll = Poll(History(RunDir(tmp_path)))
     assert poll.stats == RunStats() and not poll.stats.replay.answered
-    await poll.ask(parts())
+    assert [report.step for report in await poll.ask(parts())] == [1]
     await poll.ask_workers(parts())
     await poll.ask_rollouts(parts())
     before = poll.stats

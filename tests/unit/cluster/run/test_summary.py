@@ -1,6 +1,8 @@
 """What a run leaves written: `summary.json`, and the ends that it names."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 from cluster.exits import RunEnd, is_resumable
 from cluster.measure.heldout import Measurement
@@ -8,7 +10,8 @@ from cluster.observe.progress import line
 from cluster.observe.view import RunStats, view_of
 from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats, PushTimes, WorkerState
 from cluster.replay.stats import GameCounts, ReplayStats, RowCounts
-from cluster.run.summary import RunOutcome, package_versions, run_table, summarize
+from cluster.run.summary import RunOutcome, list_exports, package_versions, run_table, summarize
+from cluster.rundir import RunDir
 from judge.stats import ApiUsage, EngineUsage, JudgeStats, add_judges
 from protocol.roles import PLAYERS
 from tests.unit.cluster.plan.plans import parse_plan
@@ -71,6 +74,25 @@ def test_a_frozen_player_is_shown_and_summed_up_as_frozen() -> None:
     assert summary["export"] == {"attacker": None, "defender": "export/defender"}
     assert list(run_table(summary).columns[1].cells) == ["frozen", "0"]
     assert summary["alarm"] == {"raised": 2, "paused_s": 31.3} and summary["judge"]["pool"]["cache_hits"] == 7
+
+
+def test_only_what_was_trained_to_the_end_is_called_trained() -> None:
+    run = RunDir(Path("/runs/a"))
+    ended = RunOutcome(RunEnd.FINISHED, 1.0, "nothing was learned", barren=("attacker",))
+    summary = json.loads(json.dumps(summarize(parse_plan({}), ended)))
+    assert (summary["status"], summary["note"]) == ("finished", "nothing was learned")
+    assert (summary["trained"], summary["barren"]) == (["attacker", "defender"], ["attacker"])
+    assert list_exports(run, summary) == [
+        "trained models: /runs/a/export/defender",
+        "as they began: /runs/a/export/attacker",
+    ]
+    both = summarize(parse_plan({}), replace(ended, barren=PLAYERS))
+    assert list_exports(run, both) == ["as they began: /runs/a/export/attacker and /runs/a/export/defender"]
+    good = summarize(parse_plan({}), replace(ended, barren=()))
+    assert list_exports(run, good) == ["trained models: /runs/a/export/attacker and /runs/a/export/defender"]
+    failed = summarize(parse_plan({}), replace(ended, end=RunEnd.FAILED))
+    assert failed["export"] == {"attacker": None, "defender": None} and list_exports(run, failed) == []
+    assert list(run_table(failed).columns[1].cells) == ["0", "0"], "neither is frozen"
 
 
 def test_what_the_judges_counted_is_added_up() -> None:

@@ -1,0 +1,66 @@
+"""Whether a run teaches its players anything: ends it when it does not, and says why.
+
+Ties the policy (`supervise.barren`) and the words (`supervise.diagnosis`) to one run. It asks nobody.
+"""
+
+from collections.abc import Sequence
+
+from cluster.observe.history import History
+from cluster.plan.plan import Plan
+from cluster.publish.stats import StepReport
+from cluster.replay.stats import ReplayStats
+from cluster.run.states import RunFailed
+from cluster.supervise.barren import BarrenSteps, has_row
+from cluster.supervise.diagnosis import Outcomes, diagnose
+from protocol.roles import Player
+
+
+class Lessons:
+    """The lessons of one run.
+
+    Args:
+        history: what the run's earlier parts reported.
+
+    Attributes:
+        barren: players that got no row in the whole run; known at the end of learning.
+        remark: what a run that may teach nothing (`run.barren_steps: null`) says about them; empty if there are none.
+    """
+
+    def __init__(self, plan: Plan, history: History) -> None:
+        self._plan, game = plan, plan.rules.game
+        judged = {"attacker": game.attacker_judge, "defender": game.defender_judge}
+        unjudged = [p for p in plan.trained if not judged[p]]
+        self._policy = BarrenSteps(plan.barren_steps, plan.trained, unjudged, history.reports())
+        self._since: dict[Player, Outcomes] = {} if plan.resumed else {p: Outcomes() for p in plan.trained}
+        self.barren: tuple[Player, ...] = ()
+        self.remark = ""
+
+    def check(self, reports: Sequence[StepReport], replay: ReplayStats) -> None:
+        """Notes new reports. Raises `RunFailed`, with a diagnosis, if a player learned nothing for too many steps in a row."""
+        barren, now = self._policy.note(reports), Outcomes.of(replay)
+        for player in self._plan.trained:
+            self._since.setdefault(player, now)
+        if barren:
+            why = [diagnose(p, now.since(self._since[p]), self._plan) for p in barren]
+            head = f"{_name(barren)} had no row to learn from in {self._plan.barren_steps} steps in a row (run.barren_steps)"
+            raise RunFailed("\n  ".join([head, *why]))
+        self._since |= {report.player: now for report in reports if has_row(report.metrics)}
+
+    def conclude(self, replay: ReplayStats) -> None:
+        """At the end of learning. Raises `RunFailed`, with a diagnosis, if a player learned nothing in the whole run."""
+        if not replay.answered:
+            return
+        learned = {p: rows.learned + rows.leased for p, rows in replay.rows.items()}
+        self.barren = self._policy.find_barren(learned, self._plan.steps)
+        if not self.barren:
+            return
+        seen = Outcomes.of(replay)
+        head = f"nothing was learned: {_name(self.barren)} had no row to learn from in the whole run"
+        words = "\n  ".join([head, *(diagnose(p, seen, self._plan) for p in self.barren)])
+        if self._plan.barren_steps is not None:
+            raise RunFailed(words)
+        self.remark = words
+
+
+def _name(players: Sequence[Player]) -> str:
+    return " and ".join(f"the {p}" for p in players)

@@ -1,0 +1,182 @@
+"""Why a player got nothing to learn from, in words: how what it wrote ended, and which setting changes that.
+
+Pure: counts and a plan in, lines out; it says no text that a model wrote, only the command that shows some. Every state of
+`protocol.states` that keeps rows from being learned has its own remedy here. It decides nothing (`barren` does).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Self, get_args
+
+from cluster.plan.plan import Plan
+from cluster.replay.stats import ReplayStats
+from protocol.formats import FORMATS
+from protocol.recipe import GameConfig
+from protocol.roles import PLAYERS, Player
+
+NOTEWORTHY = 0.2  # a smaller share of a state does not explain a step without any row
+SHOWN = 3  # outputs that the command shows
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of games, from one moment to another.
+
+    Attributes:
+        attack, response: their numbers by state.
+        evicted: each player's rows that were dropped, by reason.
+        finished: games; abandoned: games given up, by reason.
+    """
+
+    attack: Mapping[str, int] = field(default_factory=dict)
+    response: Mapping[str, int] = field(default_factory=dict)
+    evicted: Mapping[Player, Mapping[str, int]] = field(default_factory=lambda: {p: {} for p in PLAYERS})
+    finished: int = 0
+    abandoned: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, stats: ReplayStats) -> Self:
+        """Of the whole run so far."""
+        evicted = {p: dict(rows.evicted) for p, rows in stats.rows.items()}
+        return cls(
+            {**stats.states.attack},
+            {**stats.states.response},
+            evicted,
+            stats.games.finished,
+            dict(stats.games.abandoned),
+        )
+
+    def since(self, then: "Outcomes") -> "Outcomes":
+        """Only what came after `then`; all of it if no game has finished since."""
+        if self.finished == then.finished:
+            return self
+        return Outcomes(
+            _less(self.attack, then.attack),
+            _less(self.response, then.response),
+            {p: _less(self.evicted[p], then.evicted[p]) for p in PLAYERS},
+            self.finished - then.finished,
+            _less(self.abandoned, then.abandoned),
+        )
+
+
+def diagnose(player: Player, seen: Outcomes, plan: Plan) -> str:
+    """A few lines: the states' shares, the settings that change them, and where to read some of the outputs.
+
+    Args:
+        player: that got nothing to learn from.
+        seen: since it last did.
+    """
+    states = Counter(seen.attack if player == "attacker" else seen.response)
+    total = states.total()
+    lines = [_shares(player, states)] if total else [f"{player}: no game finished"]
+    asked = {state: n for state, n in states.most_common() if n >= NOTEWORTHY * total}
+    remedies = [f"{state}: {_REMEDIES[state](player, plan)}" for state in asked if state in _REMEDIES]
+    lost = Counter({reason: n for reason, n in seen.evicted[player].items() if reason in _LOST})
+    rows = sum(seen.evicted[player].values())
+    remedies += [f"{reason}: {_LOST[reason](plan)}" for reason, n in lost.most_common() if n >= NOTEWORTHY * rows]
+    lines += remedies
+    given_up = Counter({reason: n for reason, n in seen.abandoned.items() if reason != "stopped"})
+    if given_up.total() > NOTEWORTHY * (given_up.total() + seen.finished):
+        why = ", ".join(f"{n} {reason}" for reason, n in given_up.most_common())
+        lines.append(f"{given_up.total()} games were given up ({why}): logs/rollout-0.log says more")
+    if total:
+        lines.append(f"read {SHOWN} of them: {_command(player, next(iter(asked)), seen, plan)}")
+    return "\n  ".join(lines)
+
+
+def _shares(player: Player, states: Counter[str]) -> str:
+    what = "attacks" if player == "attacker" else "responses"
+    shares = ", ".join(f"{100 * n / states.total():.0f} % {state}" for state, n in states.most_common())
+    return f"{player}: of {states.total()} {what} {shares}"
+
+
+def _command(player: Player, state: str, seen: Outcomes, plan: Plan) -> str:
+    """Shows outputs. Where the Defender was not asked there are only the attacker's."""
+    if state == "attack_invalid" and seen.attack:
+        player, state = "attacker", Counter(seen.attack).most_common(1)[0][0]
+    return f"python -m cluster replay {plan.run_dir.path} --player {player} --state {state} --limit {SHOWN} --text"
+
+
+def _less(now: Mapping[str, int], then: Mapping[str, int]) -> dict[str, int]:
+    return dict(Counter(now) - Counter(then))
+
+
+def _change_format(player: Player, plan: Plan) -> str:
+    now = plan.rules.game.attacker_format if player == "attacker" else plan.rules.game.defender_format
+    known = get_args(GameConfig.model_fields[f"{player}_format"].annotation)
+    simpler = [name for name in known if len(FORMATS[name].parts) < len(FORMATS[now].parts)]
+    ask_less = f"set game.{player}_format (now {now}) to {' or '.join(simpler)}, or " if simpler else ""
+    return f"{ask_less}{_begin_with(player, f'writes the format {now}')}"
+
+
+def _begin_with(player: Player, can: str) -> str:
+    # `sft` is no remedy by itself: a step without a row leaves its demonstrations out, too.
+    return (
+        f"begin with a model that {can} (models.{player}.path; "
+        f"learners.{player}.sft teaches it only in steps that have a row)"
+    )
+
+
+def _write_longer(player: Player, plan: Plan) -> str:
+    return (
+        f"raise sampling.max_new_tokens (now {plan.rules.sampling.max_new_tokens}), or {_begin_with(player, 'stops')}"
+    )
+
+
+def _make_room(player: Player, plan: Plan) -> str:
+    return (
+        f"its prompts leave less than sampling.max_new_tokens ({plan.rules.sampling.max_new_tokens}) of the context: "
+        f"raise generation.max_model_len (now {plan.generation.max_model_len})"
+    )
+
+
+def _stay_faithful(player: Player, plan: Plan) -> str:
+    return f"{_begin_with(player, 'keeps the meaning')}, or set game.faithfulness to false"
+
+
+def _judge_better(player: Player, plan: Plan) -> str:
+    judge = plan.judge.config
+    form = "" if judge.structured else ", set judge.structured to true"
+    return f"raise judge.sampling.max_new_tokens (now {judge.sampling.max_new_tokens}){form}, or take another judge"
+
+
+def _answer(player: Player, plan: Plan) -> str:
+    return "the attack was valid and no response to it was, which is the Defender's problem"
+
+
+def _attack(player: Player, plan: Plan) -> str:
+    return "the Defender was not asked, because the attack was not valid, which is the attacker's problem"
+
+
+def _prefer(player: Player, plan: Plan) -> str:
+    game = plan.rules.game
+    key, n, judged = (
+        ("game.attacks", game.attacks, game.attacker_judge)
+        if player == "attacker"
+        else ("game.responses", game.responses, game.defender_judge)
+    )
+    if not judged:
+        return f"all of them are worth 0, because game.{player}_judge is false: set it to true"
+    return f"valid, but those of one game tie: raise {key} (now {n}) or sampling.temperature, or take another judge"
+
+
+def _wait_longer(plan: Plan) -> str:
+    return f"rows were too old when a step could have them: raise replay.max_staleness (now {plan.replay.table.max_staleness})"
+
+
+def _keep_more(plan: Plan) -> str:
+    return f"rows had no place: raise replay.capacity_rows (now {plan.replay.table.capacity_rows})"
+
+
+_REMEDIES: dict[str, Callable[[Player, Plan], str]] = {  # by the state of an attack or a response
+    "ok": _prefer,
+    "malformed": _change_format,
+    "too_long": _write_longer,
+    "no_room": _make_room,
+    "unfaithful": _stay_faithful,
+    "judge_failed": _judge_better,
+    "no_valid_response": _answer,
+    "attack_invalid": _attack,
+}
+_LOST: dict[str, Callable[[Plan], str]] = {"stale": _wait_longer, "capacity": _keep_more}  # by why rows were dropped
