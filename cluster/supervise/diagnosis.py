@@ -40,8 +40,8 @@ class Outcomes:
         """Of the whole run so far."""
         evicted = {p: dict(rows.evicted) for p, rows in stats.rows.items()}
         return cls(
-            {**stats.states.attack},
-            {**stats.states.response},
+            {str(state): n for state, n in stats.states.attack.items()},
+            {str(state): n for state, n in stats.states.response.items()},
             evicted,
             stats.games.finished,
             dict(stats.games.abandoned),
