@@ -22,6 +22,7 @@ import torch
 
 from actors.engine.engine import PromptTooLong
 from actors.generation import GenerationWorker, WeightsRefused, WorkerBroken
+from protocol.exchange import NotReady
 from protocol.recipe import GenerationConfig
 from protocol.types import Ask, Completion, Sampling
 from tests.integration.tiny_qwen import EOS_ID, VOCABULARY, pack_model, save_tiny, tiny_model
@@ -184,6 +185,10 @@ async def test_a_push_that_fails_half_way_is_never_served_and_the_worker_comes_b
         with pytest.raises(WorkerBroken, match="version 4"):
             await worker.load(holey, packed, deadline_s=120.0)
         assert not (await worker.stats()).serving
+        assert not (await worker.health()).ready
+        with pytest.raises(NotReady):  # at once: only a start builds an engine
+            await worker.generate(ask(1))
+        assert await worker.start() == 3
         (completion,) = await worker.generate(ask(1))
         assert (completion.first_version, completion.last_version) == (3, 3)
         assert_sampled_by(tiny_model(1), completion)
