@@ -41,9 +41,9 @@ class Lessons:
         for player in self._plan.trained:
             self._since.setdefault(player, now)
         if barren:
-            why = [diagnose(p, now.since(self._since[p]), self._plan) for p in barren]
+            why = diagnose({p: now.since(self._since[p]) for p in barren}, self._plan)
             head = f"{_name(barren)} had no row to learn from in {self._plan.barren_steps} steps in a row (run.barren_steps)"
-            raise RunFailed("\n  ".join([head, *why]))
+            raise RunFailed(f"{head}\n  {why}")
         self._since |= {report.player: now for report in reports if has_row(report.metrics)}
 
     def conclude(self, replay: ReplayStats) -> None:
@@ -56,7 +56,7 @@ class Lessons:
             return
         seen = Outcomes.of(replay)
         head = f"nothing was learned: {_name(self.barren)} had no row to learn from in the whole run"
-        words = "\n  ".join([head, *(diagnose(p, seen, self._plan) for p in self.barren)])
+        words = f"{head}\n  {diagnose(dict.fromkeys(self.barren, seen), self._plan)}"
         if self._plan.barren_steps is not None:
             raise RunFailed(words)
         self.remark = words

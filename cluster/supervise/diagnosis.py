@@ -60,42 +60,46 @@ class Outcomes:
         )
 
 
-def diagnose(player: Player, seen: Outcomes, plan: Plan) -> str:
+def diagnose(seen: Mapping[Player, Outcomes], plan: Plan) -> str:
     """A few lines: the states' shares, the settings that change them, and where to read some of the outputs.
 
     Args:
-        player: that got nothing to learn from.
-        seen: since it last did.
+        seen: for each player that got nothing to learn from, what became of games since it last did.
     """
-    states = Counter(seen.attack if player == "attacker" else seen.response)
-    total = states.total()
-    lines = [_shares(player, states)] if total else [f"{player}: no game finished"]
-    asked = {state: n for state, n in states.most_common() if n >= NOTEWORTHY * total}
-    remedies = [f"{state}: {_REMEDIES[state](player, plan)}" for state in asked if state in _REMEDIES]
-    lost = Counter({reason: n for reason, n in seen.evicted[player].items() if reason in _LOST})
-    rows = sum(seen.evicted[player].values())
-    remedies += [f"{reason}: {_LOST[reason](plan)}" for reason, n in lost.most_common() if n >= NOTEWORTHY * rows]
-    lines += remedies
+    lines = [line for player, outcomes in seen.items() for line in _explain(player, outcomes, plan)]
+    if "defender" in seen and "attacker" not in seen and "attack_invalid" in _noteworthy(seen["defender"].response):
+        lines += _explain("attacker", seen["defender"], plan)
+    return "\n  ".join(lines)
+
+
+def _explain(player: Player, seen: Outcomes, plan: Plan) -> list[str]:
+    states = seen.attack if player == "attacker" else seen.response
+    if not states:
+        return [f"{player}: no game finished"]
+    ended, evicted = _noteworthy(states), seen.evicted[player]
+    lines = [_shares(player, states)]
+    lines += [f"{state}: {_REMEDIES[state](player, plan)}" for state in ended if state in _REMEDIES]
+    lines += [f"{reason}: {_LOST[reason](plan)}" for reason in _noteworthy(evicted) if reason in _LOST]
     given_up = Counter({reason: n for reason, n in seen.abandoned.items() if reason != "stopped"})
     if given_up.total() > NOTEWORTHY * (given_up.total() + seen.finished):
         why = ", ".join(f"{n} {reason}" for reason, n in given_up.most_common())
         lines.append(f"{given_up.total()} games were given up ({why}): logs/rollout-0.log says more")
-    if total:
-        lines.append(f"read {SHOWN} of them: {_command(player, next(iter(asked)), seen, plan)}")
-    return "\n  ".join(lines)
+    if ended[0] != "attack_invalid":  # of which there is nothing to read
+        options = f"--player {player} --state {ended[0]} --limit {SHOWN} --text"
+        lines.append(f"read {SHOWN} of them: python -m cluster replay {plan.run_dir.path} {options}")
+    return lines
 
 
-def _shares(player: Player, states: Counter[str]) -> str:
-    what = "attacks" if player == "attacker" else "responses"
-    shares = ", ".join(f"{100 * n / states.total():.0f} % {state}" for state, n in states.most_common())
-    return f"{player}: of {states.total()} {what} {shares}"
+def _noteworthy(counts: Mapping[str, int]) -> list[str]:
+    """The words with a share worth a sentence, and the most frequent one in any case; that one first."""
+    ranked, total = Counter(counts).most_common(), sum(counts.values())
+    return [word for k, (word, n) in enumerate(ranked) if k == 0 or n >= NOTEWORTHY * total]
 
 
-def _command(player: Player, state: str, seen: Outcomes, plan: Plan) -> str:
-    """Shows outputs. Where the Defender was not asked there are only the attacker's."""
-    if state == "attack_invalid" and seen.attack:
-        player, state = "attacker", Counter(seen.attack).most_common(1)[0][0]
-    return f"python -m cluster replay {plan.run_dir.path} --player {player} --state {state} --limit {SHOWN} --text"
+def _shares(player: Player, states: Mapping[str, int]) -> str:
+    what, total = "attacks" if player == "attacker" else "responses", sum(states.values())
+    shares = ", ".join(f"{100 * n / total:.0f} % {state}" for state, n in Counter(states).most_common())
+    return f"{player}: of {total} {what} {shares}"
 
 
 def _less(now: Mapping[str, int], then: Mapping[str, int]) -> dict[str, int]:
@@ -107,15 +111,13 @@ def _change_format(player: Player, plan: Plan) -> str:
     known = get_args(GameConfig.model_fields[f"{player}_format"].annotation)
     simpler = [name for name in known if len(FORMATS[name].parts) < len(FORMATS[now].parts)]
     ask_less = f"set game.{player}_format (now {now}) to {' or '.join(simpler)}, or " if simpler else ""
-    return f"{ask_less}{_begin_with(player, f'writes the format {now}')}"
+    # A step without a row leaves the demonstrations out, too: they are no remedy by themselves.
+    warm = f"learners.{player}.sft helps only in steps that have a row"
+    return f"{ask_less}{_begin_with(player, f'writes the format {now}')}; {warm}"
 
 
 def _begin_with(player: Player, can: str) -> str:
-    # `sft` is no remedy by itself: a step without a row leaves its demonstrations out, too.
-    return (
-        f"begin with a model that {can} (models.{player}.path; "
-        f"learners.{player}.sft teaches it only in steps that have a row)"
-    )
+    return f"begin with a model that {can} (models.{player}.path)"
 
 
 def _write_longer(player: Player, plan: Plan) -> str:

@@ -42,6 +42,9 @@ def test_three_steps_on_a_random_model_end_with_every_state_counted(tmp_path: Pa
     summary = summary_of(tmp_path / "real")
     check_books(summary)
     assert summary["status"] == "finished" and summary["steps"] == {"attacker": 3, "defender": 3}
+    assert summary["barren"] == ["attacker", "defender"], "nothing to learn from, and the recipe allows it"
+    assert summary["note"].startswith("nothing was learned: the attacker and the defender had no row")
+    assert f"finished: {summary['note']}" in program.output and "trained models" not in program.output
     finished = summary["games"]["finished"]
     assert finished >= 12
     assert sum(summary["states"]["attack"].values()) == 2 * finished

@@ -23,7 +23,7 @@ BAD = {"attack": {"malformed": 54, "too_long": 46}, "response": {"attack_invalid
 
 
 def said(player: Player, recipe: dict[str, Any] | None = None, **seen: Any) -> str:
-    return diagnose(player, Outcomes(**({"finished": 9} | seen)), parse_plan(recipe or {}, Path("/runs/a")))
+    return diagnose({player: Outcomes(**({"finished": 9} | seen))}, parse_plan(recipe or {}, Path("/runs/a")))
 
 
 def keys(text: str) -> set[str]:
@@ -38,16 +38,16 @@ WARM_DEFENDER = {"models.defender.path", "learners.defender.sft"}
     ("player", "state", "recipe", "named"),
     [
         ("attacker", "malformed", {}, {"game.attacker_format", *WARM}),
-        ("attacker", "too_long", {}, {"sampling.max_new_tokens", *WARM}),
+        ("attacker", "too_long", {}, {"sampling.max_new_tokens", "models.attacker.path"}),
         ("attacker", "no_room", {}, {"sampling.max_new_tokens", "generation.max_model_len"}),
-        ("attacker", "unfaithful", {}, {"game.faithfulness", *WARM}),
+        ("attacker", "unfaithful", {}, {"game.faithfulness", "models.attacker.path"}),
         ("attacker", "judge_failed", LM, {"judge.sampling.max_new_tokens", "judge.structured"}),
         ("attacker", "no_valid_response", {}, set()),
         ("attacker", "ok", {}, {"game.attacks", "sampling.temperature"}),
         ("attacker", "ok", {"game": {"attacker_judge": False}}, {"game.attacker_judge"}),
         ("defender", "attack_invalid", {}, set()),
         ("defender", "malformed", {"game": {"defender_format": "think_answer"}}, {"game.defender_format", *WARM_DEFENDER}),
-        ("defender", "too_long", {}, {"sampling.max_new_tokens", *WARM_DEFENDER}),
+        ("defender", "too_long", {}, {"sampling.max_new_tokens", "models.defender.path"}),
         ("defender", "no_room", {}, {"sampling.max_new_tokens", "generation.max_model_len"}),
         ("defender", "judge_failed", LM, {"judge.sampling.max_new_tokens", "judge.structured"}),
         ("defender", "ok", {}, {"game.responses", "sampling.temperature"}),
@@ -78,14 +78,17 @@ def test_the_values_and_only_simpler_formats_are_told() -> None:
     assert told[0] == "attacker: of 100 attacks 54 % malformed, 46 % too_long"
     assert told[1].startswith("malformed: ") and "think_prompt" not in told[1]
     assert "too_long: raise sampling.max_new_tokens (now 64), or " in told[2]
-    assert told[1].endswith("learners.attacker.sft teaches it only in steps that have a row)")
+    assert told[1].endswith("; learners.attacker.sft helps only in steps that have a row")
     assert "set game.attacker_format (now think_prompt) to prompt" in said("attacker", **BAD)
 
 
 def test_a_defender_that_was_not_asked_points_at_the_attacker() -> None:
-    told = said("defender", **BAD)
-    assert "100 % attack_invalid" in told and "the attacker's problem" in told
-    assert "--player attacker --state malformed" in told and "max_new_tokens" not in told
+    told = said("defender", **BAD).split("\n  ")
+    assert told[0] == "defender: of 200 responses 100 % attack_invalid" and "the attacker's problem" in told[1]
+    assert told[2:] == said("attacker", **BAD).split("\n  "), "the attacker's own words follow"
+    seen = Outcomes(**BAD)
+    both = diagnose({"attacker": seen, "defender": seen}, parse_plan({}, Path("/runs/a"))).split("\n  ")
+    assert both == [*told[2:], *told[:2]], "once"
 
 
 def test_small_shares_are_told_without_a_remedy() -> None:
