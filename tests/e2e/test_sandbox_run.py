@@ -5,6 +5,7 @@ import json
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -105,6 +106,14 @@ def scrape_while_running(url: str) -> str:
         return ""
 
 
+def title_of(process: psutil.Process) -> str:
+    """What the process calls itself; nothing if it has just ended, as Ray's idle workers do."""
+    try:
+        return " ".join(process.cmdline()[:1])
+    except psutil.NoSuchProcess:
+        return ""
+
+
 @pytest.mark.timeout(1200)
 def test_interrupted_resumed_with_its_workers_killed_it_ends_with_clean_books(tmp_path: Path) -> None:
     ensure_sandbox()
@@ -118,8 +127,9 @@ def test_interrupted_resumed_with_its_workers_killed_it_ends_with_clean_books(tm
         second.wait_for("playing", 300)
         # While the first of them is gone no game ends, and so neither does the run.
         for name in ("ray::GenerationWorker", "ray::JudgeWorker", "ray::RolloutWorker", "ray::ReplayBuffer"):
-            victims = [p for p in second.processes() if p.cmdline() and p.cmdline()[0].startswith(name)]
-            assert victims, f"no {name} among {[p.cmdline()[:1] for p in second.processes()]}"
+            known = {p: title_of(p) for p in second.processes()}
+            victims = [p for p, title in known.items() if title.startswith(name)]
+            assert victims, f"no {name} among {list(known.values())}"
             victims[0].kill()
             time.sleep(1.0)
         assert second.end(400) == 0, second.output
