@@ -66,13 +66,15 @@ class BarrenSteps:
         """At the end of learning: the players that got no row in the whole run.
 
         Args:
-            learned: rows that the replay buffer gave each player's steps. 0 tells it even where reports are lost.
+            learned: rows that the replay buffer gave each player's steps. 0 tells it even where reports are lost, unless a report
+                says otherwise: then it is an old answer, of a buffer that did not give its last one in time.
             steps: of the run.
         """
         return tuple(
             player
             for player, known in self._had_row.items()
-            if learned[player] == 0 or all(known.get(step) is False for step in range(1, steps + 1))
+            if (learned[player] == 0 and not any(known.values()))
+            or all(known.get(step) is False for step in range(1, steps + 1))
         )
 
     def _take(self, report: StepReport) -> None:

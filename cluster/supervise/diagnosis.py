@@ -4,6 +4,7 @@ Pure: counts and a plan in, lines out; it says no text that a model wrote, only 
 `protocol.states` that keeps rows from being learned has its own remedy here. It decides nothing (`barren` does).
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ def _explain(player: Player, seen: Outcomes, plan: Plan) -> list[str]:
         lines.append(f"{given_up.total()} games were given up ({why}): logs/rollout-0.log says more")
     if ended[0] != "attack_invalid":  # of which there is nothing to read
         options = f"--player {player} --state {ended[0]} --limit {SHOWN} --text"
-        lines.append(f"read {SHOWN} of them: python -m cluster replay {plan.run_dir.path} {options}")
+        lines.append(f"read {SHOWN} of them: python -m cluster replay {shlex.quote(str(plan.run_dir.path))} {options}")
     return lines
 
 

@@ -12,8 +12,18 @@ from tests.e2e.test_real_input import TEXTS, write_seeds
 RECIPE = "deploy/recipes/random-16m.yaml"
 
 
+# Unjudged, as the recipe is; and with all judges asked, so that rows are conceivable. The rule judge knows the sandbox only.
+UNJUDGED: dict[str, object] = {}
+JUDGED = {"seeds.train": "sandbox", "judge.kind": "rules"} | dict.fromkeys(
+    ["game.faithfulness", "game.attacker_judge", "game.defender_judge"], "true"
+)
+
+
 @pytest.mark.timeout(600)
-def test_a_run_that_teaches_nothing_fails_with_the_reason_and_can_be_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [UNJUDGED, JUDGED], ids=["unjudged", "judged"])
+def test_a_run_that_teaches_nothing_fails_with_the_reason_and_can_be_resumed(
+    more: dict[str, object], tmp_path: Path
+) -> None:
     seeds, model, run = write_seeds(tmp_path / "seeds.jsonl"), tmp_path / "model", tmp_path / "barren"
     make_random_model(model, TEXTS, seed=0)
     values = {
@@ -27,7 +37,7 @@ def test_a_run_that_teaches_nothing_fails_with_the_reason_and_can_be_resumed(tmp
         "sampling.max_new_tokens": 4,
         "game.in_flight": 4,
     } | {f"learners.{p}.{k}": v for p in ("attacker", "defender") for k, v in (("batch_games", 2), ("ranks", 1))}
-    program = Program("train", RECIPE, *(f"--set={key}={value}" for key, value in values.items()))
+    program = Program("train", RECIPE, *(f"--set={key}={value}" for key, value in (values | more).items()))
     try:
         assert program.end(400) == 1, program.output
         assert not program.processes()

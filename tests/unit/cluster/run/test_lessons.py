@@ -96,6 +96,6 @@ def test_the_earlier_parts_of_a_run_count_at_its_end(tmp_path: Path) -> None:
     run.check([*reports([False], first=3), *reports([False], "defender", first=3)], replay({"ok": 4}))
     with pytest.raises(RunFailed, match="nothing was learned: the defender had no row"):
         run.conclude(replay({"ok": 4}))
-    rowless = lessons(tmp_path, 5, steps=99, resumed=True)
+    rowless = lessons(tmp_path / "reports-lost", 5, steps=99, resumed=True)
     with pytest.raises(RunFailed, match="the attacker and the defender"):
         rowless.conclude(replay({"ok": 4}, NOTHING))

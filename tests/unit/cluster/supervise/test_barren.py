@@ -98,7 +98,15 @@ def test_the_whole_run_has_its_earlier_parts_and_what_the_replay_buffer_counted(
     resumed = BarrenSteps(LIMIT, PLAYERS, earlier=[*reports([False, True]), *reports([False] * 4, "defender")])
     resumed.note(reports([False] * 2, first=3))
     assert resumed.find_barren(LEARNED, 4) == ("defender",)
-    assert resumed.find_barren({"attacker": 0, "defender": 4}, 9) == ("attacker",)  # without every report
+    lossy = BarrenSteps(LIMIT, PLAYERS)
+    lossy.note(reports([False] * 2))
+    assert lossy.find_barren({"attacker": 0, "defender": 4}, 9) == ("attacker",)  # without every report
+
+
+def test_an_old_answer_of_the_replay_buffer_does_not_gainsay_a_report() -> None:
+    policy = BarrenSteps(LIMIT, PLAYERS)
+    policy.note([*reports([False, True]), *reports([True, False], "defender")])
+    assert policy.find_barren({"attacker": 0, "defender": 0}, 2) == ()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Why nothing was learned: each state that keeps rows from being learned names its own setting, and none else's."""
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -114,6 +115,11 @@ def test_the_command_is_one_that_exists() -> None:
     assert options == {"--player": "attacker", "--state": "too_long", "--limit": "3"} and words[-1] == "--text"
     assert all(name.removeprefix("--") in replay_command.__annotations__ for name in [*options, "--text"])
     parse_filter(options["--player"], None, options["--state"], None, None)
+
+
+def test_the_command_survives_a_path_with_spaces() -> None:
+    told = diagnose({"attacker": Outcomes({"too_long": 9}, finished=9)}, parse_plan({}, Path("/my runs/a")))
+    assert shlex.split(told.splitlines()[-1])[-8:-7] == ["/my runs/a"]
 
 
 def test_counts_since_a_moment_leave_out_what_was_before() -> None:
