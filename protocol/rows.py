@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
         ("version", pa.int32()),  # this player's oldest version in the row
         ("opponent_version", pa.int32()),  # null: the opponent was never asked
         ("judge_id", pa.string()),  # who gave the verdicts; "": nobody did
-        ("rubrics", pa.list_(pa.string())),
+        ("rubrics", pa.list_(pa.string())),  # of the verdicts that were given
         ("prompt_ids", pa.list_(pa.int32())),
         ("items", pa.list_(ITEM)),
         ("preferences", pa.list_(PREFERENCE)),
@@ -74,7 +74,7 @@ def to_batch(groups: Sequence[Group]) -> pa.RecordBatch:
         "version": [g.version for g in groups],
         "opponent_version": [g.opponent_version for g in groups],
         "judge_id": [_judge_of(g) for g in groups],
-        "rubrics": [sorted({v.rubric for v in g.verdicts}) for g in groups],
+        "rubrics": [sorted({v.rubric for v in g.verdicts if v.failure is None}) for g in groups],
         "prompt_ids": _numbers("i", pa.int32(), [g.items[0].completion.prompt_ids for g in groups]),
         "items": _lists(
             [len(g.items) for g in groups],

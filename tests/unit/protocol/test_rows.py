@@ -62,7 +62,7 @@ def row(g: Group) -> dict[str, Any]:
         "version": g.version,
         "opponent_version": g.opponent_version,
         "judge_id": ([v.judge_id for v in g.verdicts if v.failure is None] or [""])[0],
-        "rubrics": sorted({v.rubric for v in g.verdicts}),
+        "rubrics": sorted({v.rubric for v in g.verdicts if v.failure is None}),
         "prompt_ids": g.items[0].completion.prompt_ids.tolist(),
         "items": [
             {
@@ -119,3 +119,12 @@ def test_a_rows_judge_is_the_one_that_answered() -> None:
     assert to_batch(groups).column("judge_id").to_pylist() == ["lm:a@1", "lm:a@1"]
     unjudged = [Group(k, "defender", 0, "s", "benign", (item,), (), v, 0) for k, v in enumerate([(down, unread), ()])]
     assert to_batch(unjudged).column("judge_id").to_pylist() == ["", ""]
+
+
+def test_a_question_that_nobody_answered_adds_no_rubric_to_its_row() -> None:
+    made = Completion.of([7], [1], [-0.5], "t")
+    down = Verdict("none", "none/faithfulness", failure="judge down: no answer in 5 s")
+    good = Verdict("lm:qwen@1a2b3c4d", "standard/compliance.pairwise@1", scores=(3.0, 4.0))
+    group = Group(0, "attacker", 0, "s", "benign", (Item(made, "judge_failed", None),), (), (down, good, down), None)
+    (row,) = to_batch([group]).to_pylist()
+    assert (row["judge_id"], row["rubrics"]) == (good.judge_id, [good.rubric])
