@@ -2,7 +2,8 @@
 
 Invariants:
 - every ask that was taken ends in one answer, unless its caller gave it up or fell silent;
-- an ask that nobody waits for is cancelled: given up by its caller, or its caller not heard of for `GONE_S`;
+- an ask that nobody waits for is cancelled: given up by its caller, or, at the next exchange of any caller, because its own was not
+  heard of for `GONE_S`;
 - a worker that is not ready takes no ask, and answers at once;
 - at most `WAITING` exchanges of a caller wait: a newer one lets the oldest go.
 

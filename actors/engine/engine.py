@@ -35,9 +35,8 @@ __all__ = ["Engine", "PromptTooLong", "limit_new_tokens", "to_completion"]
 _log = structlog.get_logger(__name__)
 
 DIGEST_POLL_S = 0.02  # each look is one message to the engine, between two of its steps
-FIRST_AND_LAST = (
-    1 << 30
-)  # vLLM's `stream_interval`: tells of a sample's first token, and of all others when it is finished
+# vLLM's `stream_interval`: it tells of a sample's first token, and of all others when it is finished.
+FIRST_AND_LAST = 1 << 30
 
 
 def limit_new_tokens(prompt_tokens: int, max_model_len: int, max_new_tokens: int) -> int:

@@ -27,19 +27,19 @@ async def start_engines(parts: Parts, plan: Plan, say: Callable[[str], None]) ->
     """
     groups = " and ".join(parts.learners)
     say(f"starting the vLLM engines of both players and the ZeRO-3 groups of {groups}")
-    handles = [h for p in PLAYERS for h in parts.generators[p]]
     generation, engine = plan.generation, plan.judge.config.engine
-    starting = [*map(wait_for, parts.registered), *(_start(h, generation.start_deadline_s) for h in handles)]
-    judging = [_start(h, engine.start_deadline_s) for h in parts.judges]
+    players = [(role, h) for p in PLAYERS for role, h in parts.generators_by_role(p).items()]
+    starting = [*map(wait_for, parts.registered), *(_start(*one, generation.start_deadline_s) for one in players)]
+    judging = [_start(*one, engine.start_deadline_s) for one in parts.judges_by_role.items()]
     await asyncio.gather(
         wait_started(starting, "the engines", generation.start_deadline_s, "generation.start_deadline_s"),
         wait_started(judging, "the judges", engine.start_deadline_s, "judge.engine.start_deadline_s"),
     )
 
 
-async def _start(handle: Any, limit_s: float) -> None:
+async def _start(role: str, handle: Any, limit_s: float) -> None:
     """Has a worker started; asks again if its process dies over it."""
-    await ask(handle, "start", part="worker", limit_s=limit_s)
+    await ask(handle, "start", part=role, limit_s=limit_s)
 
 
 async def catch_up(parts: Parts, run_dir: RunDir, watch: Watch, limit_s: float) -> None:

@@ -6,7 +6,7 @@ The looking and the deciding are `cluster.supervise`'s.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from cluster.plan.placement import generation_role, judge_role
+from cluster.plan.placement import generation_role
 from cluster.plan.plan import Plan
 from cluster.run.wiring import Parts
 from cluster.supervise.supervisor import GenerationKeeper, JudgeKeeper, Supervised, Supervisor
@@ -36,10 +36,8 @@ class RunSupervisor(Supervisor):
     """
 
     def __init__(self, plan: Plan, parts: Parts, missed: Callable[[], Mapping[str, int]]) -> None:
-        self._judges = {judge_role(k): handle for k, handle in enumerate(parts.judges)}
-        self._generators = {
-            p: {generation_role(p, k): handle for k, handle in enumerate(parts.generators[p])} for p in PLAYERS
-        }
+        self._judges = parts.judges_by_role
+        self._generators = {p: parts.generators_by_role(p) for p in PLAYERS}
         names = {generation_role(p, k): f"{p}-{k}" for p in PLAYERS for k in range(len(parts.generators[p]))}
         limit_s = plan.judge.config.engine.start_deadline_s
         judging, generating = JudgeKeeper(self._judges, limit_s), GenerationKeeper(parts.publisher, names)

@@ -52,10 +52,19 @@ class Parts:
         return self.workers[role]
 
     @property
+    def judges_by_role(self) -> dict[str, Any]:
+        """The judge workers."""
+        return {judge_role(k): handle for k, handle in enumerate(self.judges)}
+
+    def generators_by_role(self, player: Player) -> dict[str, Any]:
+        """A player's generation workers."""
+        return {generation_role(player, k): handle for k, handle in enumerate(self.generators[player])}
+
+    @property
     def workers(self) -> dict[str, Any]:
         """Generation and judge workers by role."""
-        found = {judge_role(k): handle for k, handle in enumerate(self.judges)}
-        return found | {generation_role(p, k): h for p, mine in self.generators.items() for k, h in enumerate(mine)}
+        attackers, defenders = (self.generators_by_role(p) for p in PLAYERS)
+        return self.judges_by_role | attackers | defenders
 
 
 async def reserve(plan: Plan) -> PlacementGroup:

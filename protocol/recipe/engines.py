@@ -65,9 +65,8 @@ class EngineConfig(Section):
     # By vLLM's name. fp8 holds twice the tokens of bfloat16; a player's log-probabilities are then those of the rounded cache. On a
     # CPU it needs AVX-512 or AMX.
     kv_cache_dtype: str = "auto"
-    vllm: dict[str, Any] = Field(
-        default_factory=dict
-    )  # further arguments of vLLM's AsyncEngineArgs, by name, as they are
+    # Further arguments of vLLM's AsyncEngineArgs, by name, as they are.
+    vllm: dict[str, Any] = Field(default_factory=dict)
 
 
 class BackpressureConfig(Section):

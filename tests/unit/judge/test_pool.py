@@ -300,6 +300,7 @@ async def test_a_game_abandoned_without_a_cache_gives_its_questions_up_too() -> 
     await until(lambda: worker.calls)
     game.cancel()
     await until(lambda: worker.cancelled)
+    assert (worker.cancelled, len(worker.calls)) == (1, 1)  # told once, and not asked again
 
 
 async def test_a_worker_builds_the_judge_of_the_recipe_and_counts() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from protocol.errors import UserError
 from protocol.recipe import parse_recipe
-from protocol.recipe.teaching import PENALTY, SCORES, UNJUDGED, possible_rewards
+from protocol.recipe.teaching import PENALTY, SCORES, UNJUDGED, possible_rewards, untaught
 from protocol.roles import PLAYERS
 
 FROZEN: dict[str, Any] = {"train": False}
@@ -76,7 +76,7 @@ def test_what_can_teach_nothing_is_refused_in_one_line(values: dict[str, Any], m
 
 @pytest.mark.parametrize("values", ACCEPTED, ids=str)
 def test_what_can_teach_something_is_accepted(values: dict[str, Any]) -> None:
-    parse_recipe(values)
+    assert not list(untaught(parse_recipe(values)))
 
 
 def test_where_a_judge_answers_a_score_or_a_zero_stands_beside_the_penalty() -> None:

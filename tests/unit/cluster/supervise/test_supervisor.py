@@ -112,6 +112,7 @@ async def test_a_start_that_fails_is_asked_for_again() -> None:
         await until(lambda: len(b.keeper.did) >= 2)
         b.keeper.error = None
         await until(lambda: b.supervisor.state("judge-0") == "ready")
+    assert set(b.keeper.did) == {("judge-0", "start")} and not b.supervisor.replaced
 
 
 async def test_a_look_that_raises_is_no_answer() -> None:
