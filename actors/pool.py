@@ -4,8 +4,8 @@
     verdicts = await pool.ask(requests, questions=len(requests), limit_s=60.0)
 
 All asks to one worker in a tick travel in one call, and the answers that are ready come back together. Invariants:
-- an ask ends with the worker's answer, the worker's own exception, or `TimeoutError`. What only one worker failed of, another is
-  asked;
+- an ask ends with the worker's answer, the worker's own exception, `TimeoutError` or `WorkersLost`. What only one worker failed
+  of, another is asked;
 - one that is cancelled is cancelled in the worker;
 - a call is never repeated by Ray, because a retry would queue behind a restart.
 
@@ -25,9 +25,9 @@ import structlog
 from ray.exceptions import RayActorError
 
 from protocol.errors import trail
-from protocol.exchange import Batch, Posted, Replies
+from protocol.exchange import Batch, Posted, Replies, WorkersLost
 from protocol.recipe import RouterConfig
-from protocol.router import Router
+from protocol.router import MAX_LOSSES, Router
 from protocol.router_state import Exchange, RouterStats
 
 TICK_S, TICK_MAX_S = 0.02, 0.25
@@ -79,6 +79,7 @@ class WorkerPool:
 
         Raises:
             TimeoutError: one of the two passed.
+            WorkersLost: worker after worker was lost with it.
             Exception: what the worker raised, with the lines that it passed there as a note.
         """
         self._begin()
@@ -124,6 +125,8 @@ class WorkerPool:
                 self._call(exchange)
             for ask in decisions.expired:
                 self._end(ask, TimeoutError("no worker answered in time"))
+            for ask in decisions.condemned:
+                self._end(ask, WorkersLost(f"{MAX_LOSSES} workers were lost with it"))
             if router.idle:
                 return
             await asyncio.sleep(min(TICK_MAX_S, max(TICK_S, TICK_SHARE * self._answer_s)))
@@ -146,14 +149,14 @@ class WorkerPool:
                 self._method(worker).remote(self._caller, batch, exchange.hold_s), answer_s
             )
         except asyncio.CancelledError:  # its loop ends, and with it what the worker says
-            router.note_gone(worker, exchange.number)
+            router.note_gone(worker, exchange.number, time.monotonic())
             raise
         except (RayActorError, TimeoutError) as error:
             _log.warning("worker away", pool=self._name, worker=worker, error=type(error).__name__)
-            router.note_gone(worker, exchange.number)
+            router.note_gone(worker, exchange.number, time.monotonic())
         except Exception as error:  # noqa: BLE001  # a fault of the worker or ours: its asks go to others, until their deadline
             _log.error("exchange failed", pool=self._name, worker=worker, trail=trail(error))
-            router.note_gone(worker, exchange.number)
+            router.note_gone(worker, exchange.number, time.monotonic())
         else:
             for answer in router.note_reply(worker, exchange.number, reply, time.monotonic()):
                 self._end(answer.id, answer.error, answer.value)

@@ -20,6 +20,7 @@ import structlog
 
 from actors.errors import GenerationDeadline, PromptTooLong
 from protocol.errors import trail
+from protocol.exchange import WorkersLost
 from protocol.game import play_game
 from protocol.interfaces import GameSource, Generator, Judge
 from protocol.rules import GameRules
@@ -40,6 +41,8 @@ def reason_of(error: BaseException) -> str:
         return "unexpected" if "unexpected" in reasons else reasons[0]
     if isinstance(error, PromptTooLong):
         return "prompt_too_long"
+    if isinstance(error, WorkersLost):
+        return "workers_lost"
     if isinstance(error, GenerationDeadline | TimeoutError):
         return "generation_deadline"
     return STOPPED if isinstance(error, asyncio.CancelledError) else "unexpected"

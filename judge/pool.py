@@ -25,10 +25,12 @@ from judge.cache import VerdictCache, digest_question
 from judge.errors import GAVE_UP
 from judge.identity import NO_JUDGE
 from judge.stats import PoolStats
+from protocol.exchange import WorkersLost
 from protocol.interfaces import Workers
 from protocol.types import JudgeRequest, Verdict
 
-PERMANENT = ("query", NO_JUDGE, GAVE_UP)  # failures that begin so would fail with any seed
+LOST = "judge down: it ended every worker that had it"
+PERMANENT = ("query", NO_JUDGE, GAVE_UP, LOST)  # failures that begin so would fail with any seed
 
 _log = structlog.get_logger(__name__)
 
@@ -145,6 +147,8 @@ class JudgePool:
                 answer = await self._ask(list(asked.values()))
             if isinstance(answer, str):
                 verdicts |= {k: Verdict("none", f"none/{r.criterion}", failure=answer) for k, r in asked.items()}
+                if answer.startswith(PERMANENT):
+                    break
                 continue
             verdicts |= dict(zip(asked, answer, strict=True))
             again = [k for k in asked if (why := verdicts[k].failure) is not None and not why.startswith(PERMANENT)]
@@ -165,6 +169,10 @@ class JudgePool:
             why = f"{len(verdicts)} verdicts for {len(requests)} requests"
         except TimeoutError:
             why = f"no answer in {self._deadline_s:g} s"
+        except WorkersLost:
+            self._calls_failed += 1
+            _log.warning("judge call ends its workers", requests=len(requests))
+            return LOST
         except Exception as e:  # noqa: BLE001  # the worker's own; it is logged there
             why = type(e).__name__
         self._calls_failed += 1

@@ -20,6 +20,10 @@ class AskFault(Exception):
     """What the ask itself is at fault of: any worker would say the same."""
 
 
+class WorkersLost(AskFault):
+    """Worker after worker was lost while it had this ask, which may be why."""
+
+
 class NotReady(WorkerFault):
     """The worker was asked before it was started, or after it lost its engine."""
 

@@ -102,8 +102,9 @@ class Inbox:
     async def _wait(self, box: _Box, wait_s: float) -> None:
         """Until the box has answers that no other exchange is about to take."""
         if not box.answers or box.gathering:
-            if len(box.waiting) == WAITING:
-                _let_go(box.waiting[0])
+            still = [turn for turn in box.waiting if not turn.done()]
+            if len(still) >= WAITING:  # who was let go may not have left yet
+                _let_go(still[0])
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             box.waiting.append(turn)
             try:

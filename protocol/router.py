@@ -1,19 +1,20 @@
 """Which worker answers which ask, for generation and judge workers alike. A pure state machine: no clock, no call, no Ray.
 
-    ask:     waiting ──► placed ──► hedged (at two workers) ──► answered | expired | given up
+    ask:     waiting ──► placed ──► hedged (at two or three workers) ──► answered | expired | condemned | given up
                 ▲           │
                 └───────────┘   its worker is gone, not ready, or failed of it
     worker:  open ◄──► closed: not ready | silent | stuck | avoided
 
 Invariants:
-- **every ask ends once**: answered, expired, or given up by its caller. One whose worker is lost waits for another worker;
+- **every ask ends once**: answered, expired, condemned, or given up by its caller. One whose worker is lost waits for another;
 - **no ask is put to a closed worker**, so that none queues behind a restart;
 - **least loaded by questions**: an ask goes to the open worker with the fewest questions in its hands, other callers' too. What is
   placed at once may fill a worker a quarter beyond that, so that it travels in one call; and a caller that shares many workers with
   others prefers those of its own share by `HOME` questions, so that its calls are fewer and larger;
-- **hedging**: an ask is put to a second worker when its own is silent or stuck, or when it has no token after `hedge_s` and the
-  other worker has at most half the load (else an overload would double itself). Never to a third, and not many at once. Where
-  replies are late in general, silence means less. The first answer counts.
+- **hedging**: an ask is put to another worker when its own are silent or stuck, or when its only one has given no token after
+  `hedge_s` and the other has at most half the load (else an overload would double itself). At three workers at most, and not many
+  asks at once. Where replies are late in general, silence means less. The first answer counts;
+- **no ask takes every worker down**: one that `MAX_LOSSES` workers lost while they were at it is condemned.
 
 `actors.pool` is its shell. It restarts nobody: what a worker misses in a row is counted here, and supervision reads it.
 """
@@ -22,13 +23,17 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator, Set
 
-from protocol.exchange import Answer, AskFault, Replies, Vitals, WorkerFault
+from protocol.exchange import Answer, AskFault, NotReady, Replies, Vitals, WorkerFault
 from protocol.router_state import AskState, Decisions, Exchange, RouterStats, WorkerState
 
 PROBE_S = 1.0  # between two looks at a worker that takes no asks
 HOME = 8  # questions that a worker of one's own share may be ahead of another: a few asks
 HEDGES = 16  # asks hedged at one look, at least; a tenth of the asks if those are more
 LATE_WEIGHT, LATE_FACTOR = 0.1, 4.0  # of one reply in their mean lateness; of that in the silence that is allowed
+SILENT_MAX = 2.0  # times `hedge_s`: no more silence is allowed, however late replies are in general
+HOLDERS = 3  # workers that an ask may be at
+MAX_LOSSES = 4  # a prompt that ends an engine would end one after another
+GUILT_S = 0.5  # a worker that is lost sooner after it was asked was lost before
 
 
 class Router:
@@ -52,7 +57,8 @@ class Router:
         self._busy: set[int] = set()  # workers to whom there may be something to say
         self._looked_s = -math.inf
         self._late_s = 0.0  # mean lateness of replies
-        self._taken = self._moved = self._hedged = self._expired = self._calls = 0
+        self._condemned: list[int] = []  # to be told
+        self._taken = self._moved = self._hedged = self._expired = self._condemnations = self._calls = 0
 
     @property
     def look_s(self) -> float:
@@ -62,12 +68,14 @@ class Router:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to decide: no ask, and nobody to be told that one was given up."""
-        return not self._asks and not self._busy
+        return not (self._asks or self._busy or self._condemned)
 
     def stats(self) -> RouterStats:
         """Counts, and what each worker misses."""
         missed = tuple(w.missed if self._asks else 0 for w in self._workers)  # who asks nothing knows nothing
-        return RouterStats(self._taken, self._moved, self._hedged, self._expired, self._calls, missed)
+        return RouterStats(
+            self._taken, self._moved, self._hedged, self._expired, self._condemnations, self._calls, missed
+        )
 
     # -- asks
 
@@ -104,7 +112,7 @@ class Router:
         self._busy.add(worker)
         w.ready = reply.vitals.ready
         if not w.ready:
-            self._lose_all(worker)
+            self._lose_all(worker, now_s)
             return counted
         self._note_vitals(w, reply.vitals, now_s)
         for ask in reply.begun:
@@ -114,19 +122,21 @@ class Router:
         if number >= w.told:  # what was given up while the worker was taken for lost
             w.given_up += [ask for ask in held if ask not in self._asks and ask not in w.given_up]
         if not any(earlier < number for earlier in w.calls):  # whose reply may bring what is missing in this one
-            self._lose(worker, [ask for ask, carried in w.sent.items() if 0 < carried <= number and ask not in held])
+            self._lose(
+                worker, [ask for ask, carried in w.sent.items() if 0 < carried <= number and ask not in held], now_s
+            )
         for ask in w.sent:
             self._asks[ask].heard_s = now_s
         return counted
 
-    def note_gone(self, worker: int, number: int) -> None:
+    def note_gone(self, worker: int, number: int, now_s: float) -> None:
         """An exchange failed because the worker's process is gone, or cannot be reached: its asks go to others."""
         w = self._workers[worker]
         if number not in w.calls:  # of an earlier process
             return
         w.calls.clear()  # some of them Ray may never tell of: what was sent while the process died
         w.ready = False
-        self._lose_all(worker)
+        self._lose_all(worker, now_s)
 
     # -- decisions
 
@@ -139,7 +149,8 @@ class Router:
             self._hedge(now_s)
             self._probe(now_s)
         self._place(now_s)
-        return Decisions(list(self._exchanges(now_s)), expired)
+        condemned, self._condemned = self._condemned, []
+        return Decisions(list(self._exchanges(now_s)), expired, condemned)
 
     def _place(self, now_s: float) -> None:
         if not self._waiting:
@@ -179,29 +190,37 @@ class Router:
         self._busy.add(worker)
 
     def _hedge(self, now_s: float) -> None:
-        late: set[int] = set()
         left = max(HEDGES, len(self._asks) // 10)
-        opened = self._list_open(now_s)
+        order = sorted(self._list_open(now_s), key=lambda k: self._workers[k].rank(now_s))
+        lost = {k for k, w in enumerate(self._workers) if self._is_lost(w, now_s)}
         for ask, a in self._asks.items():
-            if len(a.at) != 1 or not left:
+            if not a.at or not left:
                 continue
-            ((worker, since_s),) = a.at.items()
-            w = self._workers[worker]
-            lost = w.is_silent(now_s, self._silent_s) or w.is_stuck(now_s, self._hedge_s)
-            if not lost and (worker in a.begun or now_s - since_s < self._hedge_s):
+            late = all(worker in lost for worker in a.at)
+            if len(a.at) >= HOLDERS or not (late or self._is_tokenless(a, now_s)):
                 continue
-            others = [k for k in opened if k != worker]
-            if not others:
+            other = self._choose_other(order, a, now_s)
+            if other is None:
                 continue
-            other = self._least(others, a.failed, now_s)
-            if lost or 2 * self._workers[other].load(now_s) <= w.load(now_s):
+            at = list(a.at)
+            if late or 2 * self._workers[other].load(now_s) <= self._workers[at[0]].load(now_s):
                 self._put(ask, other, now_s)
+                order.sort(key=lambda k: self._workers[k].rank(now_s))  # all but in order: quick
                 self._hedged += 1
-                w.missed += 1
                 left -= 1
-                late.add(worker)
-        for worker in late:
-            self._workers[worker].avoid(now_s)
+                for worker in at if late else ():  # a full worker that works is not at fault
+                    self._workers[worker].missed += 1
+
+    def _is_tokenless(self, a: AskState, now_s: float) -> bool:
+        """Whether an ask that one worker has got no token in `hedge_s`."""
+        return len(a.at) == 1 and not a.begun and now_s - next(iter(a.at.values())) >= self._hedge_s
+
+    def _choose_other(self, order: Iterable[int], a: AskState, now_s: float) -> int | None:
+        """Of open workers, least loaded first, one that has not the ask, rather one that has not failed of it."""
+        if a.failed:
+            others = [k for k in order if k not in a.at]
+            return self._least(others, a.failed, now_s) if others else None
+        return next((k for k in order if k not in a.at), None)
 
     def _expire(self, now_s: float) -> list[int]:
         over = [k for k, a in self._asks.items() if now_s >= a.deadline_s or now_s - a.heard_s >= a.absent_s]
@@ -248,7 +267,11 @@ class Router:
     @property
     def _silent_s(self) -> float:
         """A worker holds an exchange for half of `hedge_s` at most."""
-        return self._hedge_s + LATE_FACTOR * self._late_s
+        return min(SILENT_MAX * self._hedge_s, self._hedge_s + LATE_FACTOR * self._late_s)
+
+    def _is_lost(self, w: WorkerState, now_s: float) -> bool:
+        """Whether what it has must not wait for it."""
+        return w.is_silent(now_s, self._silent_s) or w.is_stuck(now_s, self._hedge_s)
 
     def _list_open(self, now_s: float) -> list[int]:
         silent_s = self._silent_s
@@ -268,7 +291,8 @@ class Router:
         if isinstance(answer.error, WorkerFault):
             self._asks[answer.id].failed.add(worker)
             w.avoid(now_s)
-            self._lose(worker, [answer.id] if answer.id in w.sent else [])
+            asks = [answer.id] if answer.id in w.sent else []
+            self._lose(worker, asks, now_s, GUILT_S if isinstance(answer.error, NotReady) else 0.0)
             return False
         w.missed = 0
         if answer.error is None or isinstance(answer.error, AskFault):
@@ -279,19 +303,25 @@ class Router:
         self._end(answer.id)
         return True
 
-    def _lose(self, worker: int, asks: Iterable[int]) -> None:
-        """The worker has these asks no more: each waits for another, unless it is at a second one."""
+    def _lose(self, worker: int, asks: Iterable[int], now_s: float, guilt_s: float = GUILT_S) -> None:
+        """The worker has these asks no more: each waits for another, unless it is at a second one, or is condemned."""
         for ask in asks:
+            a = self._asks[ask]
+            a.losses += now_s - a.at[worker] >= guilt_s
             self._drop(worker, ask)
-            if not self._asks[ask].at:
+            if a.losses >= MAX_LOSSES:
+                self._condemned.append(ask)
+                self._condemnations += 1
+                self._end(ask)
+            elif not a.at:
                 self._waiting[ask] = None
                 self._moved += 1
 
-    def _lose_all(self, worker: int) -> None:
+    def _lose_all(self, worker: int, now_s: float) -> None:
         w = self._workers[worker]
         w.given_up.clear()
         w.others = w.missed = 0  # the next one's are its own
-        self._lose(worker, list(w.sent))
+        self._lose(worker, list(w.sent), now_s)
 
     def _drop(self, worker: int, ask: int) -> None:
         w, a = self._workers[worker], self._asks[ask]

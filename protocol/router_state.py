@@ -23,6 +23,7 @@ class AskState:
     at: dict[int, float] = field(default_factory=dict)  # worker -> since when
     begun: set[int] = field(default_factory=set)  # workers that have begun to answer
     failed: set[int] = field(default_factory=set)  # workers that failed of it: asked again only where no other is open
+    losses: int = 0  # workers that were lost while they were at it, or failed of it
 
 
 @dataclass(slots=True)
@@ -100,10 +101,11 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What to do now: calls to make, and asks whose time is over."""
+    """What to do now: calls to make, asks whose time is over, and asks that ended too many workers."""
 
     exchanges: Sequence[Exchange] = ()
     expired: Sequence[int] = ()
+    condemned: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,9 @@ class RouterStats:
     Attributes:
         asks: taken.
         moved: put to another worker because theirs was lost, not ready or failed.
-        hedged: put to a second worker.
+        hedged: put to a further worker while another has it.
         expired: that nobody answered in time.
+        condemned: given up, because worker after worker was lost with it.
         exchanges: calls made.
         missed: for each worker, the asks in a row that it did not answer before they went elsewhere or expired; since it was
             last ready, and while there are asks.
@@ -124,5 +127,17 @@ class RouterStats:
     moved: int = 0
     hedged: int = 0
     expired: int = 0
+    condemned: int = 0
     exchanges: int = 0
     missed: tuple[int, ...] = ()
+
+    def __add__(self, other: "RouterStats") -> "RouterStats":
+        """Of two routers together; nobody's `missed`, which are a worker's in one caller's eyes."""
+        return RouterStats(
+            self.asks + other.asks,
+            self.moved + other.moved,
+            self.hedged + other.hedged,
+            self.expired + other.expired,
+            self.condemned + other.condemned,
+            self.exchanges + other.exchanges,
+        )

@@ -180,7 +180,7 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None], resumed: RunDir | No
     models: dict[Player, str] = {}
     for player in PLAYERS:
         folder = resolve(getattr(recipe.models, player).path, player)
-        check_model_folder(folder, f"models.{player}.path")
+        check_model_folder(folder, f"models.{player}.path", trained=player in recipe.trained)
         _check_length(folder, recipe.generation.max_model_len, f"models.{player}.path", "generation.max_model_len")
         models[player] = folder
     train_file = resolve(recipe.seeds.train, "train_seeds")

@@ -14,6 +14,7 @@ from cluster.replay.stats import ReplayStats, RowCounts
 from cluster.supervise.watchdog import Snapshot
 from judge.stats import JudgeStats, PoolStats
 from protocol.roles import PLAYERS, Player
+from protocol.router_state import RouterStats
 from protocol.states import AttackState
 
 INVALID: frozenset[AttackState] = frozenset(
@@ -33,6 +34,7 @@ class RunStats:
         healthy_judges: (healthy, all), as supervision finds them.
         healthy_generators: the same, for each player.
         replaced: workers that supervision replaced, by reason.
+        routed: what the rollout workers' routers did, together, by whom they ask: a player or "judge".
     """
 
     replay: ReplayStats = field(default_factory=ReplayStats)
@@ -43,6 +45,7 @@ class RunStats:
     healthy_judges: tuple[int, int] = (0, 0)
     healthy_generators: Mapping[Player, tuple[int, int]] = field(default_factory=lambda: dict.fromkeys(PLAYERS, (0, 0)))
     replaced: Mapping[str, int] = field(default_factory=dict)
+    routed: Mapping[str, RouterStats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """Waiting for what a run's actors answer: a deadline for each, and one line that says what went wrong."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import ray
 import structlog
 
+from cluster.calls import last_line
 from cluster.run.states import RunFailed
 
 ANSWER_S = 20.0  # an actor that takes longer to tell its stats is busy or restarting; its last answer stands
@@ -37,21 +38,3 @@ async def answer_or(ref: Any, last: T) -> T:
 async def answers_of(refs: Sequence[Any]) -> list[Any]:
     """`answer_or` of several at once; None for each that does not answer."""
     return list(await asyncio.gather(*(answer_or(ref, None) for ref in refs)))
-
-
-async def wait_started(starts: Sequence[Awaitable[Any]], what: str, limit_s: float, key: str) -> None:
-    """Waits until all have started. Raises `RunFailed` if one does not, or not within `limit_s`, the value of `key`."""
-    try:
-        async with asyncio.timeout(limit_s):
-            await asyncio.gather(*starts)
-    except TimeoutError:
-        raise RunFailed(f"{what} did not start within {limit_s:.0f} s ({key})") from None
-    except ray.exceptions.RayError as e:
-        log.error("not started", what=what, exc_info=e)
-        raise RunFailed(f"{what} did not start: {last_line(e)}") from None
-
-
-def last_line(error: BaseException | None) -> str:
-    """The last line of an error's text: Ray puts the cause there, under the remote traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__

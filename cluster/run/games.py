@@ -7,8 +7,9 @@ from typing import Any
 
 import structlog
 
+from cluster.calls import last_line
 from cluster.plan.placement import rollout_role
-from cluster.run.answers import last_line, wait_for
+from cluster.run.answers import wait_for
 from cluster.run.poll import Poll
 from cluster.run.states import RunFailed
 from cluster.run.wiring import Parts

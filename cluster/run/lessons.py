@@ -14,6 +14,9 @@ from cluster.supervise.barren import BarrenSteps, has_row
 from cluster.supervise.diagnosis import Outcomes, diagnose
 from protocol.roles import Player
 
+KEPT = "a resumed run keeps its settings: to change one, start a new run"
+OVER = "every step is taken, so there is nothing to go on with: change a setting and start a new run"
+
 
 class Lessons:
     """The lessons of one run.
@@ -43,7 +46,7 @@ class Lessons:
         if barren:
             why = diagnose({p: now.since(self._since[p]) for p in barren}, self._plan)
             head = f"{_name(barren)} had no row to learn from in {self._plan.barren_steps} steps in a row (run.barren_steps)"
-            raise RunFailed(f"{head}\n  {why}")
+            raise RunFailed(f"{head}\n  {why}\n  {KEPT}")
         self._since |= {report.player: now for report in reports if has_row(report.metrics)}
 
     def conclude(self, replay: ReplayStats) -> None:
@@ -58,7 +61,7 @@ class Lessons:
         head = f"nothing was learned: {_name(self.barren)} had no row to learn from in the whole run"
         words = f"{head}\n  {diagnose(dict.fromkeys(self.barren, seen), self._plan)}"
         if self._plan.barren_steps is not None:
-            raise RunFailed(words)
+            raise RunFailed(f"{words}\n  {OVER}", steps_left=False)
         self.remark = words
 
 

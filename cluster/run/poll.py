@@ -20,6 +20,7 @@ from cluster.run.supervision import Fitness
 from cluster.run.wiring import Parts
 from judge.stats import JudgeStats, add_judges, add_pools
 from protocol.roles import PLAYERS
+from protocol.router_state import RouterStats
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,11 @@ class Poll:
         for k, answer in enumerate(answers):
             if answer is not None:
                 self._rollouts[k] = answer
-        self.stats = replace(self.stats, pool=add_pools(answer.pool for answer in self._rollouts.values()))
+        newest = self._rollouts.values()
+        routed: dict[str, RouterStats] = {}
+        for whom, one in (pair for answer in newest for pair in answer.routed.items()):
+            routed[whom] = routed.get(whom, RouterStats()) + one
+        self.stats = replace(self.stats, pool=add_pools(answer.pool for answer in newest), routed=routed)
 
     def note_fitness(self, fitness: Fitness) -> None:
         """How many workers supervision finds fit."""

@@ -17,6 +17,7 @@ from judge.pool import JudgePool
 from judge.stats import PoolStats
 from protocol.interfaces import GameSource, Workers
 from protocol.roles import PLAYERS
+from protocol.router_state import RouterStats
 from protocol.rules import GameRules
 
 
@@ -27,10 +28,12 @@ class RolloutWorkerStats(rollout.RolloutStats):
     Attributes:
         pool: the judge pool's.
         missed: for each generation and judge worker's role, the asks in a row that it did not answer.
+        routed: what the routers did, by whom they ask: a player or "judge".
     """
 
     pool: PoolStats = field(default_factory=PoolStats)
     missed: Mapping[str, int] = field(default_factory=dict)
+    routed: Mapping[str, RouterStats] = field(default_factory=dict)
 
 
 class Pools:
@@ -63,6 +66,10 @@ class Pools:
             role: n for roles, pool in asked for role, n in zip(roles, pool.stats().missed, strict=False)
         }  # a pool that was never used has counted nothing
 
+    def routed(self) -> dict[str, RouterStats]:
+        """What the routers did, by whom they ask."""
+        return {**{p: pool.stats() for p, pool in self._generation.items()}, "judge": self._judging.stats()}
+
 
 class RolloutWorker(rollout.RolloutWorker):
     """A rollout worker that asks a run's pools, and tells what they counted."""
@@ -74,7 +81,12 @@ class RolloutWorker(rollout.RolloutWorker):
     async def stats(self) -> RolloutWorkerStats:
         games = await super().stats()
         return RolloutWorkerStats(
-            games.playing, games.finished, games.abandoned, self._pools.judge.stats(), self._pools.missed()
+            games.playing,
+            games.finished,
+            games.abandoned,
+            self._pools.judge.stats(),
+            self._pools.missed(),
+            self._pools.routed(),
         )
 
 

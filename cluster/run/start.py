@@ -7,16 +7,21 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from cluster.calls import ask
+import ray
+import structlog
+
+from cluster.calls import Unavailable, ask, last_line
 from cluster.observe.view import RunStats
 from cluster.plan.plan import Plan
-from cluster.run.answers import wait_for, wait_started
+from cluster.run.answers import wait_for
 from cluster.run.folder import resumes_above_zero
 from cluster.run.states import RunFailed
 from cluster.run.watch import POLL_S, Watch, check_learners
 from cluster.run.wiring import Parts
 from cluster.rundir import RunDir
 from protocol.roles import PLAYERS, Player
+
+log = structlog.get_logger(__name__)
 
 
 async def start_engines(parts: Parts, plan: Plan, say: Callable[[str], None]) -> None:
@@ -29,17 +34,25 @@ async def start_engines(parts: Parts, plan: Plan, say: Callable[[str], None]) ->
     say(f"starting the vLLM engines of both players and the ZeRO-3 groups of {groups}")
     generation, engine = plan.generation, plan.judge.config.engine
     players = [(role, h) for p in PLAYERS for role, h in parts.generators_by_role(p).items()]
-    starting = [*map(wait_for, parts.registered), *(_start(*one, generation.start_deadline_s) for one in players)]
-    judging = [_start(*one, engine.start_deadline_s) for one in parts.judges_by_role.items()]
     await asyncio.gather(
-        wait_started(starting, "the engines", generation.start_deadline_s, "generation.start_deadline_s"),
-        wait_started(judging, "the judges", engine.start_deadline_s, "judge.engine.start_deadline_s"),
+        *map(wait_for, parts.registered),
+        *(_start(*one, generation.start_deadline_s, "generation.start_deadline_s") for one in players),
+        *(
+            _start(*one, engine.start_deadline_s, "judge.engine.start_deadline_s")
+            for one in parts.judges_by_role.items()
+        ),
     )
 
 
-async def _start(role: str, handle: Any, limit_s: float) -> None:
-    """Has a worker started; asks again if its process dies over it."""
-    await ask(handle, "start", part=role, limit_s=limit_s)
+async def _start(role: str, handle: Any, limit_s: float, key: str) -> None:
+    """Has a worker started; asks again if its process dies over it. `key` is where the limit is set."""
+    try:
+        await ask(handle, "start", part=role, limit_s=limit_s)
+    except Unavailable:
+        raise RunFailed(f"{role} did not start within {limit_s:.0f} s ({key}); see logs/{role}.log") from None
+    except ray.exceptions.RayError as e:
+        log.error("not started", role=role, exc_info=e)
+        raise RunFailed(f"{role} did not start: {last_line(e)}; see logs/{role}.log") from None
 
 
 async def catch_up(parts: Parts, run_dir: RunDir, watch: Watch, limit_s: float) -> None:

@@ -18,6 +18,7 @@ from cluster.replay.stats import ReplayStats
 from cluster.rundir import RunDir
 from judge.stats import JudgeStats
 from protocol.roles import PLAYERS, Player
+from protocol.router_state import RouterStats
 
 SHOWN = ("attack_success", "over_refusal", "benign_compliance", "deflection", "n")
 LOST = ("unwrapped", "unjudged", "unanswered")
@@ -115,6 +116,7 @@ def summarize(plan: Plan, outcome: RunOutcome, earlier: Mapping[str, Any] | None
         "push": {p: _of_pushes(players[p].pushes) if stats.publisher.answered else {} for p in PLAYERS},
         "workers": {p: [asdict(worker) for worker in players[p].workers] for p in PLAYERS},
         "replaced": dict(stats.replaced),  # workers, by supervision and reason
+        "routed": {whom: _of_router(one) for whom, one in stats.routed.items()},
         "heldout": {**before["heldout"], **{name: m.as_dict() for name, m in outcome.heldout.items()}},
         "versions": package_versions(),
         "promotion": outcome.promotion and outcome.promotion.as_dict(),
@@ -133,6 +135,11 @@ def _of_replay(replay: ReplayStats) -> dict[str, Any]:
         "judge": asdict(replay.judge),
         "alarm": {"raised": alarm.raised, "paused_s": round(alarm.paused_s, 1)},
     }
+
+
+def _of_router(stats: RouterStats) -> dict[str, int]:
+    """Asks that the rollout workers put to one kind of worker, and what became of them."""
+    return {key: value for key, value in asdict(stats).items() if key != "missed"}
 
 
 def _of_judges(judges: JudgeStats) -> dict[str, Any]:

@@ -70,13 +70,13 @@ def _free(session: Session) -> Free:
 
 def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:
     """Drives the run to its end, however it ends, and shows what came of it."""
-    end, note = RunEnd.FINISHED, ""
+    end, note, goes_on = RunEnd.FINISHED, "", True
     try:
         asyncio.run(run.drive())
     except Interrupted as e:
         end, note = RunEnd.INTERRUPTED, str(e)
     except RunFailed as e:
-        end, note = RunEnd.FAILED, str(e)
+        end, note, goes_on = RunEnd.FAILED, str(e), e.steps_left
     except Exception as e:  # noqa: BLE001  # the summary is written whatever went wrong; where goes to the log, not what: it may quote a prompt
         log.error("the driver failed", trail=trail(e))
         end, note = RunEnd.FAILED, f"{type(e).__name__}; logs/driver-0.log says where"
@@ -86,7 +86,8 @@ def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:
         progress.console.print(heldout_table(summary))
     progress.say(f"{end.word}{': ' + summary['note'] if summary['note'] else ''}")
     if end.resumable:
-        progress.say(f"logs: {run_dir.logs}; go on with: python -m cluster train --resume {run_dir.path}")
+        hint = f"; go on with: python -m cluster train --resume {run_dir.path}" if goes_on else ""
+        progress.say(f"logs: {run_dir.logs}{hint}")
     else:
         for line in list_exports(run_dir, summary):
             progress.say(line)

@@ -9,12 +9,12 @@ import time
 import ray
 import structlog
 
+from cluster.calls import last_line
 from cluster.observe.history import History
 from cluster.observe.metrics import Metrics
 from cluster.observe.progress import Progress
 from cluster.observe.view import RunView, snapshot_of, view_of
 from cluster.plan.plan import Plan
-from cluster.run.answers import last_line
 from cluster.run.games import Games
 from cluster.run.lessons import Lessons
 from cluster.run.measurements import Measurements

@@ -3,7 +3,7 @@
 A thin shell: `health` decides. Invariants:
 - every worker is looked at, whether or not it is ever pushed to, and one that does not answer holds up no other;
 - every replacement is counted by its reason;
-- a start is asked for once at a time, and has a deadline.
+- a start is asked for once at a time, and has a deadline; after one that failed the next waits, longer each time.
 
 How a worker is started and ended is its `Keeper`'s: a generation worker's is the publisher, which also keeps its version.
 """
@@ -20,10 +20,12 @@ import ray
 import structlog
 from ray.exceptions import RayActorError, RayError
 
-from cluster.calls import ask
-from cluster.supervise.health import Action, Checkup, Replace, State, WorkerHealth
+from cluster.calls import ask, last_line
+from cluster.supervise.health import Action, Checkup, Replace, Start, State, WorkerHealth
 from protocol.exchange import Vitals
 from protocol.recipe import HealthConfig
+
+START_PAUSE_S, START_PAUSE_MAX_S = 5.0, 60.0  # after a start that failed; twice as long after each further one in a row
 
 log = structlog.get_logger(__name__)
 
@@ -111,6 +113,8 @@ class Supervisor:
         now = time.monotonic()
         self._health = {role: WorkerHealth(config, w.start_deadline_s, now) for role, w in workers.items()}
         self._acting: dict[str, asyncio.Task[None]] = {}
+        self._start_failures: Counter[str] = Counter()  # in a row, by role
+        self._start_after_s: dict[str, float] = {}
         self._looking: dict[str, asyncio.Task[Checkup]] = {}
         self.replaced: Counter[str] = Counter()  # by reason
         self._failed: Exception | None = None  # of its own
@@ -156,7 +160,9 @@ class Supervisor:
         if role in self._acting:
             return
         action = self._health[role].note(checkup, now_s)
-        if action is None:
+        if self._health[role].state in ("ready", "busy"):
+            self._start_failures.pop(role, None)
+        if action is None or (isinstance(action, Start) and now_s < self._start_after_s.get(role, now_s)):
             return
         keeper = self._workers[role].keeper
         if isinstance(action, Replace) and (look := self._looking.pop(role, None)) is not None:
@@ -172,8 +178,14 @@ class Supervisor:
             else:
                 log.warning("worker is down, starting it", role=role)
                 await keeper.start(role)
-        except (RayError, TimeoutError) as error:  # the next look decides anew
-            log.error("supervision failed", role=role, error=type(error).__name__)
+        except (RayError, TimeoutError) as error:  # a later look decides anew
+            self._start_failures[role] += 1
+            pause_s = min(START_PAUSE_MAX_S, START_PAUSE_S * 2 ** (self._start_failures[role] - 1))
+            self._start_after_s[role] = time.monotonic() + pause_s
+            log.error("supervision failed", role=role, again_s=pause_s, error=last_line(error))
+        except Exception as error:
+            self._failed = error
+            raise
         finally:
             del self._acting[role]
 

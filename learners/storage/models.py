@@ -18,12 +18,13 @@ def _has_chat_template(folder: Path) -> bool:
         return False
 
 
-def check_model_folder(path: str, where: str) -> None:
+def check_model_folder(path: str, where: str, trained: bool = False) -> None:
     """Raises `UserError` unless `path` is a Hugging Face folder with config, weights, tokenizer and chat template.
 
     Args:
         path: the folder.
         where: the recipe key that named it, for the message.
+        trained: whether a learner starts from it: its weights must not be quantized.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -36,6 +37,11 @@ def check_model_folder(path: str, where: str) -> None:
         config = None
     if not isinstance(config, dict):
         raise UserError(f"{where}: {path}/config.json is no JSON object; give a folder that save_pretrained() wrote")
+    if trained and config.get("quantization_config") is not None:
+        raise UserError(
+            f"{where}: {path} is quantized (quantization_config in its config.json), and quantized weights cannot be trained; give "
+            "the unquantized model, or set the player's train to false"
+        )
     weights = [*folder.glob("*model*.safetensors"), *folder.glob("pytorch_model*.bin")]
     if not weights or any(_is_pointer(file) for file in weights):
         raise UserError(

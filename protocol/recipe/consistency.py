@@ -65,6 +65,11 @@ def _engines(r: RecipeFields) -> Iterator[str]:
                 f"generation.{name}: {wanted} cannot be held by players, whose weights are pushed unquantized while they serve; "
                 "set it to null (a judge's engine can be quantized)"
             )
+    if "hf_overrides" in r.generation.vllm:
+        yield (
+            "generation.vllm.hf_overrides: would change the engine's model and not the learner's; write it into the config.json "
+            "of the model's folder"
+        )
 
 
 def _formats(r: RecipeFields) -> Iterator[str]:

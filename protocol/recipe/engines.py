@@ -22,7 +22,11 @@ class SamplingConfig(Section):
 # vLLM's engine arguments that are set for the engine and cannot be given in `vllm`: by which key, or why not at all.
 SET_HERE = {
     "model": "models or judge.model",
+    "model_weights": "models or judge.model",
+    "hf_config_path": "the model's folder",
     "tokenizer": "the model's folder, which the learner reads, too",
+    "tokenizer_mode": "us, because prompts are tokenized here",
+    "tokenizer_revision": "the model's folder",
     "skip_tokenizer_init": "us, because prompts are tokenized here",
     "dtype": "dtype",
     "quantization": "quantization",

@@ -12,7 +12,9 @@ class RolloutConfig(Section):
 class RouterConfig(Section):
     """How asks are put to generation and judge workers."""
 
-    hedge_s: Seconds = 5.0  # an ask without a token for so long is put to another worker too; the first answer counts
+    # An ask without a token for so long is put to another worker too; the first answer counts. Of judges, whose calls are many
+    # texts each: one whose judge is silent, or whose engine stands still for so long.
+    hedge_s: Seconds = 5.0
 
 
 class HealthConfig(Section):

@@ -20,7 +20,9 @@ JUDGED = {"seeds.train": "sandbox", "judge.kind": "rules"} | dict.fromkeys(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("more", [UNJUDGED, JUDGED], ids=["unjudged", "judged"])
+@pytest.mark.parametrize(
+    "more", [pytest.param(UNJUDGED, id="unjudged", marks=pytest.mark.slow), pytest.param(JUDGED, id="judged")]
+)
 def test_a_run_that_teaches_nothing_fails_with_the_reason_and_can_be_resumed(
     more: dict[str, object], tmp_path: Path
 ) -> None:

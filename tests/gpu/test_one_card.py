@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,17 @@ pytestmark = [
     pytest.mark.timeout(1500),
 ]
 STEPS = 4
+ENDS = 16  # every so many-th token ends a text
+# As wide and deep as the 0.5B model, with no more tokens than its tokenizer has: others would be no text.
+SHAPE = replace(SHAPES["0.5B"], vocab=283)
+
+
+def end_often(model: Path) -> None:
+    """Random weights never stop by themselves: many tokens end a text of theirs."""
+    path = model / "generation_config.json"
+    value = json.loads(path.read_text()) if path.is_file() else {}
+    ends = list(range(3, SHAPE.vocab, ENDS))
+    path.write_text(json.dumps(value | {"eos_token_id": ends}))
 
 
 def test_three_engines_and_two_learners_share_a_card(tmp_path: Path) -> None:
@@ -23,16 +35,18 @@ def test_three_engines_and_two_learners_share_a_card(tmp_path: Path) -> None:
     seeds.write_text(
         "".join(json.dumps({"prompt": t, "category": c}) + "\n" for c in ("benign", "harmful") for t in texts)
     )
-    make_model(model, SHAPES["0.5B"], max_tokens=8192)
+    make_model(model, SHAPE, max_tokens=8192)
+    end_often(model)
     values = {
         "seeds.train": seeds,
         "seeds.heldout": "null",
         "models.attacker.path": model,
         "models.defender.path": model,
         "run.steps": STEPS,
-        # Random weights write no format, so every text counts as an attack, and a judge held to its form prefers one at random.
-        "game.attacker_format": "prompt",
-        "sampling.max_new_tokens": 64,
+        # Random weights write no format: whatever they write is the attack, and every 16th token ends it. A judge held to its form
+        # prefers one at random, and takes some attacks for unfaithful.
+        "game.attacker_format": "plain",
+        "sampling.max_new_tokens": 256,
         "generation.enforce_eager": "true",
         "judge.model": model,
         "judge.structured": "true",
@@ -51,6 +65,8 @@ def test_three_engines_and_two_learners_share_a_card(tmp_path: Path) -> None:
     check_books(summary)
     assert summary["status"] == "finished"
     assert summary["steps"] == {"attacker": STEPS, "defender": STEPS}
+    assert all(rows["learned"] > 0 for rows in summary["rows"].values()), "both players learned"
+    assert summary["states"]["response"].get("ok", 0) > 0, "the Defender was asked"
     for player, pushed in summary["push"].items():
         assert pushed["count"] == STEPS, player
         assert "send" not in pushed["phases"], f"{player}: versions went through host memory, not ipc"

@@ -9,8 +9,9 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 
 from actors.pool import TICK_S, WorkerPool
-from protocol.exchange import AskFault, WorkerFault
+from protocol.exchange import AskFault, WorkerFault, WorkersLost
 from protocol.recipe import RouterConfig
+from protocol.router import MAX_LOSSES
 from tests.unit.workers import FakeWorker, until
 
 HEDGE_S = 0.4
@@ -164,6 +165,13 @@ async def test_what_only_one_worker_fails_of_another_is_asked() -> None:
     assert await pool(broken, sound).ask("x") == "x"
     assert (broken.calls, sound.calls) == (["x"], ["x"])
     assert await pool(FakeWorker(raises(WorkerFault("once")))).ask("x") == "x"
+
+
+async def test_an_ask_that_breaks_every_worker_ends() -> None:
+    workers = [FakeWorker(raises(WorkerFault("it broke the engine"))) for _ in range(MAX_LOSSES + 2)]
+    with pytest.raises(WorkersLost):
+        await pool(*workers).ask("x")
+    assert sum(len(worker.calls) for worker in workers) == MAX_LOSSES
 
 
 @pytest.mark.parametrize("error", [AskFault("too long"), KeyError("bug")])

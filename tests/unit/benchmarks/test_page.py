@@ -33,12 +33,24 @@ def test_a_page_without_one_pair_of_markers_is_refused(wrong: str) -> None:
 
 def test_a_line_says_whether_its_target_is_met_and_where_it_was_measured() -> None:
     lines = table_of({"a": (OLD, [result("good"), result("bad", 3.0), result("free", target=None)]), "b": (NEW, [])})
-    assert lines[2] == "| `good` | 1 | - | s | - | <= 2 | yes | note of good | 2026-01-02, aaa |"
+    assert lines[2] == "| `good` | 1 | - | s | - | - | <= 2 | yes | note of good | 2026-01-02, aaa |"
     assert "| <= 2 | **no** |" in lines[3] and "| - | - | note of free |" in lines[4]
     assert "- 2026-01-02, aaa: two cores; ray 1 (a)." in lines
     assert table_of({"a": (OLD, [result("x", 3.0, 4.0, other=2.0)])})[2].startswith(
-        "| `x` | 3 | 2 | s | 1.500 | <= 4 |"
+        "| `x` | 3 | 2 | s | 1.500 | - | <= 4 |"
     )
+
+
+def test_what_an_earlier_commit_measured_stands_beside_it(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text(PAGE)
+    update_page(page, {"a": [result("x", 3.0, other=2.0), result("y", 7.0), result("old")]}, OLD, ["a"])
+    (tmp_path / "benchmarks.json").rename(tmp_path / "benchmarks-before.json")
+    update_page(page, {"a": [result("x", 4.0, other=2.0), result("y", 6.0), result("new")]}, NEW, ["a"])
+    text = page.read_text()
+    assert "| `x` | 4 | 2 | s | 2.000 | 1.500 |" in text and "| `y` | 6 | - | s | - | 7 |" in text
+    assert "| `new` | 1 | - | s | - | - |" in text and "`old`" not in text
+    assert "- before: 2026-01-02, aaa: two cores; ray 1 (a)." in text
 
 
 def test_one_benchmark_replaces_its_own_lines_and_leaves_the_others(tmp_path: Path) -> None:

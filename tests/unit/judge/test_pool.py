@@ -10,10 +10,12 @@ from actors.pool import WorkerPool
 from cluster.sandbox.rule_judge import RuleJudge
 from judge.cache import VerdictCache
 from judge.errors import GAVE_UP
-from judge.pool import JudgePool
+from judge.pool import LOST, JudgePool
 from judge.stats import JudgeStats, PoolStats
 from judge.worker import JudgeWorker
+from protocol.exchange import WorkerFault
 from protocol.recipe import JudgeConfig, RouterConfig
+from protocol.router import MAX_LOSSES
 from protocol.types import JudgeRequest, Verdict
 from tests.unit.workers import FakeWorker, until
 
@@ -101,6 +103,16 @@ async def test_a_stopped_worker_costs_a_moment_and_no_failure() -> None:
     judges = JudgePool(seen_as_one(stopped, FakeJudge(ok), hedge_s=0.3), 20.0, attempts=1)
     assert all(v.scores == (5.0,) for v in await judges.judge(REQUESTS))
     assert judges.stats().calls_failed == 0
+
+
+async def test_questions_that_break_every_judge_fail_and_are_not_asked_again() -> None:
+    def broke(requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        raise WorkerFault("the engine broke")
+
+    workers = [FakeJudge(broke) for _ in range(MAX_LOSSES + 1)]
+    verdicts = await pool(*workers).judge(REQUESTS)
+    assert {v.failure for v in verdicts} == {LOST}
+    assert sum(len(worker.calls) for worker in workers) == MAX_LOSSES
 
 
 class Endpoint(FakeJudge):

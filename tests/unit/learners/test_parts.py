@@ -89,6 +89,16 @@ def test_an_incomplete_folder_is_refused_in_one_line(tmp_path: Path, missing: st
     assert "\n" not in str(refused.value)
 
 
+def test_quantized_weights_are_refused_for_whom_learns(tmp_path: Path) -> None:
+    folder = whole_folder(tmp_path / "m")
+    (folder / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "awq"}}))
+    check_model_folder(str(folder), "models.attacker.path")
+    with pytest.raises(
+        UserError, match=r"models\.attacker\.path: \S+ is quantized .*; give the unquantized model, or set"
+    ):
+        check_model_folder(str(folder), "models.attacker.path", trained=True)
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a folder"):
         check_model_folder(str(tmp_path / "nothing"), "models.defender.path")

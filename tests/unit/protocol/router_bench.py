@@ -18,6 +18,7 @@ class Bench:
         self.now_s = 0.0
         self.out: list[Exchange] = []
         self.expired: list[int] = []
+        self.condemned: list[int] = []
 
     def add(self, ask: int, questions: int = 1, **limits: float) -> list[Exchange]:
         self.router.add(ask, questions, self.now_s, **limits)
@@ -27,6 +28,7 @@ class Bench:
         decisions = self.router.decide(self.now_s)
         self.out += decisions.exchanges
         self.expired += decisions.expired
+        self.condemned += decisions.condemned
         return list(decisions.exchanges)
 
     def wait(self, seconds: float) -> list[Exchange]:
@@ -55,7 +57,7 @@ class Bench:
     def gone(self, worker: int) -> None:
         call = next(call for call in self.out if call.worker == worker)
         self.out.remove(call)
-        self.router.note_gone(worker, call.number)
+        self.router.note_gone(worker, call.number, self.now_s)
 
 
 def asked(calls: Iterable[Exchange]) -> dict[int, tuple[int, ...]]:

@@ -102,6 +102,14 @@ async def test_at_most_so_many_wait_and_the_oldest_goes(bench: Bench) -> None:
     assert (await calls[1]).answers == (Answer(1, "one"),)
 
 
+async def test_no_more_wait_when_several_arrive_at_once(bench: Bench) -> None:
+    calls = [bench.call(ask) for ask in range(1, 7)]
+    await settle()
+    assert [call.done() for call in calls] == [*[True] * (6 - WAITING), *[False] * WAITING]
+    bench.ends[1].set_result("one")
+    assert (await calls[6 - WAITING]).answers == (Answer(1, "one"),)
+
+
 async def test_each_caller_gets_its_own(bench: Bench) -> None:
     a, b = bench.call(1, caller="a"), bench.call(2, caller="b")
     await settle()

@@ -60,6 +60,11 @@ REFUSED = [
         {"generation": {"vllm": {"quantization_config": {"linear": "fp8"}}}},
         "generation.vllm.quantization_config: {'linear': 'fp8'} cannot be held by players",
     ),
+    ({"generation": {"vllm": {"model_weights": "/other"}}}, "generation.vllm.model_weights: is set by models"),
+    (
+        {"generation": {"vllm": {"hf_overrides": {}}}},
+        "generation.vllm.hf_overrides: would change the engine's model and not",
+    ),
     ({"learners": {"attacker": {"train": False}, "defender": {"train": False}}}, "learners: train is false for both"),
     (
         {"learners": {"alternate_every": 5, "attacker": {"train": False}}},

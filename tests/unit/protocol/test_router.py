@@ -130,9 +130,9 @@ def test_an_ask_that_is_on_its_way_is_not_lost() -> None:
 def test_a_worker_that_is_gone_loses_its_asks_to_another() -> None:
     b = Bench(2)
     b.add(0)
-    b.router.note_gone(0, 999)  # a call to an earlier process of it
+    b.router.note_gone(0, 999, b.now_s)  # a call to an earlier process of it
     assert not asked(b.decide())
-    b.router.note_gone(0, 1)
+    b.router.note_gone(0, 1, b.now_s)
     assert asked(b.decide()) == {1: (0,)}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from protocol.exchange import Answer, AskFault, NotReady, Vitals, WorkerFault
-from protocol.router import PROBE_S
+from protocol.router import GUILT_S, MAX_LOSSES, PROBE_S
 from protocol.router_state import AVOID_MAX_S, AVOID_S, Exchange
 from tests.unit.protocol.router_bench import HEDGE_S, READY, Bench, asked, given_up
 
@@ -35,11 +35,64 @@ def test_the_other_worker_is_told_at_once_where_it_listens() -> None:
     assert b.router.idle
 
 
-def test_never_at_a_third_worker() -> None:
+def test_never_at_a_fourth_worker() -> None:
+    b = Bench(5)
+    b.add(0)
+    assert len(asked(b.wait(20 * HEDGE_S))) == 2  # all of them hang
+    assert b.router.stats().hedged == 2
+
+
+def test_not_at_a_third_worker_while_one_of_two_works() -> None:
     b = Bench(3)
     b.add(0)
-    assert len(asked(b.wait(20 * HEDGE_S))) == 1  # both hang
+    assert asked(b.wait(HEDGE_S)) == {1: (0,)}
+    keep_replying(b, 1, [READY] * 20, held=[0])
     assert b.router.stats().hedged == 1
+
+
+def test_silence_is_allowed_for_two_hedges_at_most() -> None:
+    b = Bench(2)
+    b.add(0)
+    b.reply(0, held=[0], begun=[0])
+    b.router._late_s = 100.0  # replies were late in general
+    b.decide()
+    assert asked(b.wait(1.9 * HEDGE_S)) == {}
+    assert asked(b.wait(0.5 * HEDGE_S)) == {1: (0,)}
+
+
+def test_a_full_worker_that_works_misses_nothing() -> None:
+    b = Bench(2)
+    b.add(0, questions=40)
+    b.add(1)
+    b.reply(1, answers=[Answer(1)])
+    keep_replying(b, 0, [Vitals(True, steps=k) for k in range(8)], held=[0])
+    assert (b.router.stats().hedged, b.router.stats().missed) == (1, (0, 0))
+
+
+def test_an_ask_that_ends_worker_after_worker_is_condemned() -> None:
+    """A prompt that breaks its engine would else break every engine, one after another."""
+    b = Bench(6)
+    b.add(0)
+    for worker in range(MAX_LOSSES):
+        assert 0 in b.router._asks, worker
+        b.wait(GUILT_S) if worker % 2 else None
+        if worker % 2:
+            b.gone(worker)
+        else:
+            b.reply(worker, answers=[Answer(0, error=WorkerFault("the engine broke"))])
+        b.decide()
+    assert b.condemned == [0] and b.router.stats().condemned == 1
+    assert b.router.idle
+
+
+def test_an_ask_is_not_at_fault_of_workers_that_were_lost_before_it_came() -> None:
+    b = Bench(8)
+    b.add(0)
+    for worker in range(7):
+        b.gone(worker)
+        b.decide()
+    b.reply(7, answers=[Answer(0, "x")])
+    assert b.condemned == []
 
 
 def keep_replying(b: Bench, worker: int, vitals: Iterable[Vitals], **reply: Iterable[int]) -> list[Exchange]:
@@ -114,18 +167,20 @@ def test_a_worker_that_fails_is_avoided_longer_each_time_and_forgiven_at_once() 
     b = Bench(1)
     waits = []
     b.add(0)
-    for _ in range(8):
-        b.reply(0, answers=[Answer(0, error=WorkerFault("x"))])
+    for ask in range(8):
+        b.reply(0, answers=[Answer(ask, error=WorkerFault("x"))])
+        b.router.give_up(ask)
+        b.router.add(ask + 1, 1, b.now_s)
         since_s = b.now_s
         while not asked(b.decide()):
             b.now_s += 0.25
         waits.append(b.now_s - since_s)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
     assert (AVOID_S, AVOID_MAX_S) == (1.0, 60.0)
-    b.reply(0, answers=[Answer(0, "good")])
-    b.add(1)
-    b.reply(0, answers=[Answer(1, error=WorkerFault("x"))])
-    assert asked(b.wait(1.0)) == {0: (1,)}
+    b.reply(0, answers=[Answer(8, "good")])
+    b.add(9)
+    b.reply(0, answers=[Answer(9, error=WorkerFault("x"))])
+    assert asked(b.wait(1.0)) == {0: (9,)}
 
 
 def test_failures_that_come_together_are_one() -> None:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from protocol.exchange import Answer, Replies, Vitals, WorkerFault
-from protocol.router import Router
+from protocol.router import HOLDERS, MAX_LOSSES, Router
 from protocol.router_state import Exchange
 from tests.unit.protocol.router_bench import HEDGE_S
 
@@ -84,6 +84,9 @@ class World:
         for ask in decisions.expired:
             assert ask in self.limited
             self.end(ask, "expired")
+        for ask in decisions.condemned:
+            if ask not in self.ended:  # given up since
+                self.end(ask, "condemned")
         for call in decisions.exchanges:
             self._send(call)
         self._check_books()
@@ -121,14 +124,14 @@ class World:
     def _fail_calls(self, worker: int) -> None:
         for entry in [entry for entry in self.calls if entry[0].worker == worker]:
             self.calls.remove(entry)
-            self.router.note_gone(worker, entry[0].number)
+            self.router.note_gone(worker, entry[0].number, self.now_s)
 
     def _send(self, call: Exchange) -> None:
         process = self.processes[call.worker]
         assert not call.asks or process.said_ready, "asked a worker that said that it is not ready"
         assert all(ask not in self.ended for ask in call.asks)
         if process.state == "dead":
-            self.router.note_gone(call.worker, call.number)
+            self.router.note_gone(call.worker, call.number, self.now_s)
             process.said_ready = False
             return
         if process.state == "ready":
@@ -146,7 +149,7 @@ class World:
             if mischief and self.chance.random() < 0.03:  # the reply is lost on its way
                 if call.number in self.router._workers[call.worker].calls:  # else it was taken for lost before
                     process.said_ready = False
-                self.router.note_gone(call.worker, call.number)
+                self.router.note_gone(call.worker, call.number, self.now_s)
                 continue
             vitals = process.vitals()
             process.said_ready = vitals.ready
@@ -156,10 +159,11 @@ class World:
                 self.end(answer.id, "answered")
 
     def _check_books(self) -> None:
-        open_asks = self.questions.keys() - self.ended.keys()
+        open_asks = self.questions.keys() - self.ended.keys() - set(self.router._condemned)
         assert self.router._asks.keys() == open_asks  # none is forgotten
         for ask, a in self.router._asks.items():
-            assert len(a.at) <= 2
+            assert len(a.at) <= HOLDERS
+            assert a.losses < MAX_LOSSES
             assert bool(a.at) != (ask in self.router._waiting)
             assert a.begun <= a.at.keys()
             assert all(ask in self.router._workers[worker].sent for worker in a.at)

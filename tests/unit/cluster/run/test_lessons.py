@@ -42,6 +42,7 @@ def test_a_run_whose_player_learns_nothing_ends_with_the_reason(tmp_path: Path) 
     head, shares, *_ = str(failed.value).split("\n  ")
     assert head == "the attacker had no row to learn from in 2 steps in a row (run.barren_steps)"
     assert shares == "attacker: of 8 attacks 75 % malformed, 25 % too_long"
+    assert failed.value.steps_left and str(failed.value).endswith("to change one, start a new run")
 
 
 def test_the_reason_leaves_out_what_was_before_the_last_row(tmp_path: Path) -> None:
@@ -61,8 +62,11 @@ def test_the_reason_of_a_resumed_run_leaves_out_its_earlier_parts(tmp_path: Path
 def test_a_run_shorter_than_the_window_fails_at_its_end(tmp_path: Path) -> None:
     run, seen = lessons(tmp_path, 5, steps=2), replay({"malformed": 4})
     run.check([*reports([False] * 2), *reports([True, False], "defender")], seen)
-    with pytest.raises(RunFailed, match="nothing was learned: the attacker had no row to learn from in the whole run"):
+    with pytest.raises(
+        RunFailed, match="nothing was learned: the attacker had no row to learn from in the whole run"
+    ) as end:
         run.conclude(seen)
+    assert not end.value.steps_left and str(end.value).endswith("change a setting and start a new run")
     assert run.barren == ("attacker",)
 
 

@@ -116,6 +116,18 @@ def served(version: int) -> PublisherStats:
     return PublisherStats(True, {"attacker": PlayerPushes(), "defender": PlayerPushes(newest=4, workers=(worker,))})
 
 
+async def test_a_worker_that_does_not_start_is_named_with_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: Any = handle(start=ray.exceptions.RayTaskError("start", "ValueError: no room on the card", ValueError()))
+    with pytest.raises(
+        RunFailed, match=r"^generation-attacker-3 did not start: .*no room.*; see logs/generation-attacker-3\.log$"
+    ):
+        await start._start("generation-attacker-3", said, 5.0, "generation.start_deadline_s")
+    with pytest.raises(
+        RunFailed, match=r"^judge-0 did not start within 0 s \(judge\.engine\.start_deadline_s\); see logs/judge-0"
+    ):
+        await start._start("judge-0", handle(start=TimeoutError()), 0.01, "judge.engine.start_deadline_s")
+
+
 class FakeWatch:
     """A `Watch` that sees one more answer of the publisher at each look; the last one stays."""
 

@@ -104,7 +104,35 @@ async def test_replacements_are_counted_by_their_reason() -> None:
     assert b.supervisor.replaced == {"deadlines": 1, "silent": 1}
 
 
-async def test_a_start_that_fails_is_asked_for_again() -> None:
+async def test_a_start_that_fails_is_asked_for_again_later_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "START_PAUSE_S", 0.1)
+    b = Bench("judge-0")
+    b.workers["judge-0"].ready = False
+    b.keeper.error = TimeoutError("no answer")
+    began = asyncio.get_running_loop().time()
+    async with supervise(b.supervisor):
+        await until(lambda: len(b.keeper.did) >= 3)
+        assert asyncio.get_running_loop().time() - began >= 0.1 + 0.2
+        b.keeper.error = None
+        await until(lambda: b.supervisor.state("judge-0") == "ready")
+        b.workers["judge-0"].ready = False  # what failed before it was up is forgotten
+        again = asyncio.get_running_loop().time()
+        await until(lambda: b.supervisor.state("judge-0") == "ready" and b.workers["judge-0"].ready)
+        assert asyncio.get_running_loop().time() - again < 10.0
+
+
+async def test_what_no_start_may_raise_ends_supervision() -> None:
+    b = Bench("judge-0")
+    b.workers["judge-0"].ready = False
+    b.keeper.error = KeyError("a bug")
+    async with supervise(b.supervisor):
+        await until(lambda: b.supervisor._failed is not None)
+        with pytest.raises(KeyError):
+            b.supervisor.check()
+
+
+async def test_a_start_that_fails_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "START_PAUSE_S", 0.01)
     b = Bench("judge-0")
     b.workers["judge-0"].ready = False
     b.keeper.error = TimeoutError("no answer")
