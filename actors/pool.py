@@ -30,8 +30,12 @@ from protocol.recipe import RouterConfig
 from protocol.router import MAX_LOSSES, Router
 from protocol.router_state import Exchange, RouterStats
 
-TICK_S, TICK_MAX_S = 0.02, 0.25
+TICK_S, TICK_MAX_S = 0.02, 0.5
 TICK_SHARE = 0.01  # of an answer's time: asks of so long a tick travel together
+MANY_CALLS, TICK_LONGER = (
+    16,
+    3.0,
+)  # calls out from which on the tick grows, and by how much: over many workers few asks meet in one
 LOST_S = 120.0  # beyond its hold: a call that is still out is lost; long before, its asks are at other workers
 
 _log = structlog.get_logger(__name__)
@@ -129,7 +133,8 @@ class WorkerPool:
                 self._end(ask, WorkersLost(f"{MAX_LOSSES} workers were lost with it"))
             if router.idle:
                 return
-            await asyncio.sleep(min(TICK_MAX_S, max(TICK_S, TICK_SHARE * self._answer_s)))
+            share = TICK_SHARE * min(TICK_LONGER, max(1.0, len(self._calls) / MANY_CALLS))
+            await asyncio.sleep(min(TICK_MAX_S, max(TICK_S, share * self._answer_s)))
             try:
                 await asyncio.wait_for(self._news.wait(), router.look_s)
             except TimeoutError:

@@ -22,8 +22,10 @@ from typing import Any
 from protocol.errors import trail
 from protocol.exchange import Answer, Batch, Posted, Replies, Vitals
 
-GATHER_S, GATHER_MAX_S = 0.01, 0.25
-GATHER_SHARE = 0.02  # of an answer's time: answers that come so close together travel in one reply
+GATHER_S, GATHER_MAX_S = 0.01, 0.5
+# Of an answer's time: answers that come so close together travel in one reply. The more callers share them, the fewer are each
+# one's, and the longer is worth waiting.
+GATHER_SHARE, GATHER_CALLERS = 0.02, 3
 GONE_S = 60.0  # a caller that waits for anything asks every few seconds
 WAITING = 2
 
@@ -116,7 +118,8 @@ class Inbox:
         if box.answers and not box.gathering:
             box.gathering = True
             try:
-                await asyncio.sleep(min(GATHER_MAX_S, max(GATHER_S, GATHER_SHARE * self._answer_s)))
+                share = GATHER_SHARE * min(GATHER_CALLERS, len(self._boxes))
+                await asyncio.sleep(min(GATHER_MAX_S, max(GATHER_S, share * self._answer_s)))
             finally:
                 box.gathering = False
 

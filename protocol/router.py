@@ -13,7 +13,8 @@ Invariants:
   others prefers those of its own share by `HOME` questions, so that its calls are fewer and larger;
 - **hedging**: an ask is put to another worker when its own are silent or stuck, or when its only one has given no token after
   `hedge_s` and the other has at most half the load (else an overload would double itself). At three workers at most, and not many
-  asks at once. Where replies are late in general, silence means less. The first answer counts;
+  asks at once, or an overload would feed on itself. Where replies are late in general, or from most workers now, silence means
+  less. The first answer counts;
 - **no ask takes every worker down**: one that `MAX_LOSSES` workers lost while they were at it is condemned.
 
 `actors.pool` is its shell. It restarts nobody: what a worker misses in a row is counted here, and supervision reads it.
@@ -28,9 +29,9 @@ from protocol.router_state import AskState, Decisions, Exchange, RouterStats, Wo
 
 PROBE_S = 1.0  # between two looks at a worker that takes no asks
 HOME = 8  # questions that a worker of one's own share may be ahead of another: a few asks
-HEDGES = 16  # asks hedged at one look, at least; a tenth of the asks if those are more
+HEDGES = 16  # asks that may be hedged at once, at least; a quarter of the asks if those are more
 LATE_WEIGHT, LATE_FACTOR = 0.1, 4.0  # of one reply in their mean lateness; of that in the silence that is allowed
-SILENT_MAX = 2.0  # times `hedge_s`: no more silence is allowed, however late replies are in general
+QUORUM = 3  # workers with calls out that can outvote a suspicion
 HOLDERS = 3  # workers that an ask may be at
 MAX_LOSSES = 4  # a prompt that ends an engine would end one after another
 GUILT_S = 0.5  # a worker that is lost sooner after it was asked was lost before
@@ -57,6 +58,7 @@ class Router:
         self._busy: set[int] = set()  # workers to whom there may be something to say
         self._looked_s = -math.inf
         self._late_s = 0.0  # mean lateness of replies
+        self._general_s = 0.0  # the silence that is allowed while replies are late from everywhere; else 0
         self._condemned: list[int] = []  # to be told
         self._taken = self._moved = self._hedged = self._expired = self._condemnations = self._calls = 0
 
@@ -145,6 +147,7 @@ class Router:
         expired: list[int] = []
         if self._asks and now_s - self._looked_s >= self.look_s:
             self._looked_s = now_s
+            self._note_lateness(now_s)
             expired = self._expire(now_s)
             self._hedge(now_s)
             self._probe(now_s)
@@ -190,14 +193,17 @@ class Router:
         self._busy.add(worker)
 
     def _hedge(self, now_s: float) -> None:
-        left = max(HEDGES, len(self._asks) // 10)
+        left = max(HEDGES, len(self._asks) // 4) - sum(len(a.at) > 1 for a in self._asks.values())
         order = sorted(self._list_open(now_s), key=lambda k: self._workers[k].rank(now_s))
         lost = {k for k, w in enumerate(self._workers) if self._is_lost(w, now_s)}
+        before_s = now_s - self._silent_s  # of an ask without a token replies tell, and those may be late
         for ask, a in self._asks.items():
-            if not a.at or not left:
+            if left <= 0:
+                return
+            if not a.at or (a.begun and not lost) or len(a.at) >= HOLDERS:
                 continue
-            late = all(worker in lost for worker in a.at)
-            if len(a.at) >= HOLDERS or not (late or self._is_tokenless(a, now_s)):
+            late = bool(lost) and lost.issuperset(a.at)
+            if not late and (a.begun or len(a.at) > 1 or next(iter(a.at.values())) > before_s):
                 continue
             other = self._choose_other(order, a, now_s)
             if other is None:
@@ -210,10 +216,6 @@ class Router:
                 left -= 1
                 for worker in at if late else ():  # a full worker that works is not at fault
                     self._workers[worker].missed += 1
-
-    def _is_tokenless(self, a: AskState, now_s: float) -> bool:
-        """Whether an ask that one worker has got no token in `hedge_s`."""
-        return len(a.at) == 1 and not a.begun and now_s - next(iter(a.at.values())) >= self._hedge_s
 
     def _choose_other(self, order: Iterable[int], a: AskState, now_s: float) -> int | None:
         """Of open workers, least loaded first, one that has not the ask, rather one that has not failed of it."""
@@ -267,7 +269,14 @@ class Router:
     @property
     def _silent_s(self) -> float:
         """A worker holds an exchange for half of `hedge_s` at most."""
-        return min(SILENT_MAX * self._hedge_s, self._hedge_s + LATE_FACTOR * self._late_s)
+        return self._general_s or self._hedge_s + LATE_FACTOR * self._late_s
+
+    def _note_lateness(self, now_s: float) -> None:
+        """Where most of several workers owe a reply, it is not they who are slow: the caller is, or what is between."""
+        calling = [w for w in self._workers if w.calls]
+        late = sum(w.owes_reply(now_s, self._hedge_s / 2) for w in calling)
+        general = len(calling) >= QUORUM and 2 * late > len(calling)
+        self._general_s = (1.0 + LATE_FACTOR) * self._hedge_s if general else 0.0
 
     def _is_lost(self, w: WorkerState, now_s: float) -> bool:
         """Whether what it has must not wait for it."""

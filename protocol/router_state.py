@@ -64,6 +64,11 @@ class WorkerState:
         """Whether a call to it is out for `limit_s`."""
         return bool(self.calls) and now_s - next(iter(self.calls.values()))[0] >= limit_s
 
+    def owes_reply(self, now_s: float, slack_s: float) -> bool:
+        """Whether its oldest call should be back."""
+        since_s, hold_s = next(iter(self.calls.values()), (now_s, 0.0))
+        return now_s - since_s >= hold_s + slack_s
+
     def is_stuck(self, now_s: float, limit_s: float) -> bool:
         """Whether it has asks, and its engine stands still for `limit_s`."""
         return bool(self.sent) and self.steps is not None and now_s - self.moved_s >= limit_s

@@ -7,8 +7,10 @@ handle for each stub, and every call is a real Ray call to another process.
 """
 
 import asyncio
+import functools
 import math
 import random
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +20,10 @@ from protocol.inbox import Inbox
 from protocol.randomness import derive_seed
 from protocol.recipe import Recipe, parse_recipe
 from protocol.roles import Category
-from protocol.types import Ask, Completion, JudgeRequest, Seed, Verdict
+from protocol.types import Ask, Completion, JudgeRequest, Seed, Verdict, as_array
 
+TEXTS = 1_000  # different ones
+PROMPT = as_array("i", range(48))
 SIGMA = 0.4  # of the logarithm of a duration: the longest of a hundred takes 2.5 times as long as the median
 WORDS = (
     "one",
@@ -53,6 +57,14 @@ def duration(seed: int, mean_s: float) -> float:
     if mean_s == 0.0:
         return 0.0
     return mean_s * math.exp(random.Random(seed).gauss(-(SIGMA**2) / 2, SIGMA))
+
+
+@functools.cache
+def make_text(attack: bool, tokens: int, which: int) -> "tuple[array[int], array[float], str]":
+    """Token ids, log-probabilities and text of a completion. Made once: what an engine computes is not what is measured."""
+    ids = as_array("i", [(which + k) % 30_000 for k in range(tokens)])
+    said = " ".join(WORDS[(which + k) % len(WORDS)] for k in range(tokens))
+    return ids, as_array("f", (-0.5,) * tokens), f"<think>{said}</think><prompt>{said}</prompt>" if attack else said
 
 
 class StubHost:
@@ -91,11 +103,8 @@ class StubHost:
     async def sample(self, role: str, which: int, seed: int) -> Completion:
         first = self._versions[role]
         await self._hold(role, which, seed)
-        n = self._specs[role].tokens
-        ids = [(seed + k) % 30_000 for k in range(n)]
-        said = " ".join(WORDS[(seed + k) % len(WORDS)] for k in range(n))
-        text = f"<think>{said}</think><prompt>{said}</prompt>" if role == "attacker" else said
-        return Completion.of(range(48), ids, (-0.5,) * n, text, "stop", first, self._versions[role])
+        ids, logprobs, text = make_text(role == "attacker", self._specs[role].tokens, seed % TEXTS)
+        return Completion.of(PROMPT, ids, logprobs, text, "stop", first, self._versions[role])
 
     async def verdict(self, role: str, which: int, request: JudgeRequest) -> Verdict:
         await self._hold(role, which, request.seed)
