@@ -12,6 +12,7 @@ with it the cluster's run; if the process dies, Ray restarts it and its games ar
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,8 @@ _log = structlog.get_logger(__name__)
 
 DEAL_WAIT_S = 1.0  # how long the source may hold a request for games; also how soon `stop` is noticed
 SOURCE_DEADLINE_S = 120.0  # for any call to the source; covers a restart of the replay actor
-GATHER_S = 0.05  # games that end this close together are brought back in one call
+# Games that end so close together are brought back in one call, and others asked for in one: a share of the time that a game takes.
+GATHER_S, GATHER_MAX_S, GATHER_SHARE = 0.05, 0.5, 0.01
 STOPPED = "stopped"
 
 
@@ -102,6 +104,7 @@ class RolloutWorker:
         self._room = asyncio.Event()  # the same, for `_fetch_games`
         self._stop = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._game_s = 0.0  # what a game takes, on the average of the latest
         self._finished = 0
         self._abandoned: Counter[str] = Counter()
 
@@ -146,20 +149,24 @@ class RolloutWorker:
             if self._stop.is_set():  # a task cancelled before its first step would not even note that it was
                 self._given_up.extend((deal.game_id, STOPPED) for deal in deals)
                 break
-            if not deals:
-                await asyncio.sleep(GATHER_S)  # a source that answers at once must not be asked in a tight loop
             for deal in deals:
                 if deal.game_id not in self._playing:
                     self._playing[deal.game_id] = asyncio.create_task(self._play(deal))
+            await asyncio.sleep(self._gather_s)  # also where a source without games answers at once
         for game in self._playing.values():
             game.cancel()
         self._wake()
+
+    @property
+    def _gather_s(self) -> float:
+        return min(GATHER_MAX_S, max(GATHER_S, GATHER_SHARE * self._game_s))
 
     def _wake(self) -> None:
         self._ended.set()
         self._room.set()
 
     async def _play(self, deal: Deal) -> None:
+        began = time.monotonic()
         try:
             record = await play_game(deal, self._rules, self._attacker, self._defender, self._judge)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever ended it, a game is given up with a reason
@@ -169,6 +176,7 @@ class RolloutWorker:
             self._given_up.append((deal.game_id, reason))
         else:
             self._records.append(record)
+            self._game_s += 0.05 * (time.monotonic() - began - self._game_s)
         finally:
             del self._playing[deal.game_id]
             self._wake()
@@ -179,7 +187,7 @@ class RolloutWorker:
             await _wait_for(self._ended)
             self._ended.clear()
             if not self._stop.is_set():
-                await asyncio.sleep(GATHER_S)
+                await asyncio.sleep(self._gather_s)
             records, self._records = self._records, []
             given_up, self._given_up = self._given_up, []
             async with asyncio.timeout(SOURCE_DEADLINE_S):

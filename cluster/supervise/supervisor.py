@@ -188,6 +188,8 @@ class Supervisor:
             raise
         finally:
             del self._acting[role]
+            if (look := self._looking.pop(role, None)) is not None:
+                look.cancel()  # it may have found the worker as it was before
 
 
 async def _check(handle: Any) -> Checkup:

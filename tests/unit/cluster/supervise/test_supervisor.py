@@ -8,6 +8,7 @@ from ray.exceptions import RayTaskError
 
 from cluster.supervise import supervisor as module
 from cluster.supervise.supervisor import GenerationKeeper, JudgeKeeper, Supervised, Supervisor, supervise
+from protocol.exchange import Vitals
 from protocol.recipe import HealthConfig
 from tests.unit.workers import FakeWorker, Remote, until
 
@@ -66,6 +67,29 @@ async def test_a_worker_without_an_engine_is_started_once() -> None:
         b.keeper.go.set()
         await until(lambda: b.supervisor.state("judge-0") == "ready")
     assert b.keeper.did == [("judge-0", "start")] and not b.supervisor.replaced
+
+
+async def test_a_look_from_before_a_start_ended_starts_nothing_again() -> None:
+    b = Bench("judge-0")
+    worker = b.workers["judge-0"]
+    worker.ready = False
+    b.keeper.go.clear()
+    looks = 0
+
+    async def health() -> Vitals:
+        """The second look finds it down, and tells when the start has ended."""
+        nonlocal looks
+        looks += 1
+        found = Vitals(ready=worker.ready)
+        if looks == 2:
+            b.keeper.go.set()
+            await until(lambda: worker.ready)
+        return found
+
+    worker.health = Remote(health)
+    async with supervise(b.supervisor):
+        await until(lambda: looks > 4 and b.supervisor.state("judge-0") == "ready")
+    assert b.keeper.did == [("judge-0", "start")]
 
 
 async def test_a_worker_that_hangs_holds_up_no_other_and_is_replaced_and_started() -> None:
