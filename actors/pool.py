@@ -26,16 +26,15 @@ from ray.exceptions import RayActorError
 
 from protocol.errors import trail
 from protocol.exchange import Batch, Posted, Replies, WorkersLost
+from protocol.pace import Pace
 from protocol.recipe import RouterConfig
 from protocol.router import MAX_LOSSES, Router
 from protocol.router_state import Exchange, RouterStats
 
 TICK_S, TICK_MAX_S = 0.02, 0.5
 TICK_SHARE = 0.01  # of an answer's time: asks of so long a tick travel together
-MANY_CALLS, TICK_LONGER = (
-    16,
-    3.0,
-)  # calls out from which on the tick grows, and by how much: over many workers few asks meet in one
+# Calls out from which on the tick grows, and by how much: over many workers few asks meet in one.
+MANY_CALLS, TICK_LONGER = 16, 3.0
 LOST_S = 120.0  # beyond its hold: a call that is still out is lost; long before, its asks are at other workers
 
 _log = structlog.get_logger(__name__)
@@ -60,7 +59,7 @@ class WorkerPool:
         if not workers:
             raise ValueError("a pool needs at least one worker")
         self._workers, self._config, self._name, self._share = list(workers), config, name, share
-        self._answer_s = 0.0  # what an answer takes, on the average of the latest
+        self._pace = Pace(TICK_S, TICK_MAX_S, TICK_SHARE)
         self._caller = ""
         self._router: Router | None = None
         self._ids = itertools.count()
@@ -94,7 +93,7 @@ class WorkerPool:
         self._news.set()
         try:
             value = await answer
-            self._answer_s += 0.05 * (time.monotonic() - began - self._answer_s)
+            self._pace.note(time.monotonic() - began)
             return value
         finally:
             del self._asks[ask]
@@ -133,8 +132,7 @@ class WorkerPool:
                 self._end(ask, WorkersLost(f"{MAX_LOSSES} workers were lost with it"))
             if router.idle:
                 return
-            share = TICK_SHARE * min(TICK_LONGER, max(1.0, len(self._calls) / MANY_CALLS))
-            await asyncio.sleep(min(TICK_MAX_S, max(TICK_S, share * self._answer_s)))
+            await asyncio.sleep(self._pace.wait_s(longer=min(TICK_LONGER, max(1.0, len(self._calls) / MANY_CALLS))))
             try:
                 await asyncio.wait_for(self._news.wait(), router.look_s)
             except TimeoutError:

@@ -24,6 +24,7 @@ from protocol.errors import trail
 from protocol.exchange import WorkersLost
 from protocol.game import play_game
 from protocol.interfaces import GameSource, Generator, Judge
+from protocol.pace import Pace
 from protocol.rules import GameRules
 from protocol.types import Deal, GameRecord
 
@@ -104,7 +105,7 @@ class RolloutWorker:
         self._room = asyncio.Event()  # the same, for `_fetch_games`
         self._stop = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._game_s = 0.0  # what a game takes, on the average of the latest
+        self._pace = Pace(GATHER_S, GATHER_MAX_S, GATHER_SHARE)
         self._finished = 0
         self._abandoned: Counter[str] = Counter()
 
@@ -152,14 +153,10 @@ class RolloutWorker:
             for deal in deals:
                 if deal.game_id not in self._playing:
                     self._playing[deal.game_id] = asyncio.create_task(self._play(deal))
-            await asyncio.sleep(self._gather_s)  # also where a source without games answers at once
+            await asyncio.sleep(self._pace.wait_s())  # also where a source without games answers at once
         for game in self._playing.values():
             game.cancel()
         self._wake()
-
-    @property
-    def _gather_s(self) -> float:
-        return min(GATHER_MAX_S, max(GATHER_S, GATHER_SHARE * self._game_s))
 
     def _wake(self) -> None:
         self._ended.set()
@@ -176,7 +173,7 @@ class RolloutWorker:
             self._given_up.append((deal.game_id, reason))
         else:
             self._records.append(record)
-            self._game_s += 0.05 * (time.monotonic() - began - self._game_s)
+            self._pace.note(time.monotonic() - began)
         finally:
             del self._playing[deal.game_id]
             self._wake()
@@ -187,7 +184,7 @@ class RolloutWorker:
             await _wait_for(self._ended)
             self._ended.clear()
             if not self._stop.is_set():
-                await asyncio.sleep(self._gather_s)
+                await asyncio.sleep(self._pace.wait_s())
             records, self._records = self._records, []
             given_up, self._given_up = self._given_up, []
             async with asyncio.timeout(SOURCE_DEADLINE_S):

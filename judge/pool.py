@@ -29,7 +29,8 @@ from protocol.exchange import WorkersLost
 from protocol.interfaces import Workers
 from protocol.types import JudgeRequest, Verdict
 
-LOST = "judge down: it ended every worker that had it"
+DOWN = "judge down: "
+LOST = f"{DOWN}worker after worker was lost with it"
 PERMANENT = ("query", NO_JUDGE, GAVE_UP, LOST)  # failures that begin so would fail with any seed
 
 _log = structlog.get_logger(__name__)
@@ -170,11 +171,9 @@ class JudgePool:
         except TimeoutError:
             why = f"no answer in {self._deadline_s:g} s"
         except WorkersLost:
-            self._calls_failed += 1
-            _log.warning("judge call ends its workers", requests=len(requests))
-            return LOST
+            why = LOST.removeprefix(DOWN)
         except Exception as e:  # noqa: BLE001  # the worker's own; it is logged there
             why = type(e).__name__
         self._calls_failed += 1
         _log.warning("judge call failed", why=why, requests=len(requests))
-        return f"judge down: {why}"
+        return f"{DOWN}{why}"

@@ -11,8 +11,6 @@ decides for the caller. Frozen, and nothing here waits.
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.pickling import pickled_by_fields
-
 
 class WorkerFault(Exception):
     """What only this worker failed of: another one may answer the same ask."""
@@ -32,7 +30,6 @@ class NotReady(WorkerFault):
     reason = "not_ready"
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Posted:
     """One ask on its way: `id` is the caller's, `questions` its weight in the worker's load, `body` what is asked."""
@@ -42,7 +39,6 @@ class Posted:
     body: Any
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What a caller tells one worker: new asks, and the ids of earlier ones that nobody waits for any more."""
@@ -51,7 +47,6 @@ class Batch:
     given_up: tuple[int, ...] = ()
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Vitals:
     """How a worker is, as it sees itself.
@@ -71,7 +66,6 @@ class Vitals:
     paused: bool = False
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One ask's end: what came of it, or the error it ended by."""
@@ -81,7 +75,6 @@ class Answer:
     error: Exception | None = None
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Replies:
     """What a worker tells one caller.

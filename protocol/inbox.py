@@ -21,6 +21,7 @@ from typing import Any
 
 from protocol.errors import trail
 from protocol.exchange import Answer, Batch, Posted, Replies, Vitals
+from protocol.pace import Pace
 
 GATHER_S, GATHER_MAX_S = 0.01, 0.5
 # Of an answer's time: answers that come so close together travel in one reply. The more callers share them, the fewer are each
@@ -56,7 +57,7 @@ class Inbox:
     def __init__(self, run: Run, vitals: Callable[[], Vitals], clock: Callable[[], float] = time.monotonic) -> None:
         self._run, self._vitals, self._clock = run, vitals, clock
         self._boxes: dict[str, _Box] = {}
-        self._answer_s = 0.0  # what an answer takes, on the average of the latest
+        self._pace = Pace(GATHER_S, GATHER_MAX_S, GATHER_SHARE)
         self.running = 0  # questions of all callers
         self.forgotten = 0  # asks cancelled because their caller fell silent
 
@@ -118,8 +119,7 @@ class Inbox:
         if box.answers and not box.gathering:
             box.gathering = True
             try:
-                share = GATHER_SHARE * min(GATHER_CALLERS, len(self._boxes))
-                await asyncio.sleep(min(GATHER_MAX_S, max(GATHER_S, share * self._answer_s)))
+                await asyncio.sleep(self._pace.wait_s(longer=min(GATHER_CALLERS, len(self._boxes))))
             finally:
                 box.gathering = False
 
@@ -134,7 +134,7 @@ class Inbox:
 
         try:
             answer = Answer(posted.id, await self._run(posted.body, begin))
-            self._answer_s += 0.05 * (self._clock() - began - self._answer_s)
+            self._pace.note(self._clock() - began)
         except Exception as error:  # noqa: BLE001  # it is the caller's
             answer = Answer(posted.id, error=make_portable(error))
         finally:

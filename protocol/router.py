@@ -200,9 +200,9 @@ class Router:
         for ask, a in self._asks.items():
             if left <= 0:
                 return
-            if not a.at or (a.begun and not lost) or len(a.at) >= HOLDERS:
+            if not a.at or len(a.at) >= HOLDERS:
                 continue
-            late = bool(lost) and lost.issuperset(a.at)
+            late = lost.issuperset(a.at)
             if not late and (a.begun or len(a.at) > 1 or next(iter(a.at.values())) > before_s):
                 continue
             other = self._choose_other(order, a, now_s)

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from protocol.pace import backoff_s
+
 AVOID_S = 1.0  # after a first failure; twice as long after each further one in a row
 AVOID_MAX_S = 60.0
 FRESH_S = 10.0  # what a worker said of other callers' questions is believed for so long
@@ -76,7 +78,7 @@ class WorkerState:
     def avoid(self, now_s: float) -> None:
         """It failed. What fails together counts as one failure."""
         if self.avoid_until_s <= now_s:
-            self.avoid_until_s = now_s + min(AVOID_MAX_S, AVOID_S * 2**self.failures)
+            self.avoid_until_s = now_s + backoff_s(AVOID_S, AVOID_MAX_S, self.failures)
             self.failures += 1
 
     def forget_lost_calls(self, number: int, before_s: float) -> None:
@@ -124,7 +126,7 @@ class RouterStats:
         expired: that nobody answered in time.
         condemned: given up, because worker after worker was lost with it.
         exchanges: calls made.
-        missed: for each worker, the asks in a row that it did not answer before they went elsewhere or expired; since it was
+        missed: for each worker, the asks in a row that went elsewhere because it was silent or stuck, or expired; since it was
             last ready, and while there are asks.
     """
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from protocol.pickling import pickled_by_fields
 from protocol.roles import Category
 from protocol.states import AttackState, ResponseState, State
 
@@ -17,7 +16,6 @@ Finish = Literal["stop", "length", "no_room"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}, as chat templates read it
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Seed:
     """A short query that a game is played about."""
@@ -27,7 +25,6 @@ class Seed:
     category: Category
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How a completion is drawn. `max_new_tokens` counts tokens; the rest has no unit.
@@ -41,7 +38,6 @@ class Sampling:
     seeded: bool = False
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One chat prompt and the samples wanted of it: one sample for each entry of `seeds`.
@@ -63,7 +59,6 @@ def as_array(code: Literal["i", "f"], numbers: Iterable[Any]) -> "array[Any]":
     return array(code, numbers)
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One sampled answer. `of` makes one from any numbers.
@@ -110,7 +105,6 @@ class Completion:
         return cls(*ids, as_array("f", logprobs), text, finish, version, last)
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class JudgeRequest:
     """One question to a judge.
@@ -126,7 +120,6 @@ class JudgeRequest:
     seed: int = 0
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's answer: numbers or a failure, never both.
@@ -151,7 +144,6 @@ class Verdict:
             raise ValueError(f"verdict scores {self.scores} leave [0, 10]")
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Preference:
     """How items i and j of a group compared. Scores are (i's, j's); `swapped` is None when only one order was asked.
@@ -167,7 +159,6 @@ class Preference:
     agreed: bool
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Item:
     """One attack or response, in its final state. `reward` is None where GAME.md says "excluded"."""
@@ -178,7 +169,6 @@ class Item:
     visible: str | None = None
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Group:
     """The judged items of one player on one input: what becomes a replay row."""
@@ -204,7 +194,6 @@ class Group:
         return min(item.completion.first_version for item in self.items)
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class GameRecord:
     """A finished game: its groups, and how every attack and response ended (asked or not)."""
@@ -220,7 +209,6 @@ class GameRecord:
     comparisons: int = 0
 
 
-@pickled_by_fields
 @dataclass(frozen=True, slots=True)
 class Deal:
     """A game to play: the id decides the seed and every sampling seed."""

@@ -4,14 +4,15 @@ It builds nothing (`wiring` does) and starts no game.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ray
 import structlog
 
-from cluster.calls import Unavailable, ask, last_line
+from cluster.calls import ask, last_line
 from cluster.observe.view import RunStats
+from cluster.plan.placement import PUBLISHER
 from cluster.plan.plan import Plan
 from cluster.run.answers import wait_for
 from cluster.run.folder import resumes_above_zero
@@ -33,10 +34,11 @@ async def start_engines(parts: Parts, plan: Plan, say: Callable[[str], None]) ->
     groups = " and ".join(parts.learners)
     say(f"starting the vLLM engines of both players and the ZeRO-3 groups of {groups}")
     generation, engine = plan.generation, plan.judge.config.engine
+    playing = generation.start_deadline_s, "generation.start_deadline_s"
     players = [(role, h) for p in PLAYERS for role, h in parts.generators_by_role(p).items()]
     await asyncio.gather(
-        *map(wait_for, parts.registered),
-        *(_start(*one, generation.start_deadline_s, "generation.start_deadline_s") for one in players),
+        *(_await_start(PUBLISHER, wait_for(ref), *playing) for ref in parts.registered),
+        *(_start(*one, *playing) for one in players),
         *(
             _start(*one, engine.start_deadline_s, "judge.engine.start_deadline_s")
             for one in parts.judges_by_role.items()
@@ -46,13 +48,19 @@ async def start_engines(parts: Parts, plan: Plan, say: Callable[[str], None]) ->
 
 async def _start(role: str, handle: Any, limit_s: float, key: str) -> None:
     """Has a worker started; asks again if its process dies over it. `key` is where the limit is set."""
+    await _await_start(role, ask(handle, "start", part=role, limit_s=limit_s), limit_s, key)
+
+
+async def _await_start(role: str, started: Awaitable[Any], limit_s: float, key: str) -> None:
+    """Waits until a part has started. Raises `RunFailed`, with its role and its log, if it does not, or not in time."""
     try:
-        await ask(handle, "start", part=role, limit_s=limit_s)
-    except Unavailable:
-        raise RunFailed(f"{role} did not start within {limit_s:.0f} s ({key}); see logs/{role}.log") from None
-    except ray.exceptions.RayError as e:
+        async with asyncio.timeout(limit_s):
+            await started
+    except ray.exceptions.RayError as e:  # first: of a start that raised TimeoutError it is a TimeoutError, too
         log.error("not started", role=role, exc_info=e)
         raise RunFailed(f"{role} did not start: {last_line(e)}; see logs/{role}.log") from None
+    except TimeoutError:
+        raise RunFailed(f"{role} did not start within {limit_s:.0f} s ({key}); see logs/{role}.log") from None
 
 
 async def catch_up(parts: Parts, run_dir: RunDir, watch: Watch, limit_s: float) -> None:

@@ -23,6 +23,7 @@ from ray.exceptions import RayActorError, RayError
 from cluster.calls import ask, last_line
 from cluster.supervise.health import Action, Checkup, Replace, Start, State, WorkerHealth
 from protocol.exchange import Vitals
+from protocol.pace import backoff_s
 from protocol.recipe import HealthConfig
 
 START_PAUSE_S, START_PAUSE_MAX_S = 5.0, 60.0  # after a start that failed; twice as long after each further one in a row
@@ -97,6 +98,17 @@ class Supervised:
     start_deadline_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Failures:
+    """Of one worker: starts that failed in a row, and until when the next waits."""
+
+    in_a_row: int = 0
+    until_s: float = 0.0
+
+
+_NONE = _Failures()
+
+
 class Supervisor:
     """See the module's docstring.
 
@@ -113,8 +125,7 @@ class Supervisor:
         now = time.monotonic()
         self._health = {role: WorkerHealth(config, w.start_deadline_s, now) for role, w in workers.items()}
         self._acting: dict[str, asyncio.Task[None]] = {}
-        self._start_failures: Counter[str] = Counter()  # in a row, by role
-        self._start_after_s: dict[str, float] = {}
+        self._failures: dict[str, _Failures] = {}  # of roles that are not up again
         self._looking: dict[str, asyncio.Task[Checkup]] = {}
         self.replaced: Counter[str] = Counter()  # by reason
         self._failed: Exception | None = None  # of its own
@@ -161,8 +172,8 @@ class Supervisor:
             return
         action = self._health[role].note(checkup, now_s)
         if self._health[role].state in ("ready", "busy"):
-            self._start_failures.pop(role, None)
-        if action is None or (isinstance(action, Start) and now_s < self._start_after_s.get(role, now_s)):
+            self._failures.pop(role, None)
+        if action is None or (isinstance(action, Start) and now_s < self._failures.get(role, _NONE).until_s):
             return
         keeper = self._workers[role].keeper
         if isinstance(action, Replace) and (look := self._looking.pop(role, None)) is not None:
@@ -179,9 +190,9 @@ class Supervisor:
                 log.warning("worker is down, starting it", role=role)
                 await keeper.start(role)
         except (RayError, TimeoutError) as error:  # a later look decides anew
-            self._start_failures[role] += 1
-            pause_s = min(START_PAUSE_MAX_S, START_PAUSE_S * 2 ** (self._start_failures[role] - 1))
-            self._start_after_s[role] = time.monotonic() + pause_s
+            before = self._failures.get(role, _NONE).in_a_row
+            pause_s = backoff_s(START_PAUSE_S, START_PAUSE_MAX_S, before)
+            self._failures[role] = _Failures(before + 1, time.monotonic() + pause_s)
             log.error("supervision failed", role=role, again_s=pause_s, error=last_line(error))
         except Exception as error:
             self._failed = error

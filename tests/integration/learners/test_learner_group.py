@@ -107,7 +107,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> LearnerSpec:
 
 @pytest.fixture(scope="module")
 def ran(local_ray: None, spec: LearnerSpec) -> dict[str, Any]:
-    from tests.integration.learners.test_zero3 import table
+    from tests.integration.learners.ranks import table
 
     actor = FakeCluster.remote([table(k) for k in range(STEPS)], DIES_AT)
     link = FakeLink(actor)

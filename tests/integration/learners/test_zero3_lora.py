@@ -14,7 +14,7 @@ import torch
 from learners.zero3.lora import Adapters
 from protocol.errors import UserError
 from protocol.recipe import LoraConfig
-from tests.integration.learners.test_zero3 import CONFIG, QUIRKS, run_ranks, table
+from tests.integration.learners.ranks import CONFIG, QUIRKS, run_ranks, table
 from tests.integration.learners.test_zero3_modes import load, scores
 from tests.integration.tiny_qwen import VOCABULARY, tiny_model
 from tests.numerics import GAP, ROUNDING, steady_engine, threads, weights_apart

@@ -16,8 +16,8 @@ import torch
 from protocol.recipe import LearnerConfig, LoraConfig, QuirksConfig, SftConfig
 from protocol.rows import SCHEMA, to_batch
 from protocol.types import Completion, Group, Item
-from tests.integration.learners.test_zero3 import CONFIG as HEADLINE
-from tests.integration.learners.test_zero3 import QUIRKS, run_ranks, table
+from tests.integration.learners.ranks import CONFIG as HEADLINE
+from tests.integration.learners.ranks import QUIRKS, run_ranks, table
 from tests.integration.tiny_qwen import END, VOCABULARY
 from tests.numerics import GAP, GRPO_LOSS, LOGP, ROUNDING, steady_engine, threads, weights_apart
 

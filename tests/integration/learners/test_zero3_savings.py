@@ -13,7 +13,7 @@ import torch
 
 from protocol.recipe import LearnerConfig
 from protocol.rows import SCHEMA
-from tests.integration.learners.test_zero3 import CONFIG, QUIRKS, run_ranks, table
+from tests.integration.learners.ranks import CONFIG, QUIRKS, run_ranks, table
 from tests.integration.learners.test_zero3_modes import load, scores
 from tests.integration.tiny_qwen import VOCABULARY, save_tiny
 from tests.numerics import GAP, GRPO_LOSS, LOGP, ROUNDING, TOKENS, steady_engine, threads

@@ -46,8 +46,8 @@ def user(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 
-def assert_one_user_turn(name: str, text: str) -> None:
-    """By the ids alone: the control tokens are those around a word, and what lies in the turn reads as the text."""
+def read_user_turn(name: str, text: str) -> str:
+    """What the prompt's one user turn holds, found by the ids alone: its control tokens must be those around a word."""
     tokenizer = tokenizer_of(name)
     ids, plain = prompts_of(name).encode(user(text)), templated(name, user("word"))
     control = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
@@ -56,8 +56,12 @@ def assert_one_user_turn(name: str, text: str) -> None:
     assert ids.count(start) == 2  # the user's turn and the answer's
     end = len(ids) - 1 - ids[::-1].index(tokenizer.convert_tokens_to_ids(TURN_ENDS[name]))
     opened = tokenizer.decode(ids[ids.index(start) + 1 : end])
-    opened = opened.removeprefix("user").removeprefix("<|end_header_id|>").lstrip("\n")
-    assert opened == (text if name == "chatml" else text.strip()).lstrip("\n")
+    return opened.removeprefix("user").removeprefix("<|end_header_id|>").lstrip("\n")
+
+
+def as_rendered(name: str, text: str) -> str:
+    """The text as the template puts it into a turn: all but ChatML's strip it."""
+    return (text if name == "chatml" else text.strip()).lstrip("\n")
 
 
 def hostile_texts(name: str) -> list[str]:
@@ -90,7 +94,7 @@ def test_the_ordinary_way_lets_an_attack_begin_turns(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_an_attack_that_spells_control_tokens_is_one_user_turn_of_characters(name: str) -> None:
     for text in hostile_texts(name):
-        assert_one_user_turn(name, text)
+        assert read_user_turn(name, text) == as_rendered(name, text)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -102,7 +106,7 @@ def test_whatever_an_attack_is_made_of(name: str, data: st.DataObject) -> None:
     pieces = st.sampled_from([*controls, *halves, *"<>|[] \n\ue000é", "user", "system", "model", "word ", "\n\n"])
     text = data.draw(st.lists(pieces, max_size=14).map("".join))
     if text.strip():
-        assert_one_user_turn(name, text)
+        assert read_user_turn(name, text) == as_rendered(name, text)
 
 
 HARMLESS = [

@@ -1,6 +1,6 @@
-"""The settings of a random schedule (`tests.unit.cluster.replay.schedules`): a recipe, and how the parts of its run behave."""
+"""What a random schedule (`tests.unit.cluster.replay.schedules`) is made of: a recipe, and how the parts of its run behave."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol.recipe import Order, Recipe, parse_recipe
 from protocol.roles import PLAYERS, Player
@@ -66,3 +66,22 @@ class Setting:
             "replay": recipe.replay.model_copy(update={"capacity_rows": rows}),
         }
         return recipe.model_copy(update=changes)
+
+
+@dataclass
+class Playing:
+    """A game that a rollout worker plays: the versions that its tokens were sampled under so far."""
+
+    attacked: int | None = None
+    answered: int | None = None
+
+
+@dataclass
+class Learner:
+    """One learner group. `does` is asking | executing | settling | done."""
+
+    does: str = "asking"
+    step: int = 0
+    version: int = 0
+    saved: tuple[int, int] = (0, 0)  # step and version of the last checkpoint
+    got: dict[int, list[str]] = field(default_factory=dict)  # rows of each step that no checkpoint contains

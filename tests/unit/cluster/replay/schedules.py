@@ -7,7 +7,6 @@ against them after every move. Time is a number; nothing waits.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from cluster.plan.plan import settle_every
 from cluster.plan.replay import plan_replay
@@ -21,31 +20,12 @@ from cluster.replay.rules.table import Table
 from cluster.replay.rules.turns import Roster, Turn
 from protocol.roles import PLAYERS, Player
 from protocol.types import Seed
-from tests.unit.cluster.replay.schedule_settings import Setting
+from tests.unit.cluster.replay.schedule_settings import Learner, Playing, Setting
 
 GAME_LIMIT_S = 8.0  # after which an open game is dealt again
 PUSH_S, START_S = 3.0, 5.0
 FAIR_ROUNDS = 3000  # four times what the slowest of 400 random schedules took
 STILL_ROUNDS = 25  # longer than every deadline above: if nothing moved by then, nothing will
-
-
-@dataclass
-class Playing:
-    """A game that a rollout worker plays: the versions that its tokens were sampled under so far."""
-
-    attacked: int | None = None
-    answered: int | None = None
-
-
-@dataclass
-class Learner:
-    """One learner group. `does` is asking | executing | settling | done."""
-
-    does: str = "asking"
-    step: int = 0
-    version: int = 0
-    saved: tuple[int, int] = (0, 0)  # step and version of the last checkpoint
-    got: dict[int, list[str]] = field(default_factory=dict)  # rows of each step that no checkpoint contains
 
 
 class World:

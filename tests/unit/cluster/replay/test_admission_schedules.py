@@ -66,7 +66,10 @@ SEEDS = st.integers(0, 2**32 - 1)
     setting=Setting(staleness=4, spread=True, replicas=3, alternate=2, sampler="freshest", bears=0), moves=150, seed=2
 )
 def test_no_schedule_deadlocks_learns_a_stale_row_or_loses_a_game(setting: Setting, moves: int, seed: int) -> None:
-    World(setting, random.Random(seed)).play(moves)
+    world = World(setting, random.Random(seed))
+    world.play(moves)  # checks its books after every move
+    assert {world.learners[p].does for p in world.learns} == {"done"}
+    assert all(len(ends) == 1 for ends in world.ends.values()), "every game ended once"
 
 
 @settings(max_examples=60, deadline=None)

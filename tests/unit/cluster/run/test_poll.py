@@ -24,6 +24,7 @@ from cluster.run.states import RunFailed
 from cluster.run.supervision import Fitness
 from cluster.rundir import RunDir
 from judge.stats import JudgeStats, PoolStats
+from tests.unit.cluster.plan.plans import parse_plan
 from tests.unit.workers import Remote
 
 Say = Callable[[], Awaitable[Any]]
@@ -116,7 +117,7 @@ def served(version: int) -> PublisherStats:
     return PublisherStats(True, {"attacker": PlayerPushes(), "defender": PlayerPushes(newest=4, workers=(worker,))})
 
 
-async def test_a_worker_that_does_not_start_is_named_with_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_does_not_start_is_named_with_its_log() -> None:
     said: Any = handle(start=ray.exceptions.RayTaskError("start", "ValueError: no room on the card", ValueError()))
     with pytest.raises(
         RunFailed, match=r"^generation-attacker-3 did not start: .*no room.*; see logs/generation-attacker-3\.log$"
@@ -126,6 +127,20 @@ async def test_a_worker_that_does_not_start_is_named_with_its_log(monkeypatch: p
         RunFailed, match=r"^judge-0 did not start within 0 s \(judge\.engine\.start_deadline_s\); see logs/judge-0"
     ):
         await start._start("judge-0", handle(start=TimeoutError()), 0.01, "judge.engine.start_deadline_s")
+
+
+async def test_a_publisher_that_does_not_answer_is_named_and_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = {"generation": {"start_deadline_s": 0.05}}
+    made: Any = SimpleNamespace(
+        registered=[asyncio.Event().wait()], generators_by_role=lambda player: {}, judges_by_role={}, learners={}
+    )
+    with pytest.raises(RunFailed, match=r"^publisher-0 did not start within 0 s \(generation\.start_deadline_s\)"):
+        await start.start_engines(made, parse_plan(recipe), lambda said: None)
+    made.registered = [says(DEAD)()]
+    with pytest.raises(RunFailed, match=r"^publisher-0 did not start: .*; see logs/publisher-0\.log$"):
+        await start.start_engines(made, parse_plan(recipe), lambda said: None)
 
 
 class FakeWatch:

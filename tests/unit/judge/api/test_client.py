@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +18,10 @@ from judge.errors import JudgeUnavailable
 from judge.lm import LMJudge
 from judge.rubric import load_rubrics
 from protocol.errors import UserError
-from protocol.recipe import ApiConfig, JudgeConfig, SamplingConfig
-from protocol.types import Ask, Completion, JudgeRequest, Sampling
-from tests.openai_server import Fault, Messages, OpenAIServer, world_answer
-
-KEY = "sk-the-secret-of-this-test"
-ASK = Ask("ask", ({"role": "user", "content": "is water wet ?"},), (11, 12), Sampling(0.6, 0.9, 32))
-ONE = Ask("one", ASK.messages, (11,), ASK.sampling)
-PATIENCE_S = (
-    20.0,
-    0.2,
-)  # for a server that answers, and for one that hangs: a busy machine must not look like a hung server
-
-
-def echo(messages: Messages) -> str:
-    return f"you said {messages[-1]['content']}"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
-    monkeypatch.setattr("judge.api.client.BACKOFF_S", 0.01)
-    monkeypatch.setenv("THE_KEY", KEY)
-    with OpenAIServer(echo, key=KEY) as running:
-        yield running
-
-
-async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60.0):
-        while not done():  # noqa: ASYNC110  # another thread's count
-            await asyncio.sleep(0.01)
-
-
-def config(server: OpenAIServer, **changes: Any) -> ApiConfig:
-    fields = {"base_url": server.url, "model": "fake", "key_env": "THE_KEY", "timeout_s": PATIENCE_S[0], "retries": 2}
-    return ApiConfig(**(fields | changes))
-
-
-def judging(server: OpenAIServer, **changes: Any) -> JudgeConfig:
-    """A judge over the endpoint whose questions are small."""
-    api, sampling = config(server, **changes), SamplingConfig(temperature=0.4, top_p=0.8, max_new_tokens=200)
-    return JudgeConfig(kind="api", workers=1, sampling=sampling, api=api)
+from protocol.recipe import ApiConfig, JudgeConfig
+from protocol.types import Ask, Completion, JudgeRequest
+from tests.openai_server import Fault, OpenAIServer, world_answer
+from tests.unit.judge.api.asking import ASK, KEY, ONE, PATIENCE_S, config, echo, until
 
 
 async def ask(
@@ -320,100 +283,6 @@ async def test_neither_key_nor_texts_are_ever_said(
     ]
     await generator.close()
     assert not any(secret in text for text in said for secret in (KEY, "water", "Answer with"))
-
-
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        (401, r"^judge\.api\.key_env: http.*: key refused \(401\), with THE_KEY; export a key"),
-        (403, r"^judge\.api\.key_env: .*403.*; export a key"),
-        (404, r"^judge\.api\.model: 'fake' at http.*404.*; correct judge\.api\.model, or judge\.api\.base_url"),
-        (400, r"^judge\.api\.model: 'fake' at http.*refused \(400\).*; choose a model"),
-        (429, r"^judge\.api: http.* answers 429, too many requests, for 20 s more; wait"),
-        (503, r"^judge\.api: http.* server error 503; try again later"),
-        ("html", r"^judge\.api\.base_url: http.* answered HTML, not JSON; give the address"),
-        ("garbage", r"^judge\.api\.base_url: http.* answered no JSON; give the address"),
-        ("refuse", r"^judge\.api\.base_url: no connection to http.*; start the server"),
-        ("drop", r"^judge\.api\.base_url: http.* closed the connection"),
-        ("hang", r"^judge\.api\.timeout_s: no answer from http.* in 0\.2 s; look at the server"),
-    ],
-)
-def test_a_bad_endpoint_is_one_line_before_the_run(server: OpenAIServer, fault: Fault, words: str) -> None:
-    server.fault, server.headers = fault, {"Retry-After": "20"}
-    with pytest.raises(UserError, match=words) as refused:
-        check_endpoint(judging(server, timeout_s=PATIENCE_S[fault == "hang"]))
-    assert "\n" not in str(refused.value)
-    assert len(server.requests) <= 1
-
-
-def test_a_good_endpoint_passes_and_its_question_is_on_the_account(server: OpenAIServer, tmp_path: Path) -> None:
-    ledger = tmp_path / "ledger.jsonl"
-    check_endpoint(judging(server), ledger)
-    assert len(server.requests) == 1
-    assert '"op":"settle","id":0,"in":7' in ledger.read_text()
-
-
-@pytest.mark.parametrize(("form", "tags"), [("pairwise", ("<score_A>", "<score_B>")), ("pointwise", ("<score>",))])
-def test_the_check_asks_as_the_run_will(server: OpenAIServer, form: str, tags: tuple[str, ...]) -> None:
-    held = judging(server).model_copy(update={"structured": True, "form": form})
-    check_endpoint(held)
-    check_endpoint(held.model_copy(update={"structured": False}))
-    (sent, plain) = server.requests
-    assert (sent["temperature"], sent["top_p"], sent["max_completion_tokens"]) == (0.4, 0.8, 200)
-    assert all(tag in sent["structured_outputs"]["regex"] for tag in tags) and "structured_outputs" not in plain
-    server.fault = 400
-    with pytest.raises(
-        UserError, match=r"\(temperature 0\.4, top_p 0\.8, max_new_tokens 200\), judge\.structured \(true\)$"
-    ):
-        check_endpoint(held)
-
-
-def test_a_spent_budget_and_a_spent_quota_are_reported_before_the_run(server: OpenAIServer) -> None:
-    with pytest.raises(UserError, match=r"too little for one request: budget_tokens 10 has 10 left; raise it"):
-        check_endpoint(judging(server, budget_tokens=10))
-    server.fault, server.error_code = 429, "insufficient_quota"
-    with pytest.raises(UserError, match=r"the quota of THE_KEY is spent; add credit"):
-        check_endpoint(judging(server))
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (
-            None,
-            r"^judge\.api\.key_env: THE_KEY is not set in the environment; export it \(it is never read from a file\)$",
-        ),
-        ("  ", "is not set"),
-        ("sk-new\nline", "holds white space"),
-        ("sk-ü", "holds white space or characters that no key has"),
-    ],
-)
-def test_a_key_that_cannot_be_sent_is_an_error_without_the_key(
-    monkeypatch: pytest.MonkeyPatch, value: str | None, words: str
-) -> None:
-    monkeypatch.delenv("THE_KEY", raising=False)
-    if value is not None:
-        monkeypatch.setenv("THE_KEY", value)
-    with pytest.raises(UserError, match=words) as refused:
-        ApiGenerator(ApiConfig(base_url="http://localhost/v1", model="m", key_env="THE_KEY"), None)
-    assert "sk-" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "api.example.com/v1",
-        "ftp://example.com",
-        "http://",
-        "http://[::1/v1",
-        "https://user:sk-1@example.com/v1",
-        "https://example.com/v1?key=sk-1",
-    ],
-)
-def test_an_address_that_is_none_or_carries_a_secret_is_refused(url: str) -> None:
-    with pytest.raises(UserError, match=r"^judge\.api\.base_url: ") as refused:
-        ApiGenerator(ApiConfig(base_url=url, model="m", key_env=""), None)
-    assert "sk-1" not in str(refused.value)
 
 
 async def test_a_local_server_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
