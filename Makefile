@@ -1,5 +1,5 @@
 # The commands that people use. Everything runs in .venv, which `setup` makes from pinned files.
-.PHONY: setup demo study bench bench-synchronous chaos test test-numerics test-slow test-gpu test-unit lint types check test-schedules real-input clean
+.PHONY: setup demo demo-lm watch study bench bench-synchronous chaos test test-numerics test-slow test-gpu test-unit lint types check test-schedules real-input clean
 VENV := .venv/bin
 ARGS ?=
 export PYTHONUNBUFFERED := 1
@@ -12,13 +12,25 @@ setup:
 demo: setup
 	@exec $(VENV)/python -m cluster train deploy/recipes/sandbox.yaml $(ARGS)
 
+## The game with a real small model (SmolLM2-135M) as both players, on mild questions: at most an hour on two cores, after the model's
+## folder is made in the cache, once: 93 MB to download.
+SMOLLM2 := $(or $(ADVGAME_CACHE),$(HOME)/.cache/advgame)/smollm2
+demo-lm: setup
+	@test -d "$(SMOLLM2)" || $(VENV)/python -m cluster models smollm2 "$(SMOLLM2)"
+	@exec $(VENV)/python -m cluster train deploy/recipes/smollm2.yaml --set models.attacker.path="$(SMOLLM2)" \
+	    --set models.defender.path="$(SMOLLM2)" $(ARGS)
+
+## The demo beside a real Prometheus with our alerts (Debian: apt-get install prometheus). ARGS=--stay keeps both after the run.
+watch: setup
+	@exec $(VENV)/python -m cluster watch deploy/recipes/sandbox.yaml $(ARGS)
+
 ## Six variants of the game, five seeds each, in the sandbox: about 90 minutes on two cores; goes on where it was. Writes docs/study.md.
 study: setup
 	@exec $(VENV)/python -m cluster.study $(ARGS)
 
 ## Unit tests, then those that start Ray, vLLM and DeepSpeed.
 test: setup
-	@$(VENV)/python -m pytest tests/unit -q -p no:cacheprovider
+	@$(VENV)/python -m pytest tests/unit -q -n auto -p no:cacheprovider
 	@$(VENV)/python -m pytest tests/integration tests/e2e -q -m "not slow" -p no:cacheprovider
 
 ## Numerical tests on other kernels, orders of summation and numbers of threads: about a quarter of an hour. Names what fails.
@@ -51,7 +63,7 @@ test-gpu: setup
 	@$(VENV)/python -m pytest tests/gpu -q -s -rs -p no:cacheprovider
 
 test-unit: setup
-	@$(VENV)/python -m pytest tests/unit -q
+	@$(VENV)/python -m pytest tests/unit -q -n auto
 
 lint: setup
 	@$(VENV)/ruff format --check .
@@ -64,13 +76,14 @@ types: setup
 check: lint types
 
 ## Three steps on real seeds with a random model of 16 M parameters: nothing sensible comes out, everything is counted.
-## SEEDS=a.jsonl: any file of {"prompt", "category"} lines.
+## SEEDS=a.jsonl: any file of {"prompt", "category"} lines. Its name reaches the shell by the environment, whatever is in it.
 MODEL := $(or $(ADVGAME_CACHE),$(HOME)/.cache/advgame)/random-16m
+real-input: export MODEL := $(MODEL)
 real-input: setup
-	@test -n "$(SEEDS)" || { echo "real-input: no SEEDS; run make real-input SEEDS=file.jsonl" >&2; exit 2; }
-	@test -d $(MODEL) || $(VENV)/python -m cluster random-model $(MODEL) --texts $(SEEDS)
-	@exec $(VENV)/python -m cluster train deploy/recipes/random-16m.yaml --set seeds.train=$(SEEDS) \
-	    --set models.attacker.path=$(MODEL) --set models.defender.path=$(MODEL) $(ARGS)
+	@test -n "$$SEEDS" || { echo "real-input: no SEEDS; run make real-input SEEDS=file.jsonl" >&2; exit 2; }
+	@test -d "$$MODEL" || $(VENV)/python -m cluster random-model "$$MODEL" --texts "$$SEEDS"
+	@exec $(VENV)/python -m cluster train deploy/recipes/random-16m.yaml --set "seeds.train=$$SEEDS" \
+	    --set "models.attacker.path=$$MODEL" --set "models.defender.path=$$MODEL" $(ARGS)
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,7 @@
 Every class pickles, because it crosses a Ray boundary.
 """
 
+from protocol.errors import DIGEST_MISMATCH
 from protocol.exchange import AskFault, WorkerFault
 
 
@@ -16,6 +17,14 @@ class GenerationDeadline(Exception):
 
 class WeightsRefused(RuntimeError):
     """A push that was turned down before anything was loaded: the worker serves on under its old version."""
+
+    reason = "refused"
+
+
+class DigestMismatch(WeightsRefused):
+    """The bytes of a push are not those that were announced."""
+
+    reason = DIGEST_MISMATCH
 
 
 class PushLate(TimeoutError):

@@ -15,19 +15,22 @@ A plain class: `cluster` makes it a Ray actor. Does not publish, retry, choose w
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from actors.engine.engine import Engine
 from actors.engine.occupancy import OccupancyStats
-from actors.errors import GenerationDeadline, WeightsRefused, WorkerBroken
+from actors.errors import GenerationDeadline, PromptTooLong, WeightsRefused, WorkerBroken
 from actors.weights.receive import Mappings
 from actors.weights.update import LoadedWeights, LoadReport, Phases, digest_of, update
+from protocol import metrics as m
 from protocol.exchange import Batch, NotReady, Replies, Vitals
 from protocol.inbox import Inbox
+from protocol.meter import meter
 from protocol.recipe import DeadlinesConfig, GenerationConfig
 from protocol.roles import Player
 from protocol.shared import SharedFile
@@ -61,7 +64,8 @@ class GenerationStats:
         tokens: generated, of answered asks.
         starts: engines built; `start_s`: seconds that the last one took, its first version included.
         loads: versions taken in flight; `load_s`, `pause_s`: seconds of the last one, and of them without generation.
-        occupancy: how full the engine is; None without an engine, or without `generation.backpressure`.
+        busy_s: seconds with at least one ask in hand.
+        occupancy: how full the engine is; None without an engine.
     """
 
     pid: int = 0
@@ -75,6 +79,7 @@ class GenerationStats:
     start_s: float = 0.0
     load_s: float = 0.0
     pause_s: float = 0.0
+    busy_s: float = 0.0
     occupancy: OccupancyStats | None = None
 
 
@@ -86,15 +91,22 @@ class GenerationWorker:
         model_path: a Hugging Face folder; its weights are version 0.
         config: the recipe's `generation` section.
         versions: asked on every start for what to serve; None serves the folder until somebody calls `load`.
+        template_arguments: of the model's chat template.
     """
 
     def __init__(
-        self, player: Player, model_path: str, config: GenerationConfig, versions: VersionSource | None = None
+        self,
+        player: Player,
+        model_path: str,
+        config: GenerationConfig,
+        versions: VersionSource | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self._player = player
         self._model_path = model_path
         self._config = config
         self._versions = versions
+        self._template_arguments = dict(template_arguments or {})
         self._engine: Engine | None = None
         self._weights = LoadedWeights("")
         self._mappings = Mappings()
@@ -119,7 +131,8 @@ class GenerationWorker:
 
     async def _build(self) -> None:
         started = time.perf_counter()
-        engine = await Engine.build(self._model_path, self._config, watched=self._config.backpressure is not None)
+        arguments = self._template_arguments
+        engine = await Engine.build(self._model_path, self._config, template_arguments=arguments)
         try:
             weights, version = LoadedWeights(digest_of(await engine.checksums())), 0
             if self._versions is not None:
@@ -174,28 +187,60 @@ class GenerationWorker:
         return await self._generate(ask)
 
     async def _generate(self, ask: Ask, begin: Callable[[], None] | None = None) -> list[Completion]:
+        with bound_contextvars(game=ask.game, ask=ask.id):
+            return await self._answer(ask, begin)
+
+    async def _answer(self, ask: Ask, begin: Callable[[], None] | None) -> list[Completion]:
         engine = self._running_engine()
         self._requests += 1
+        outcome = "given_up"
         try:
             async with asyncio.timeout(self._config.deadline_s):
                 completions = await engine.generate(ask, begin)
+            outcome = "answered"
         except TimeoutError:
+            outcome = "late"
             raise GenerationDeadline(f"no completion within generation.deadline_s {self._config.deadline_s}") from None
+        except PromptTooLong:
+            outcome = "too_long"
+            raise
         except WorkerBroken:
+            outcome = "broken"
             self._discard(engine)
             raise
+        finally:
+            meter().inc(m.REQUESTS, player=self._player, outcome=outcome)
         self._tokens += sum(len(c.token_ids) for c in completions)
+        self._count(completions)
         return completions
 
+    def _count(self, completions: Sequence[Completion]) -> None:
+        to, player = meter(), self._player
+        to.inc(m.GENERATED_TOKENS, sum(len(c.token_ids) for c in completions), player=player)
+        to.inc(m.SURPRISAL, -sum(sum(c.logprobs) for c in completions), player=player)
+        for completion in completions:
+            to.observe(m.COMPLETION_TOKENS, len(completion.token_ids), player=player)
+
     async def health(self) -> Vitals:
-        """How the worker is. An engine that vLLM knows to be dead is thrown away."""
+        """How the worker is. An engine that vLLM knows to be dead is thrown away. Each call sets its gauges, too."""
         engine = self._engine
+        self._measure(engine)
         if engine is not None:
             try:
                 await engine.check_health()
             except WorkerBroken:
                 self._discard(engine)
         return self._inbox.vitals()
+
+    def _measure(self, engine: Engine | None) -> None:
+        to, player = meter(), self._player
+        occupancy = OccupancyStats() if engine is None else engine.occupancy.read()
+        to.set(m.ENGINE_RUNNING, 0 if engine is None else engine.running, player=player)
+        to.set(m.ENGINE_WAITING, occupancy.waiting, player=player)
+        to.set(m.KV_USAGE, occupancy.kv_usage, player=player)
+        to.total(m.PREEMPTIONS, occupancy.preemptions, player=player)
+        to.total(m.ENGINE_BUSY, self._inbox.busy_s, player=player)
+        to.set(m.ENGINE_START, self._start_s, player=player)
 
     def _vitals(self) -> Vitals:
         engine = self._engine
@@ -274,7 +319,8 @@ class GenerationWorker:
             start_s=self._start_s,
             load_s=self._load_s,
             pause_s=self._pause_s,
-            occupancy=None if engine is None or engine.occupancy is None else engine.occupancy.read(),
+            busy_s=self._inbox.busy_s,
+            occupancy=None if engine is None else engine.occupancy.read(),
         )
 
     async def shutdown(self) -> None:

@@ -14,9 +14,14 @@ WIDTH = 132  # columns where no terminal says otherwise
 
 
 def make_console() -> Console:
-    """As wide as the terminal; `WIDTH` columns where the output goes elsewhere."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    """As wide as the terminal; `WIDTH` columns where the output goes elsewhere. What it prints is text, never markup or emojis."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=WIDTH)
+
+
+def escape(text: str) -> str:
+    """A text on one line, with every character escaped that a terminal would act on."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def run_app(app: typer.Typer) -> None:
@@ -27,5 +32,5 @@ def run_app(app: typer.Typer) -> None:
     try:
         app()
     except UserError as e:
-        print(f"advgame: {e}", file=sys.stderr)  # noqa: T201
+        print(f"advgame: {escape(str(e))}", file=sys.stderr)  # noqa: T201
         sys.exit(USER_ERROR)

@@ -33,9 +33,24 @@ class RunDir:
         return self.path / "summary.json"
 
     @property
+    def judge_card(self) -> Path:
+        """What is known of the judge, where somebody looked."""
+        return self.path / "judge_card.md"
+
+    @property
     def metrics(self) -> Path:
         """What every learner step reported."""
         return self.path / "metrics.parquet"
+
+    @property
+    def moment(self) -> Path:
+        """The newest value of every series that the driver knows."""
+        return self.path / "moment.json"
+
+    @property
+    def sinks(self) -> Path:
+        """A folder for each sink that writes files."""
+        return self.path / "sinks"
 
     @property
     def quarantine(self) -> Path:
@@ -48,14 +63,34 @@ class RunDir:
         return self.path / "heldout.json"
 
     @property
+    def heldout_points(self) -> Path:
+        """The held-out scores of the run so far, and the measurements that were skipped, by reason."""
+        return self.path / "heldout_points.json"
+
+    @property
     def probe(self) -> Path:
         """What the judge said to its probe set, each time."""
         return self.path / "probe.jsonl"
 
     @property
+    def games(self) -> Path:
+        """Some of its games to read, texts and all; where the recipe asks for it."""
+        return self.path / "games.md"
+
+    @property
     def logs(self) -> Path:
         """One file a worker."""
         return self.path / "logs"
+
+    @property
+    def processes(self) -> Path:
+        """Where each process of the run is: one file a role."""
+        return self.path / "processes"
+
+    @property
+    def prometheus(self) -> Path:
+        """Data, configuration and log of the Prometheus that `watch` runs beside it."""
+        return self.path / "prometheus"
 
     @property
     def replay(self) -> Path:
@@ -79,6 +114,10 @@ class RunDir:
     def export(self, player: Player) -> Path:
         """A player's trained Hugging Face folder."""
         return self.path / "export" / player
+
+    def adapter(self, player: Player) -> Path:
+        """A player's trained PEFT folder, where adapters were trained."""
+        return self.path / "export" / f"{player}-adapter"
 
     def read_summary(self) -> dict[str, Any]:
         """`summary.json`; empty if there is none that can be read."""

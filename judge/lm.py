@@ -14,13 +14,15 @@ from collections.abc import Sequence
 
 from judge.errors import GAVE_UP, JudgeUnavailable
 from judge.rubric import MAX_BENIGN_GROWTH, Rubrics, is_topic_drift
+from judge.sampling import fill_in
 from judge.verdicts import Read, pattern, read
 from protocol.interfaces import Generator
 from protocol.randomness import derive_seed
 from protocol.recipe import JudgeConfig
-from protocol.types import Ask, Completion, JudgeRequest, Sampling, Verdict
+from protocol.types import Ask, Completion, JudgeRequest, Verdict
 
 EVEN_VOTES = "even votes"
+NO_RUBRIC = "no such rubric"
 BETWEEN_SAMPLES = "\n\n"  # in a verdict's `raw`
 
 
@@ -51,8 +53,7 @@ class LMJudge:
 
     def __init__(self, generator: Generator, rubrics: Rubrics, config: JudgeConfig, judge_id: str) -> None:
         self._generator, self._rubrics, self._config, self._judge_id = generator, rubrics, config, judge_id
-        s = config.sampling
-        self._sampling = Sampling(s.temperature, s.top_p, s.max_new_tokens, s.seeded)
+        self._sampling = fill_in(config.sampling)
         self.unread: Counter[str] = Counter()  # samples without a verdict, by reason
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
@@ -66,11 +67,13 @@ class LMJudge:
         return [task.result() for task in tasks]
 
     async def _verdict(self, request: JudgeRequest) -> Verdict:
+        if not self._rubrics.can_render(request):
+            return Verdict(self._judge_id, f"none/{request.criterion}", failure=NO_RUBRIC)
         messages, rubric = self._rubrics.render(request)
         if is_topic_drift(request):
             growth = f"more than {MAX_BENIGN_GROWTH} times as long as its seed"
             return Verdict(self._judge_id, rubric, faithful=False, raw=growth)
-        form = pattern(request.criterion, len(request.responses), self._config.sampling.max_new_tokens)
+        form = pattern(request.criterion, len(request.responses), self._sampling.max_new_tokens)
         ask = Ask(
             id=f"{rubric}-{request.seed}",
             messages=messages,

@@ -8,6 +8,7 @@ A rubric's name carries a digest of its file, so an edited rubric never shares a
 module does not know who is asked or how the answer is read.
 """
 
+import glob
 import hashlib
 import re
 from collections.abc import Callable
@@ -23,6 +24,7 @@ MAX_BENIGN_GROWTH = 15  # a benign rewrite longer than this many times its seed 
 
 Form = Literal["pairwise", "pointwise"]
 SETS = Path(__file__).parent / "texts"
+REWORDED = ".reworded-"  # in the name of a set that says what another one says, in other words
 PLACEHOLDERS: dict[str, tuple[str, ...]] = {
     "pairwise": ("query", "response_A", "response_B"),
     "pointwise": ("query", "response"),
@@ -32,8 +34,10 @@ PLACEHOLDERS: dict[str, tuple[str, ...]] = {
 KINDS = tuple(
     (criterion, form)
     for criterion in get_args(Criterion)
+    if criterion != "harmfulness"
     for form in (("harmful", "benign") if criterion == "faithfulness" else ("pairwise", "pointwise"))
 )
+OPTIONAL = (("harmfulness", "pointwise"),)  # no game asks it; a set without it leaves that column of `evaluate` out
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 
 
@@ -65,6 +69,11 @@ class Rubrics:
     def names(self) -> tuple[str, ...]:
         """The name of every rubric, `SET/CRITERION.FORM@VERSION-DIGEST`, sorted: together they say what a judge is asked with."""
         return tuple(sorted(rubric.name for rubric in self._rubrics.values()))
+
+    def can_render(self, request: JudgeRequest) -> bool:
+        """Whether the set has a rubric for it: not each has one for harmfulness."""
+        form = "pairwise" if len(request.responses) == 2 else "pointwise"
+        return request.criterion != "harmfulness" or (request.criterion, form) in self._rubrics
 
     def render(self, request: JudgeRequest) -> tuple[tuple[Message, ...], str]:
         """The judge's chat prompt for a request, and the rubric's name."""
@@ -106,14 +115,29 @@ def load_rubrics(where: str) -> Rubrics:
     Raises:
         UserError: no such set, a missing file, or a file of another form than the module's docstring gives.
     """
-    known = sorted(folder.name for folder in SETS.iterdir() if folder.is_dir())
-    folder = SETS / where if where in known else Path(where)
+    folder = _find_set(where)
     if not folder.is_dir():
+        known = sorted(x.name for x in SETS.iterdir() if x.is_dir() and REWORDED not in x.name)
         raise UserError(
             f"judge.rubrics: {where!r} is neither a known set ({', '.join(known)}) nor a folder; name a set, or a folder with "
             f"the {len(KINDS)} files that judge/texts/standard has"
         )
-    return Rubrics({(criterion, form): _read(folder, criterion, form) for criterion, form in KINDS})
+    more = tuple(kind for kind in OPTIONAL if (folder / f"{kind[0]}.{kind[1]}.md").is_file())
+    return Rubrics({(criterion, form): _read(folder, criterion, form) for criterion, form in (*KINDS, *more)})
+
+
+def find_rewordings(where: str) -> tuple[str, ...]:
+    """The sets beside a set of rubrics that say the same in other words, `SET.reworded-1` and so on, for `load_rubrics`."""
+    folder = _find_set(where)
+    beside = sorted(
+        x.name for x in folder.absolute().parent.glob(f"{glob.escape(folder.absolute().name)}{REWORDED}*") if x.is_dir()
+    )
+    return tuple(name if folder.parent == SETS else str(folder.absolute().parent / name) for name in beside)
+
+
+def _find_set(where: str) -> Path:
+    shipped = SETS / where
+    return shipped if shipped.parent == SETS and shipped.is_dir() else Path(where)
 
 
 def _read(folder: Path, criterion: str, form: str) -> Rubric:

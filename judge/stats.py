@@ -117,6 +117,7 @@ class JudgeStats:
         failed: those of them that are failures.
         unread: samples without a verdict that can be read, by reason; empty for a judge that writes nothing.
         usage: what the generator used; None for a judge that writes nothing.
+        busy_s: seconds with at least one question in hand, summed over the workers.
     """
 
     calls: int = 0
@@ -124,6 +125,7 @@ class JudgeStats:
     failed: int = 0
     unread: Mapping[str, int] = field(default_factory=dict)
     usage: Usage | None = None
+    busy_s: float = 0.0
 
     @property
     def unread_rate(self) -> float | None:
@@ -141,11 +143,13 @@ def add_judges(workers: Iterable[JudgeStats]) -> JudgeStats:
     calls = verdicts = failed = 0
     unread: Counter[str] = Counter()
     usage: Usage | None = None
+    busy_s = 0.0
     for worker in workers:
         calls, verdicts, failed = calls + worker.calls, verdicts + worker.verdicts, failed + worker.failed
         unread.update(worker.unread)
         usage = _add_usages(usage, worker.usage)
-    return JudgeStats(calls, verdicts, failed, dict(unread), usage)
+        busy_s += worker.busy_s
+    return JudgeStats(calls, verdicts, failed, dict(unread), usage, busy_s)
 
 
 def add_pools(pools: Iterable[PoolStats]) -> PoolStats:

@@ -6,6 +6,7 @@ does.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -13,18 +14,33 @@ import structlog
 
 from judge.identity import NO_JUDGE, judge_id_of
 from judge.lm import LMJudge
+from judge.match.judge import MatchJudge
+from judge.match.tables import load_tables
 from judge.rubric import load_rubrics
-from judge.stats import JudgeStats, Metered, Monitored
+from judge.stats import ApiUsage, JudgeStats, Metered, Monitored, Usage
+from protocol import metrics as m
 from protocol.errors import trail
 from protocol.exchange import Batch, NotReady, Replies, Vitals
 from protocol.inbox import Inbox
 from protocol.interfaces import Generator, Judge
+from protocol.meter import meter
 from protocol.recipe import JudgeConfig
 from protocol.types import JudgeRequest, Verdict
 
 Build = Callable[[], Awaitable[Generator]]
 
 _log = structlog.get_logger(__name__)
+
+
+def _count_usage(usage: Usage) -> None:
+    """Sets the metrics of what a generator used."""
+    if isinstance(usage, ApiUsage):
+        read, written = usage.tokens_in, usage.tokens_out
+        meter().total(m.JUDGE_COST, usage.cost)
+    else:
+        read, written = usage.prompt_tokens, usage.tokens
+    meter().total(m.JUDGE_TOKENS, read, direction="read")
+    meter().total(m.JUDGE_TOKENS, written, direction="written")
 
 
 class NoJudge:
@@ -113,6 +129,7 @@ class JudgeWorker:
         """
         if self._judge is None:
             raise NotReady("the judge is not built; it must be started")
+        began = time.monotonic()
         try:
             verdicts = await self._judge.judge(requests)
         except Exception as error:
@@ -121,19 +138,29 @@ class JudgeWorker:
         self._calls += 1
         self._verdicts += len(verdicts)
         self._failed += sum(v.failure is not None for v in verdicts)
+        meter().observe(m.JUDGE_SECONDS, time.monotonic() - began)
+        meter().inc(m.JUDGE_VERDICTS, len(verdicts))
         return verdicts
 
     async def stats(self) -> JudgeStats:
         """Counts since this process started; what it read and used is a language model's only."""
         unread = dict(self._judge.unread) if isinstance(self._judge, LMJudge) else {}
-        usage = self._generator.usage() if isinstance(self._generator, Metered) else None
-        return JudgeStats(self._calls, self._verdicts, self._failed, unread, usage)
+        generator: object = self._generator
+        usage = generator.usage() if isinstance(generator, Metered) else None
+        for reason, n in unread.items():
+            meter().total(m.JUDGE_UNREAD, n, reason=reason)
+        if usage is not None:
+            _count_usage(usage)
+        meter().total(m.JUDGE_BUSY, self._inbox.busy_s)
+        return JudgeStats(self._calls, self._verdicts, self._failed, unread, usage, self._inbox.busy_s)
 
     async def _make(self) -> Judge:
         config = self._config
         if config.kind == "rules":
             assert self._rules is not None  # as the constructor checked
             self._judge = self._rules()
+        elif config.kind == "match":
+            self._judge = MatchJudge(load_tables())
         elif config.kind == "none":
             self._judge = NoJudge()
         else:
@@ -147,4 +174,5 @@ class JudgeWorker:
             return await self._build()
         from judge.api.client import ApiGenerator  # here, because OpenAI's client takes a second to import
 
-        return ApiGenerator(self._config.api, None if self._ledger is None else Path(self._ledger))
+        ledger = None if self._ledger is None else Path(self._ledger)
+        return ApiGenerator(self._config.api, ledger, self._config.sampling.left_out)

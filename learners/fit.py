@@ -10,7 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from learners.batch.demonstrations import load_mix
+import structlog
+
+from learners.batch.demonstrations import load_demonstrations
+from learners.failure import GroupFailed, rank_error, read_failures
 from learners.loop import learn
 from learners.spec import LearnerResult, LearnerSink, LearnerSpec
 from learners.storage import checkpoints
@@ -18,17 +21,26 @@ from learners.storage.models import check_model_folder
 from protocol.errors import UserError
 from protocol.interfaces import BatchSource
 
+log = structlog.get_logger(__name__)
+
 # Ray Train gives a worker group 60 s to start and then begins anew; two groups beside vLLM's imports on two cores take longer.
 _START_TIMEOUT_S = "600"
 _HEALTH_CHECK_S = "0.5"  # how soon a dead rank, and the end, are noticed; a check is one small actor call to each rank
 
 
 def _rank_main(arguments: dict[str, Any]) -> LearnerResult:
-    if arguments["on_rank"] is not None:
-        from ray.train import get_context
+    import ray.util
+    from ray.train import get_context
 
-        arguments["on_rank"](get_context().get_world_rank())
-    return learn(arguments["spec"], arguments["source"], arguments["sink"])
+    try:
+        if arguments["on_rank"] is not None:
+            arguments["on_rank"](get_context().get_world_rank())
+        return learn(arguments["spec"], arguments["source"], arguments["sink"])
+    except Exception as error:
+        log.error("rank failed", exc_info=error)
+        if isinstance(error, UserError):
+            raise
+        raise rank_error(error, ray.util.get_node_ip_address()) from error
 
 
 def _resolve_paths(spec: LearnerSpec) -> LearnerSpec:
@@ -66,7 +78,8 @@ def fit_group(
     Raises:
         UserError: the model folder is incomplete, the demonstrations cannot be used, or the newest checkpoint was written by
             another number of ranks or with another reference, sampler or adapters.
-        ray.train.TrainingFailedError: the group failed more often than `config.restarts` allows.
+        GroupFailed: its ranks failed more often than `config.restarts` allows.
+        ray.train.TrainingFailedError: Ray Train itself failed.
     """
     spec = _resolve_paths(spec)
     config = spec.config
@@ -74,7 +87,7 @@ def fit_group(
     newest = checkpoints.newest(spec.checkpoints)
     if newest is not None:
         checkpoints.read_meta(newest, config.ranks, config)
-    load_mix(spec.model_path, config, spec.run_seed, spec.section)  # raises its errors before any rank starts
+    load_demonstrations(spec)  # raises its errors before any rank starts
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT_S)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _HEALTH_CHECK_S)
 
@@ -89,7 +102,7 @@ def fit_group(
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=int(config.collective_deadline_s)),
         scaling_config=ScalingConfig(num_workers=config.ranks, use_gpu=on_gpu, resources_per_worker=resources),
         run_config=RunConfig(
-            name=spec.player,
+            name=f"{Path(spec.run_dir).name}-{spec.player}",  # the dashboard lists it under this name
             storage_path=str(Path(spec.run_dir) / "ray_train"),
             failure_config=FailureConfig(max_failures=config.restarts),
         ),
@@ -100,5 +113,8 @@ def fit_group(
         mistake = _find_user_error(error)
         if mistake is not None:
             raise mistake from error
+        failures = read_failures(spec.player, getattr(error, "worker_failures", {}))
+        if failures:
+            raise GroupFailed(failures) from error
         raise
     return cast(LearnerResult, result.return_value)

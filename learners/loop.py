@@ -6,7 +6,7 @@ one, leases from its step on are returned, and the loop goes on there.
 Invariants
 - All ranks lease the same (player, step) and so compute on the same batch; all collectives are in `engine` and are entered by all.
 - Versions only rise: a start goes on from the highest version that anyone has seen. Version 0 is the model folder itself. A group
-  that starts above it first pushes the weights it really has, because generation workers hold others.
+  that starts above it, or after a warm start (`warm`), first pushes the weights it has, because generation workers hold others.
 - Rows are acknowledged only after the checkpoint that contains them is complete.
 - With `settle_every` such a step is not reported as done, by the next lease or an acknowledgement, before its version is served:
   the games that are dealt because of it are played with that version. Synchronous runs and the ends of turns need this.
@@ -23,12 +23,17 @@ from typing import Any
 
 import structlog
 
-from learners.batch.demonstrations import SftMix, load_mix
+from learners.batch.demonstrations import SftMix, load_demonstrations
+from learners.flops import peak_here
 from learners.spec import LearnerResult, LearnerSink, LearnerSpec
+from learners.step_metrics import count_step, enter_phase
 from learners.storage import checkpoints
+from learners.warm import warm_up
 from learners.weights.buffers import StagingPool, array_of
 from learners.weights.handover import Handover
+from protocol import metrics as m
 from protocol.interfaces import BatchSource
+from protocol.meter import meter
 from protocol.packed import RunningChecksum
 from protocol.shared import SharedBuffer
 
@@ -52,17 +57,19 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> LearnerR
     from learners.zero3.engine import ZeroEngine
 
     started = time.perf_counter()
-    mix = load_mix(spec.model_path, spec.config, spec.run_seed, spec.section)
+    enter_phase("starting")
+    demonstrations = load_demonstrations(spec)
     engine = ZeroEngine(spec.model_path, spec.config, spec.steps, spec.run_seed, spec.quirks)
     rank0 = engine.rank == 0
     found, seen = _agree_on_start(spec, source, sink, rank0)
     if found is not None:
         engine.load(Path(found))
     start = engine.steps_done
-    run = _RankLoop(spec, source, sink, engine, mix, max(engine.version, seen))
+    run = _RankLoop(spec, source, sink, engine, demonstrations.mix, max(engine.version, seen))
     if rank0:
         log.info("learner ready", player=spec.player, step=start, seconds=round(time.perf_counter() - started, 1))
-    if run.version > 0 or start > 0:
+    warmed = warm_up(spec, engine, demonstrations.warm, sink)
+    if run.version > 0 or start > 0 or warmed:
         run.push(start)
         if spec.settle_every:
             run.wait_for_delivery()
@@ -84,7 +91,7 @@ def _agree_on_start(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, r
         spec.checkpoints.mkdir(parents=True, exist_ok=True)
         checkpoints.remove_old(spec.checkpoints)
         newest = checkpoints.newest(spec.checkpoints)
-        step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks, spec.config)[0]
+        step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks, spec.config).step
         seen = max(source.rewind(spec.player, step), sink.newest(spec.player))
         decided = [None if newest is None else str(newest), seen]
     torch.distributed.broadcast_object_list(decided, src=0)
@@ -108,28 +115,42 @@ class _RankLoop:
         self.rank0 = engine.rank == 0
         self.pool = StagingPool(lock_pages=spec.config.gpus_per_rank > 0)
         self.handover = Handover(sink, self.pool) if self.rank0 else None
+        peak = peak_here() if spec.config.gpus_per_rank else None
+        self.peak_flops = None if peak is None else peak * engine.world
 
     def step(self, step: int) -> None:
         from learners.batch.build import make_batch
 
         spec, done = self.spec, step + 1
+        self.enter("leasing")
         waited = time.perf_counter()
         table = self.lease(step)
         waited = time.perf_counter() - waited
+        self.enter("learning")
         rank, ranks = self.engine.rank, self.engine.world
         batch = make_batch(table, spec.config, spec.quirks, rank, ranks)
         demonstrations = None if self.mix is None else self.mix.batch(step, rank, ranks)
         metrics = self.engine.step(batch, step, demonstrations)
         staged = time.perf_counter()
-        if done % spec.push_every == 0 or done == spec.steps:
+        pushes = done % spec.push_every == 0 or done == spec.steps
+        if pushes:
+            self.enter("pushing")
             self.push(done)
         if self.rank0:
             metrics |= {"lease_s": waited, "stage_s": time.perf_counter() - staged}
+            if self.peak_flops is not None:
+                metrics["mfu"] = metrics["tokens"] * self.engine.flops_per_token / metrics["seconds"] / self.peak_flops
             self.sink.report(spec.player, done, self.version, metrics)
+            count_step(spec.player, done, metrics, pushes)
         if spec.settle_every and (done % spec.settle_every == 0 or done == spec.steps):
             self.wait_for_delivery()
         if done % spec.config.checkpoint_every == 0 or done == spec.steps:
             self.checkpoint(done)
+
+    def enter(self, phase: str) -> None:
+        """Says which phase rank 0 is in."""
+        if self.rank0:
+            enter_phase(phase)
 
     def lease(self, step: int) -> Any:
         """Waits for the step's games; their table may be empty. If there will be none, the source says so by raising."""
@@ -181,16 +202,21 @@ class _RankLoop:
     def checkpoint(self, done: int) -> None:
         import torch
 
+        self.enter("saving")
         root = self.spec.checkpoints
         self.engine.save(checkpoints.draft(root, done))
         if self.rank0:
             checkpoints.commit(root, done)
+            meter().set(m.CHECKPOINT_STEP, done, player=self.spec.player)
             self.source.acknowledge(self.spec.player, done)
         torch.distributed.barrier()
 
     def finish(self, start_step: int) -> LearnerResult:
         spec = self.spec
+        self.enter("saving")
         self.engine.export(spec.export, spec.push_dtype)
+        if spec.config.lora is not None:
+            self.engine.export_adapter(spec.adapter)
         result = LearnerResult(spec.player, spec.steps, self.version, spec.export, start_step)
         if self.handover is None:
             return result
@@ -198,5 +224,6 @@ class _RankLoop:
         self.source.acknowledge(spec.player, spec.steps)
         self.source.finished(spec.player)
         self.handover.close(deadline_s)
+        self.enter("ended")
         delivered = self.version == 0 or self.sink.wait_delivered(spec.player, self.version, deadline_s)
         return replace(result, pushes=self.handover.published, superseded=self.handover.superseded, delivered=delivered)

@@ -3,10 +3,12 @@
 Light and picklable: it travels to every rank.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from protocol.format_examples import Demonstration
 from protocol.interfaces import WeightSink
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.roles import Player
@@ -17,6 +19,10 @@ class LearnerSink(WeightSink, Protocol):
 
     def report(self, player: Player, step: int, version: int, metrics: dict[str, float]) -> None:
         """Takes the metrics of the step that made `step` steps done, under the version staged after it."""
+        ...
+
+    def report_warm(self, player: Player, done: int, wanted: int, metrics: dict[str, float]) -> None:
+        """Takes the metrics of the step that made `done` of `wanted` steps of the warm start done."""
         ...
 
     def newest(self, player: Player) -> int:
@@ -55,6 +61,7 @@ class LearnerSpec:
     `steps` is the whole run's horizon, `push_dtype` ("float32" or "bfloat16") what is pushed and exported, `push_every` in steps.
     `stage_mib` and `stage_s`: how much a gather holds at once, and how long a version's gathers may take.
     `settle_every`: after so many steps, and the last, the group waits until its version is on every generation worker; 0: never.
+    `template_arguments` are the chat template's. `warm`: what a warm start without a file of demonstrations is made on.
     """
 
     player: Player
@@ -69,6 +76,8 @@ class LearnerSpec:
     settle_every: int = 0
     stage_mib: int = 256
     stage_s: float = 60.0
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    warm: tuple[Demonstration, ...] = ()
 
     @property
     def checkpoints(self) -> Path:
@@ -79,6 +88,11 @@ class LearnerSpec:
     def export(self) -> Path:
         """This player's Hugging Face folder."""
         return Path(self.run_dir) / "export" / self.player
+
+    @property
+    def adapter(self) -> Path:
+        """Its PEFT folder, where adapters are trained."""
+        return self.export.with_name(f"{self.player}-adapter")
 
     @property
     def section(self) -> str:

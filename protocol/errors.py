@@ -4,6 +4,11 @@ The CLI prints a `UserError` on one line and exits with status 2, without a trac
 """
 
 import traceback
+from typing import Final
+
+DIGEST_MISMATCH: Final = (
+    "digest_mismatch"  # the reason of a push whose bytes, or loaded parameters, are not what was sent
+)
 
 
 class UserError(Exception):
@@ -20,3 +25,9 @@ def trail(error: BaseException) -> list[str]:
     own = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
     nested = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     return [type(error).__name__, *own, *(line for part in nested for line in trail(part))]
+
+
+def first_words(error: BaseException, most: int = 200) -> str:
+    """A library's error on one line, for a message to the user. Only where what it says cannot quote a prompt."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:most]}" if said else type(error).__name__

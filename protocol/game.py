@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from protocol.formats import FORMATS
 from protocol.interfaces import Generator, Judge
+from protocol.plain import find_attack
 from protocol.prompts import attacker_messages, defender_messages
 from protocol.randomness import derive_seed
 from protocol.roles import Player
@@ -44,11 +45,15 @@ def read_completion(completion: Completion, format_name: str, player: Player) ->
     """The state before any judge is asked (`ok`, `too_long`, `no_room` or `malformed`) and the visible text of an `ok` one.
 
     What the context cut short (`no_room`) is nobody's fault: it is neither read nor penalised, whatever it says.
-    An attack is never empty: white space only is `malformed`, also where there is no format. A response may be.
+    An attack is never empty: white space only is `malformed`, also where there is no format; there it is read as `plain` says,
+    because models introduce what they rewrite. A response may be empty, and is judged as it was given.
     """
     if completion.finish != "stop":
         return ("too_long" if completion.finish == "length" else "no_room"), None
-    visible = FORMATS[format_name].visible(completion.text)
+    fmt = FORMATS[format_name]
+    visible = fmt.visible(completion.text)
+    if player == "attacker" and not fmt.parts and visible is not None:
+        visible = find_attack(visible)
     empty = player == "attacker" and not visible
     return ("malformed", None) if visible is None or empty else ("ok", visible)
 

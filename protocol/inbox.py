@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from protocol.busy import BusyClock
 from protocol.errors import trail
 from protocol.exchange import Answer, Batch, Posted, Replies, Vitals
 from protocol.pace import Pace
@@ -58,8 +59,14 @@ class Inbox:
         self._run, self._vitals, self._clock = run, vitals, clock
         self._boxes: dict[str, _Box] = {}
         self._pace = Pace(GATHER_S, GATHER_MAX_S, GATHER_SHARE)
+        self._busy = BusyClock(clock)
         self.running = 0  # questions of all callers
         self.forgotten = 0  # asks cancelled because their caller fell silent
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds since it was made with at least one question in hand, whoever asked it."""
+        return self._busy.seconds
 
     def vitals(self) -> Vitals:
         """How the worker is."""
@@ -85,7 +92,7 @@ class Inbox:
                 continue  # its caller took this worker for lost
             task = asyncio.create_task(self._answer(box, posted))
             box.running[posted.id] = (task, posted.questions)
-            self.running += posted.questions
+            self._count(posted.questions)
         await self._wait(box, wait_s)
         box.heard_s = self._clock()
         vitals = self.vitals()
@@ -169,7 +176,11 @@ class Inbox:
 
     def _release(self, box: _Box, ask: int, task: "asyncio.Task[None] | None") -> None:
         if ask in box.running and box.running[ask][0] is task:
-            self.running -= box.running.pop(ask)[1]
+            self._count(-box.running.pop(ask)[1])
+
+    def _count(self, questions: int) -> None:
+        self.running += questions
+        self._busy.note(self.running)
 
 
 def _let_go(turn: "asyncio.Future[None]") -> None:

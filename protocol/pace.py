@@ -26,6 +26,5 @@ class Pace:
 
 def backoff_s(first_s: float, most_s: float, failures: int) -> float:
     """The pause after a failure that came after `failures` others in a row: twice the last one's, at most `most_s`."""
-    return min(
-        most_s, first_s * 2.0 ** min(failures, 64)
-    )  # a float's exponent ends somewhere, and days of failures do not
+    doublings = min(failures, 64)  # a float's exponent ends somewhere, and days of failures do not
+    return min(most_s, first_s * 2.0**doublings)

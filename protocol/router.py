@@ -10,7 +10,8 @@ Invariants:
 - **no ask is put to a closed worker**, so that none queues behind a restart;
 - **least loaded by questions**: an ask goes to the open worker with the fewest questions in its hands, other callers' too. What is
   placed at once may fill a worker a quarter beyond that, so that it travels in one call; and a caller that shares many workers with
-  others prefers those of its own share by `HOME` questions, so that its calls are fewer and larger;
+  others prefers those of its own share by `HOME` questions, so that its calls are fewer and larger. Of the others it asks one a
+  second how loaded they are, and takes those that have not said lately to be as loaded as these;
 - **hedging**: an ask is put to another worker when its own are silent or stuck, or when its only one has given no token after
   `hedge_s` and the other has at most half the load (else an overload would double itself). At three workers at most, and not many
   asks at once, or an overload would feed on itself. Where replies are late in general, or from most workers now, silence means
@@ -22,6 +23,7 @@ Invariants:
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Set
 
 from protocol.exchange import Answer, AskFault, NotReady, Replies, Vitals, WorkerFault
@@ -53,6 +55,10 @@ class Router:
         self._hedge_s = hedge_s
         mine, callers = share if share[1] <= workers else (0, 1)
         self._workers = [WorkerState(moved_s=now_s, away=HOME * (k % callers != mine)) for k in range(workers)]
+        # Of other callers' shares; the next to be asked how loaded it is comes first.
+        self._away = deque(k for k, w in enumerate(self._workers) if w.away)
+        self._sounded_s = -math.inf
+        self._unheard = 0  # questions that one of them is taken to have
         self._asks: dict[int, AskState] = {}
         self._waiting: dict[int, None] = {}  # asks at no worker, in their order
         self._busy: set[int] = set()  # workers to whom there may be something to say
@@ -145,12 +151,15 @@ class Router:
     def decide(self, now_s: float) -> Decisions:
         """What to do now. Call it when something was added or noted, and every `look_s`."""
         expired: list[int] = []
+        if self._away:
+            self._unheard = self._guess_load(now_s)
         if self._asks and now_s - self._looked_s >= self.look_s:
             self._looked_s = now_s
             self._note_lateness(now_s)
             expired = self._expire(now_s)
             self._hedge(now_s)
             self._probe(now_s)
+            self._sound_out(now_s)
         self._place(now_s)
         condemned, self._condemned = self._condemned, []
         return Decisions(list(self._exchanges(now_s)), expired, condemned)
@@ -161,7 +170,7 @@ class Router:
         opened = self._list_open(now_s)
         if not opened:
             return
-        order = [(self._workers[k].rank(now_s), k) for k in opened]
+        order = [(self._rank(k, now_s), k) for k in opened]
         heapq.heapify(order)
         for ask in list(self._waiting):
             failed = self._asks[ask].failed
@@ -171,13 +180,13 @@ class Router:
 
     def _least(self, workers: Iterable[int], failed: Set[int], now_s: float) -> int:
         """The least loaded, rather one that has not failed of the ask."""
-        return min(workers, key=lambda k: (k in failed, self._workers[k].rank(now_s)))
+        return min(workers, key=lambda k: (k in failed, self._rank(k, now_s)))
 
     def _least_of_heap(self, order: list[tuple[tuple[int, int], int]], now_s: float) -> int:
         """The least loaded; the same again until it is a quarter fuller than when it came first."""
         while True:
             (then, chosen), worker = order[0]
-            now = self._workers[worker].rank(now_s)
+            now = self._rank(worker, now_s)
             if now == (then, chosen) or now[0] <= then + then // 4:
                 return worker
             heapq.heapreplace(order, (now, worker))
@@ -194,7 +203,7 @@ class Router:
 
     def _hedge(self, now_s: float) -> None:
         left = max(HEDGES, len(self._asks) // 4) - sum(len(a.at) > 1 for a in self._asks.values())
-        order = sorted(self._list_open(now_s), key=lambda k: self._workers[k].rank(now_s))
+        order = sorted(self._list_open(now_s), key=lambda k: self._rank(k, now_s))
         lost = {k for k, w in enumerate(self._workers) if self._is_lost(w, now_s)}
         before_s = now_s - self._silent_s  # of an ask without a token replies tell, and those may be late
         for ask, a in self._asks.items():
@@ -209,9 +218,9 @@ class Router:
             if other is None:
                 continue
             at = list(a.at)
-            if late or 2 * self._workers[other].load(now_s) <= self._workers[at[0]].load(now_s):
+            if late or 2 * self._load(other, now_s) <= self._load(at[0], now_s):
                 self._put(ask, other, now_s)
-                order.sort(key=lambda k: self._workers[k].rank(now_s))  # all but in order: quick
+                order.sort(key=lambda k: self._rank(k, now_s))  # all but in order: quick
                 self._hedged += 1
                 left -= 1
                 for worker in at if late else ():  # a full worker that works is not at fault
@@ -242,6 +251,17 @@ class Router:
             if not w.ready and not waits and now_s - w.probed_s >= PROBE_S:
                 w.probed_s = now_s
                 self._busy.add(k)
+
+    def _sound_out(self, now_s: float) -> None:
+        """Asks one worker of another's share how loaded it is, so that it is known when those have room."""
+        if not self._away or now_s - self._sounded_s < PROBE_S:
+            return
+        self._sounded_s = now_s
+        w = self._workers[self._away[0]]
+        if w.ready and not w.calls:
+            w.probed_s = now_s
+            self._busy.add(self._away[0])
+        self._away.rotate(-1)
 
     def _exchanges(self, now_s: float) -> Iterator[Exchange]:
         for worker in sorted(self._busy):
@@ -277,6 +297,18 @@ class Router:
         late = sum(w.owes_reply(now_s, self._hedge_s / 2) for w in calling)
         general = len(calling) >= QUORUM and 2 * late > len(calling)
         self._general_s = (1.0 + LATE_FACTOR) * self._hedge_s if general else 0.0
+
+    def _rank(self, worker: int, now_s: float) -> tuple[int, int]:
+        return self._workers[worker].rank(now_s, self._unheard)
+
+    def _load(self, worker: int, now_s: float) -> int:
+        return self._workers[worker].load(now_s, self._unheard)
+
+    def _guess_load(self, now_s: float) -> int:
+        """Questions that a worker of another's share has that has not said lately: the mean of those that have, else of ours."""
+        heard = [w.load(now_s) for w in self._workers if w.away and w.is_fresh(now_s)]
+        known = heard or [w.load(now_s) for w in self._workers if not w.away]
+        return sum(known) // len(known)
 
     def _is_lost(self, w: WorkerState, now_s: float) -> bool:
         """Whether what it has must not wait for it."""

@@ -49,13 +49,17 @@ class WorkerState:
     chosen: int = 0  # how often, so that idle workers take turns
     probed_s: float = -math.inf
 
-    def load(self, now_s: float) -> int:
-        """Questions in its hands."""
-        return self.own + (self.others if now_s - self.others_s < FRESH_S else 0)
+    def load(self, now_s: float, unheard: int = 0) -> int:
+        """Questions in its hands. `unheard`: those of other callers, of a worker of their share that has not said lately."""
+        return self.own + (self.others if self.is_fresh(now_s) else unheard if self.away else 0)
 
-    def rank(self, now_s: float) -> tuple[int, int]:
-        """The lower, the rather it is asked."""
-        return self.load(now_s) + self.away, self.chosen
+    def is_fresh(self, now_s: float) -> bool:
+        """Whether it has said lately how many questions of others it has."""
+        return now_s - self.others_s < FRESH_S
+
+    def rank(self, now_s: float, unheard: int = 0) -> tuple[int, int]:
+        """The lower, the rather it is asked. `unheard`: as for `load`."""
+        return self.load(now_s, unheard) + self.away, self.chosen
 
     def is_open(self, now_s: float, silent_s: float, stuck_s: float) -> bool:
         """Whether it may be asked."""

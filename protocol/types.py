@@ -11,7 +11,9 @@ from typing import Any, Literal, Self
 from protocol.roles import Category
 from protocol.states import AttackState, ResponseState, State
 
-Criterion = Literal["compliance", "deflection", "refusal", "faithfulness"]
+Criterion = Literal[
+    "compliance", "deflection", "refusal", "faithfulness", "harmfulness"
+]  # the last: `evaluate` alone asks
 Finish = Literal["stop", "length", "no_room"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}, as chat templates read it
 
@@ -50,6 +52,11 @@ class Ask:
     seeds: tuple[int, ...]
     sampling: Sampling
     pattern: str | None = None
+
+    @property
+    def game(self) -> str:
+        """What it is asked for: the id of a game, or "heldout"."""
+        return self.id.partition("-")[0]
 
 
 def as_array(code: Literal["i", "f"], numbers: Iterable[Any]) -> "array[Any]":

@@ -38,8 +38,10 @@ class OpenAIServer:
     fault: what happens to every request. `garbage` is half a JSON object; `drop` closes the connection without an answer; `refuse`
         stops listening as well; `hang` answers only when the fault ends.
     script: faults of the next requests, in order, before `fault` holds again.
-    headers, usage, finish, error_code: extra response headers; whether tokens are counted (one a word); the choice's
-        `finish_reason`; the `code` of an error.
+    body: what every request is answered with at status 200; None: a completion. bodies: what the next ones are, before that.
+    refused: parameters whose presence is answered with status 400, as some endpoints do.
+    headers, usage, finish, error_code, error_param: extra response headers; whether tokens are counted (one a word); the choice's
+        `finish_reason`; the `code` and `param` of an error.
     requests: the bodies received. most_in_flight: at once.
     """
 
@@ -48,7 +50,12 @@ class OpenAIServer:
         self.script: deque[Fault] = deque()
         self.headers: dict[str, str] = {}
         self.error_code: str | None = None
-        self.usage, self.finish = True, "stop"
+        self.error_param: str | None = None
+        self.bodies: deque[dict[str, Any]] = deque()
+        self.body: dict[str, Any] | None = None
+        self.refused: frozenset[str] = frozenset()
+        self.usage = True
+        self.finish: str | None = "stop"
         self.requests: list[dict[str, Any]] = []
         self.in_flight = self.most_in_flight = 0
         self._fault: Fault = "ok"
@@ -130,8 +137,11 @@ class OpenAIServer:
         sent = request.headers.get("Authorization", "")
         if self.key is not None and sent != f"Bearer {self.key}":
             fault = 401
+        if found := sorted(self.refused & body.keys()):
+            fault, self.error_param = 400, found[0]
         if isinstance(fault, int):
             error = {"message": f"{fault} for {sent}: {body['messages']}", "type": "fake", "code": self.error_code}
+            error["param"] = self.error_param
             return web.json_response({"error": error}, status=fault, headers=self.headers)
         if fault == "garbage":
             return web.Response(text='{"choices": [', content_type="application/json")
@@ -141,7 +151,8 @@ class OpenAIServer:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
-        return web.json_response(self._completion(body), headers=self.headers)
+        own = self.bodies.popleft() if self.bodies else self.body
+        return web.json_response(self._completion(body) if own is None else own, headers=self.headers)
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
         text = self.answer(body["messages"])

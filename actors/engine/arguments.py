@@ -5,6 +5,7 @@ no warm-up pass.
 """
 
 import os
+import tempfile
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from protocol.recipe import EngineConfig
 BACKEND = "host"  # under which the transfer engine is registered with vLLM
 CPU_LOAD_FORMAT = "advgame-plain"
 GIB = 1 << 30
+IPC_FOLDER_BYTES = (
+    107 - 37
+)  # of a socket's path, less the name that vLLM gives it; a long TMPDIR would end every engine
 BATCHED_TOKENS = 2048  # of one engine step on the CPU; vLLM's own default
 
 
@@ -31,6 +35,8 @@ def prepare_environment(config: EngineConfig, cuda: bool, environ: MutableMappin
     )
     environ["VLLM_ENGINE_READY_TIMEOUT_S"] = str(max(1, int(config.start_deadline_s)))
     environ.setdefault("HF_HUB_OFFLINE", "1")  # a model is a folder here; a look-up would only wait for a network
+    if len(os.fsencode(tempfile.gettempdir())) > IPC_FOLDER_BYTES:
+        environ.setdefault("VLLM_RPC_BASE_PATH", "/tmp")
     if not cuda:
         environ["OMP_NUM_THREADS"] = str(config.threads)
         environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # several engines share the cores

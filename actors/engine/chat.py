@@ -4,21 +4,28 @@ A seed or an attack that spells `<|im_end|>` would otherwise end its turn and be
 - The control tokens of a prompt are those that the template writes itself, in that order, whatever the messages hold.
 - A prompt whose messages spell none has exactly the ids of `apply_chat_template(tokenize=True)`.
 - The characters of a message are the prompt's characters, as far as the template keeps them: nothing is replaced or dropped.
+- What a system turn says is in the prompt: where the template knows no such turn, at the beginning of the user's.
 
 How: each spelling is cut in two before the template is applied, by a mark that occurs nowhere else, and what lies between two marks
 is tokenized by itself. So the template trims and wraps as it always does. Which texts spell a control token is the tokenizer's
 own word, with its normalizer and its rules about white space.
 
-It knows nothing of vLLM, and no rule is made for a family of models.
+It knows nothing of vLLM, and no rule is made for a family of models. How the model's answer becomes text is `answer`'s.
 """
 
-from collections.abc import Sequence
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from protocol.errors import UserError
+from protocol.errors import UserError, first_words
+from protocol.formats import FORMATS
+from protocol.prompts import fold_system
 from protocol.types import Message
 
 PRIVATE_USE = range(0xE000, 0xF900)  # characters that mean nothing: marks are chosen among them
+_OPENING = re.compile(rf"<(?:{'|'.join(sorted({f.parts[0] for f in FORMATS.values() if f.parts}))})>\s*\Z")
 
 
 def control_tokens(tokenizer: Any) -> dict[int, str]:
@@ -45,32 +52,49 @@ def _is_markup(content: str) -> bool:
 
 
 class ChatPrompts:
-    """Makes prompts for one tokenizer, which is a fast one of transformers with a chat template."""
+    """Makes prompts for one tokenizer, which is a fast one of transformers with a chat template.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    Args:
+        arguments: of the template, as in `{"enable_thinking": False}`; every rendering gets them.
+    """
+
+    def __init__(self, tokenizer: Any, arguments: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self._tokenizer, self._arguments = tokenizer, arguments
         self._control = control_tokens(tokenizer)
         self._in_template = set(str(tokenizer.chat_template))
         self._written: dict[tuple[tuple[str, str], ...], list[int]] = {}
 
+    @property
+    def opening(self) -> str:
+        """What the template itself writes of an answer: a format's opening tag and the white space behind it, or nothing."""
+        asked = self._render([{"role": "user", "content": "x"}], tokenize=False)
+        found = _OPENING.search(asked)
+        return "" if found is None else found.group()
+
     def check(self, name: str) -> None:
-        """Raises `UserError` if text could pass for a control token after all.
+        """Raises `UserError` if a prompt cannot be written, or text could pass for a control token after all.
 
         Args:
             name: of the model, for the message.
         """
-        from jinja2 import TemplateError
+        from jinja2 import TemplateError, TemplateSyntaxError
 
         every = " ".join(self._control.values())
         for roles in (("user",), ("system", "user")):
             try:
                 self.encode([{"role": role, "content": f"a{every} {every}b"} for role in roles])
+            except TemplateSyntaxError as error:
+                raise UserError(
+                    f"{name}: the chat template does not parse, at line {error.lineno}: {error.message}; correct it"
+                ) from error
             except TemplateError as error:
-                if "system" in roles:
-                    continue  # as Gemma's; that matters only to a game that writes such a turn
-                raise UserError(f"{name}: the chat template takes no user turn: {error}") from error
+                raise UserError(f"{name}: the chat template takes no user turn: {first_words(error)}") from error
             except (ValueError, NotImplementedError) as error:
                 raise UserError(f"{name}: the tokenizer cannot hold text apart from control tokens: {error}") from error
+            except (TypeError, LookupError, ArithmeticError) as error:
+                raise UserError(
+                    f"{name}: the chat template cannot write a {roles[0]} turn: {first_words(error)}"
+                ) from error
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """The prompt's token ids, up to where the model answers.
@@ -78,6 +102,8 @@ class ChatPrompts:
         Raises:
             ValueError: the template joins pieces of text to a control token; no known one does.
         """
+        if messages[0]["role"] == "system" and not self.takes_system:
+            messages = fold_system(messages)
         ids = self._render(messages, tokenize=True)
         written = self._written_for(messages)
         if self._controls(ids) == written:
@@ -89,9 +115,21 @@ class ChatPrompts:
             raise ValueError("the chat template makes control tokens of what messages hold")
         return ids
 
+    @functools.cached_property
+    def takes_system(self) -> bool:
+        """Whether the template writes a system turn. Some refuse it, others leave its text out in silence."""
+        from jinja2 import TemplateError
+
+        told = "what the system turn says"
+        try:
+            text = self._render([{"role": "system", "content": told}, {"role": "user", "content": "x"}], tokenize=False)
+        except (TemplateError, TypeError, LookupError):
+            return False
+        return told in text
+
     def _render(self, messages: Sequence[Message], tokenize: bool) -> Any:
         return self._tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=tokenize, return_dict=False
+            list(messages), add_generation_prompt=True, tokenize=tokenize, return_dict=False, **self._arguments
         )
 
     def _ids(self, text: str) -> list[int]:

@@ -18,11 +18,13 @@ vllm is imported when an engine is built, not before, because its environment ha
 import asyncio
 import itertools
 from array import array
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import structlog
 
+from actors.engine.answer import AnswerText
 from actors.engine.chat import ChatPrompts
 from actors.engine.occupancy import Occupancy, StepCounter
 from actors.engine.start import StartedLLM, start_llm
@@ -54,12 +56,17 @@ def limit_new_tokens(prompt_tokens: int, max_model_len: int, max_new_tokens: int
 
 
 def to_completion(
-    prompt_ids: Sequence[int], output: Any, with_logprobs: bool = True, short_of_room: bool = False
+    prompt_ids: Sequence[int],
+    output: Any,
+    with_logprobs: bool = True,
+    short_of_room: bool = False,
+    text: str | None = None,
 ) -> Completion:
     """From vLLM's `CompletionOutput` (final, with the sampled token's log-probability at each place, if they were asked for).
 
     Args:
         short_of_room: the prompt left room for fewer tokens than were wanted, so a cut by length is a cut by the context.
+        text: of the completion; None: vLLM's.
     """
     if output.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended a request with {output.finish_reason!r}")
@@ -70,7 +77,7 @@ def to_completion(
         prompt_ids,
         ids,
         [at[token].logprob for token, at in zip(ids, output.logprobs, strict=True)] if with_logprobs else (),
-        output.text,
+        output.text if text is None else text,
         "no_room" if short_of_room and output.finish_reason == "length" else output.finish_reason,
         version=int(output.weight_versions[0].version),
         last_version=int(output.weight_versions[-1].version),
@@ -82,9 +89,9 @@ class Engine:
 
     Args:
         started: vLLM, running.
-        prompts: made of its tokenizer.
+        prompts, answers: made of its tokenizer.
         max_model_len: tokens, prompt and completion.
-        updatable, watched: as in `build`.
+        updatable: as in `build`.
         steps: one of the stat loggers that `started` was started with.
     """
 
@@ -92,17 +99,17 @@ class Engine:
         self,
         started: StartedLLM,
         prompts: ChatPrompts,
+        answers: AnswerText,
         max_model_len: int,
         steps: StepCounter,
         updatable: bool,
-        watched: bool = False,
     ) -> None:
         self._started, self._llm = started, started.llm
         self._updatable = updatable
         self._steps = steps
-        self.occupancy: Occupancy | None = steps.occupancy if watched else None
+        self.occupancy: Occupancy = steps.occupancy
         self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
-        self._prompts = prompts
+        self._prompts, self._answers = prompts, answers
         self._max_model_len = max_model_len
         self._ids = itertools.count()
         self._open = asyncio.Event()
@@ -114,13 +121,17 @@ class Engine:
 
     @classmethod
     async def build(
-        cls, model_path: str, config: EngineConfig, updatable: bool = True, watched: bool = False
+        cls,
+        model_path: str,
+        config: EngineConfig,
+        updatable: bool = True,
+        template_arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> "Engine":
         """Starts vLLM on the folder's weights, as version 0. The event loop goes on meanwhile.
 
         Args:
             updatable: whether new weights may be loaded and log-probabilities are wanted, as for a player.
-            watched: whether it keeps its `occupancy`.
+            template_arguments: of the chat template.
 
         Raises:
             UserError: the folder's tokenizer has no chat template, or cannot hold text apart from control tokens.
@@ -134,9 +145,10 @@ class Engine:
                 raise UserError(
                     f"{model_path}: the tokenizer has no chat template; add chat_template.jinja to the folder"
                 )
-            prompts = ChatPrompts(tokenizer)
+            prompts = ChatPrompts(tokenizer, template_arguments)
             prompts.check(model_path)
-            engine = cls(started, prompts, config.max_model_len, steps, updatable, watched)
+            answers = AnswerText(tokenizer, prompts.opening)
+            engine = cls(started, prompts, answers, config.max_model_len, steps, updatable)
             await engine.set_version(0)
             # The first request would otherwise await this between its salt and its message to EngineCore.
             await started.llm.get_supported_tasks()
@@ -224,17 +236,19 @@ class Engine:
         outputs: AsyncGenerator[Any, None] = self._llm.generate(prompt, params, str(next(self._ids)))
         whole: Any = None
         try:
-            async for output in outputs:
+            async for part in outputs:
                 if whole is None:
-                    whole = output
+                    whole = part
                     began()
                 else:
-                    whole.add(output, aggregate=True)
+                    whole.add(part, aggregate=True)
                 if whole.finished:
                     self.prompt_tokens += len(prompt_ids)
                     self.cached_tokens += whole.num_cached_tokens or 0
                     short = room < ask.sampling.max_new_tokens
-                    return to_completion(prompt_ids, whole.outputs[0], self._updatable, short)
+                    output = whole.outputs[0]
+                    text = self._answers(output.token_ids, output.text)
+                    return to_completion(prompt_ids, output, self._updatable, short, text)
         except EngineDeadError as error:
             raise WorkerBroken("the engine's process died") from error
         raise WorkerBroken("vLLM ended a request without an answer")

@@ -17,6 +17,7 @@ from typing import Any
 
 from actors.engine.arguments import engine_arguments, prepare_environment
 from actors.engine.occupancy import StepCounter
+from protocol.meter import is_metered
 from protocol.recipe import EngineConfig
 
 
@@ -36,6 +37,8 @@ class StartedLLM:
     def close(self) -> None:
         """Ends the engine's processes, then the thread."""
         self.llm.shutdown()
+        # Its `__del__` calls it again at the interpreter's end, where what it calls is gone, and prints a traceback.
+        self.llm.shutdown = lambda: None
         self.keeper.shutdown(wait=False)
 
 
@@ -75,9 +78,19 @@ def _start(
     imported = time.perf_counter()
     llm = AsyncLLM.from_engine_args(
         AsyncEngineArgs(**engine_arguments(model_path, config, cuda, updatable)),
-        stat_loggers=[lambda _config, _index: steps],
+        stat_loggers=_stat_loggers(steps),
     )
     return StartedLLM(llm, keeper, imported - began, time.perf_counter() - imported)
+
+
+def _stat_loggers(steps: StepCounter) -> list[Any]:
+    """Who is told of every step: `steps`, and Ray's endpoint where this process is metered."""
+    loggers: list[Any] = [lambda _config, _index: steps]
+    if is_metered():
+        from actors.engine.ray_series import make_stat_logger
+
+        loggers.append(make_stat_logger())
+    return loggers
 
 
 def _close(start: "Future[StartedLLM]") -> None:

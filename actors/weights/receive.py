@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actors.errors import WeightsRefused
+from actors.errors import DigestMismatch, WeightsRefused
 from protocol import packed
 from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import TensorSpec, WeightManifest
@@ -66,12 +66,12 @@ def verify(buffer: SharedBuffer, nbytes: int, expected: str) -> None:
     """Reads all of it.
 
     Raises:
-        WeightsRefused: these are not the bytes that were announced.
+        DigestMismatch: these are not the bytes that were announced.
     """
     _check_length(buffer.nbytes, nbytes)
     found = packed.checksum(buffer.view)
     if found != expected:
-        raise WeightsRefused(f"{REFUSED} checksum {found}, the manifest says {expected}; push the version again")
+        raise DigestMismatch(f"{REFUSED} checksum {found}, the manifest says {expected}; push the version again")
 
 
 def copy_to_shared(source: Any, nbytes: int) -> SharedBuffer:

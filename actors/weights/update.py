@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from actors.errors import PushLate, WeightsRefused, WorkerBroken
 from actors.weights.receive import REFUSED, Mappings, receive
+from protocol.errors import DIGEST_MISMATCH
 from protocol.recipe import DeadlinesConfig
 from protocol.shared import SharedFile
 from protocol.types import NativeUpdate, WeightManifest
@@ -78,9 +79,9 @@ def check_moved(before: LoadedWeights, after: LoadedWeights, exact: bool) -> boo
     if before.checksum is None:
         return moved
     if moved and before.checksum == after.checksum:
-        raise WorkerBroken("the same weights were pushed but the engine's parameters changed")
+        raise WorkerBroken("the same weights were pushed but the engine's parameters changed", DIGEST_MISMATCH)
     if exact and not moved and before.checksum != after.checksum:
-        raise WorkerBroken("new weights were pushed but the engine's parameters did not change")
+        raise WorkerBroken("new weights were pushed but the engine's parameters did not change", DIGEST_MISMATCH)
     return moved
 
 

@@ -33,10 +33,10 @@ def train(
     with interrupts(), Progress() as progress:
         try:
             if recipe is not None:
-                request = read_recipe(recipe, set_ or [], progress.say)
+                request = read_recipe(recipe, set_ or [], progress.say, progress.wait)
             else:
                 assert resume is not None
-                request = read_resumed(resume, progress.say)
+                request = read_resumed(resume, progress.say, progress.wait)
             status = run_plan(make_plan(request), progress, psutil.Process().create_time())
         except Interrupted as e:
             progress.say(f"interrupted ({e})")

@@ -8,12 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.inputs.context_length import check_length
 from cluster.inputs.engine_options import check_engine
 from cluster.inputs.judge_digest import digest_model
 from cluster.inputs.labels import Label, load_labels
+from cluster.inputs.model_trial import try_players, try_prompts
+from cluster.inputs.overlap import check_overlap
+from cluster.inputs.sink_packages import check_sinks
+from cluster.inputs.template_arguments import check_template_arguments
 from cluster.rundir import RunDir
 from cluster.sandbox import SandboxPaths, ensure_sandbox
 from cluster.sandbox.world import find_task
+from cluster.waiting import Wait, wait_in_lines
+from judge.match.judge import can_compare
+from judge.match.tables import load_tables
 from judge.rubric import load_rubrics
 from learners.batch.demonstrations import read_examples
 from learners.storage.models import check_model_folder
@@ -69,15 +77,6 @@ def own_dtype(model_path: str) -> str:
     return named if named in ("float32", "bfloat16") else "bfloat16"
 
 
-def _check_length(folder: str, wanted: int, where: str, limits: str) -> None:
-    """A model must be able to hold what the engine is told to serve: `wanted` tokens, the value of the key `limits`."""
-    limit = json.loads((Path(folder) / "config.json").read_text()).get("max_position_embeddings")
-    if isinstance(limit, int) and limit < wanted:
-        raise UserError(
-            f"{where}: {folder} takes {limit} tokens, {limits} asks for {wanted}; set {limits} to at most {limit}"
-        )
-
-
 def _check_world(recipe: Recipe, train: Sequence[Seed], heldout: Sequence[Seed]) -> None:
     """The rule judge fails every verdict on a seed from outside its world."""
     judge = recipe.judge
@@ -92,6 +91,23 @@ def _check_world(recipe: Recipe, train: Sequence[Seed], heldout: Sequence[Seed])
             )
 
 
+def _check_words(recipe: Recipe, train: Sequence[Seed], heldout: Sequence[Seed]) -> None:
+    """The match judge cannot tell an attack's faithfulness to a seed without a word that it knows."""
+    if not recipe.game.faithfulness:
+        return
+    measures = recipe.judge.kind if recipe.heldout.judge == "run" else recipe.heldout.judge
+    asked = [("judge.kind", recipe.judge.kind == "match", "seeds.train", train)]
+    asked.append(("heldout.judge", measures == "match", "seeds.heldout", heldout))
+    tables = load_tables()
+    for key, by_match, where, seeds in asked:
+        mute = sum(not can_compare(tables, seed.text) for seed in seeds) if by_match else 0
+        if mute > recipe.judge.alarm.failure_rate * len(seeds):
+            raise UserError(
+                f"{key}: match compares English words, and {mute} of the {len(seeds)} seeds of {where} have none that it could "
+                "compare; judge with a model (judge.kind lm or api)"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class FoundJudge:
     """A judge that can be asked.
@@ -99,7 +115,7 @@ class FoundJudge:
     Attributes:
         model: the folder of `judge.kind: lm`, else None.
         digest: of that folder's model, else None.
-        rubrics: names with versions and digests; none where none are read.
+        rubrics: names with versions and digests, or those of the match judge's tables; none where none are read.
     """
 
     model: str | None = None
@@ -108,7 +124,11 @@ class FoundJudge:
 
 
 def find_judge(
-    recipe: Recipe, say: Callable[[str], None], ledger: Path | None = None, seeds: Sequence[Seed] = ()
+    recipe: Recipe,
+    say: Callable[[str], None],
+    ledger: Path | None = None,
+    seeds: Sequence[Seed] = (),
+    wait: Wait | None = None,
 ) -> FoundJudge:
     """Checks that the recipe's judge can be asked; builds the sandbox's (some minutes, once) if the recipe names it.
 
@@ -116,12 +136,15 @@ def find_judge(
         say: told before something takes long.
         ledger: of a run that is resumed, so that what the check costs is booked and a spent budget refused.
         seeds: what it will be asked about; the longest must fit.
+        wait: tells of what takes long while it does; None: `say` does.
 
     Raises:
         UserError: an argument that vLLM does not know, rubrics that are not as they should be, a model folder that is incomplete,
             a context too short for the longest question, an endpoint that does not answer as it should.
     """
     judge = recipe.judge
+    if judge.kind == "match":
+        return FoundJudge(rubrics=load_tables().rubric_names)
     if judge.kind not in ("lm", "api"):
         return FoundJudge()
     from cluster.inputs.judge_context import check_judge_context
@@ -140,48 +163,68 @@ def find_judge(
             from cluster.sandbox import ensure_sandbox_judge
 
             say("the sandbox's judge is taken from the cache, or trained now (a few minutes, once)")
-            folder = str(ensure_sandbox_judge())
+            with (wait or wait_in_lines(say))("the sandbox's judge model", "about 6 minutes on two cores") as note:
+                folder = str(ensure_sandbox_judge(note=note))
         else:
             folder = str(Path(judge.model).expanduser().resolve())
         check_model_folder(folder, "judge.model")
-        _check_length(folder, judge.engine.max_model_len, "judge.model", "judge.engine.max_model_len")
+        check_template_arguments(folder, judge.template_arguments, "judge.template_arguments")
+        check_length(folder, judge.engine.max_model_len, "judge.model", "judge.engine.max_model_len")
+        limit = ("judge.engine.max_model_len", judge.engine.max_model_len)
+        try_prompts(
+            folder,
+            "judge.model",
+            ([{"role": "user", "content": seed.text}] for seed in seeds[:1]),
+            limit,
+            say,
+            judge.template_arguments,
+        )
         check_judge_context(recipe, folder, rubrics, seeds)
         digest = digest_model(Path(folder))
     return FoundJudge(folder, digest, tuple(rubrics.names))
 
 
-def find_inputs(recipe: Recipe, say: Callable[[str], None], resumed: RunDir | None = None) -> Inputs:
+def find_inputs(
+    recipe: Recipe, say: Callable[[str], None], resumed: RunDir | None = None, wait: Wait | None = None
+) -> Inputs:
     """Checks every path of the recipe; builds the sandbox (about a minute, once) if the recipe names it.
 
     Args:
         say: told before something takes long.
         resumed: the directory of a run that is resumed.
+        wait: tells of what takes long while it does; None: `say` does.
 
     Raises:
         UserError: vLLM knows no such argument, a model folder is incomplete or too short, a file of seeds or demonstrations is
-            missing or has no good line, or the judge cannot be asked (`find_judge`).
+            missing or has no good line, a sink's package or secret is missing, or the judge cannot be asked (`find_judge`).
     """
+    check_sinks(recipe.observe.sinks)
     check_engine("generation", recipe.generation, recipe.generation.gpus_per_worker)
     sandbox: SandboxPaths | None = None
     named = [recipe.models.attacker.path, recipe.models.defender.path, recipe.seeds.train, recipe.seeds.heldout]
     if recipe.seeds.train != SANDBOX:
-        read_seeds(Path(recipe.seeds.train), "seeds.train")  # cheap to refuse before the sandbox is built
+        read_seeds(Path(recipe.seeds.train).expanduser(), "seeds.train")  # cheap to refuse before the sandbox is built
+    demonstrated: list[str] = []
     for player in recipe.trained:
         demonstrations = recipe.learners.of(player).sft.path
         if demonstrations is not None:
-            read_examples(demonstrations, f"learners.{player}.sft.path")
+            examples = read_examples(demonstrations, f"learners.{player}.sft.path")
+            demonstrated += [example.prompt for example in examples]
     if SANDBOX in named:
         say("the sandbox's two models are taken from the cache, or trained now (about a minute, once)")
-        sandbox = ensure_sandbox()
+        with (wait or wait_in_lines(say))("the sandbox's two models", "about 40 s on two cores") as note:
+            sandbox = ensure_sandbox(note=note)
 
     def resolve(value: str, file: str) -> str:
         return str(getattr(sandbox, file) if value == SANDBOX else Path(value).expanduser().resolve())
 
     models: dict[Player, str] = {}
     for player in PLAYERS:
-        folder = resolve(getattr(recipe.models, player).path, player)
+        model = recipe.models.of(player)
+        folder = resolve(model.path, player)
         check_model_folder(folder, f"models.{player}.path", trained=player in recipe.trained)
-        _check_length(folder, recipe.generation.max_model_len, f"models.{player}.path", "generation.max_model_len")
+        check_template_arguments(folder, model.template_arguments, f"models.{player}.template_arguments")
+        check_length(folder, recipe.generation.max_model_len, f"models.{player}.path", "generation.max_model_len")
         models[player] = folder
     train_file = resolve(recipe.seeds.train, "train_seeds")
     train, bad = read_seeds(Path(train_file), "seeds.train")
@@ -190,9 +233,13 @@ def find_inputs(recipe: Recipe, say: Callable[[str], None], resumed: RunDir | No
     if recipe.seeds.heldout is not None:
         heldout_file = resolve(recipe.seeds.heldout, "heldout_seeds")
         heldout, quarantine[heldout_file] = read_seeds(Path(heldout_file), "seeds.heldout")
+    if (overlap := check_overlap(train, heldout, demonstrated)) is not None:
+        say(overlap)
     _check_world(recipe, train, heldout)
+    _check_words(recipe, train, heldout)
+    try_players(recipe, models, train, say)
     probe = [] if recipe.judge.probe.file is None else load_labels(recipe.judge.probe.file, "judge.probe.file")
-    judge = find_judge(recipe, say, None if resumed is None else resumed.ledger, [*train, *heldout])
+    judge = find_judge(recipe, say, None if resumed is None else resumed.ledger, [*train, *heldout], wait)
     return Inputs(
         models=models,
         dtypes={player: own_dtype(folder) for player, folder in models.items()},

@@ -34,7 +34,10 @@ def check_judge_context(recipe: Recipe, model_path: str | None, rubrics: Rubrics
 
         def count(text: str) -> int:
             chat = [{"role": "user", "content": text}]
-            return len(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+            ids = tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, return_dict=False, **judge.template_arguments
+            )
+            return len(ids)
 
         limit, where = judge.engine.max_model_len, "judge.engine.max_model_len"
     elif judge.kind == "api" and judge.api.context is not None:
@@ -48,4 +51,4 @@ def check_judge_context(recipe: Recipe, model_path: str | None, rubrics: Rubrics
     # A token is a byte at least, so no shorter seed can be the longest query; to tokenize them all would take a minute of many.
     long = [count(seed.text) - count("") for seed in seeds if len(seed.text.encode()) > response]
     query = max([response, *long])
-    check_context(rubrics, count, query, response, judge.sampling.max_new_tokens, limit, where, judge.form)
+    check_context(rubrics, count, query, response, judge.sampling.max_new_tokens or 0, limit, where, judge.form)

@@ -9,15 +9,16 @@ never quote texts.
 """
 
 import difflib
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from protocol.errors import UserError
+from protocol.jsonl import is_unicode, parse_object, read_lines, shorten
 from protocol.recipe import SANDBOX
 from protocol.roles import CATEGORIES, Category
+from protocol.texts import has_text
 from protocol.types import Criterion, JudgeRequest, Verdict
 
 Form = Literal["pairwise", "pointwise", "faithfulness"]
@@ -65,12 +66,11 @@ def read_labels(path: Path, where: str) -> list[Label]:
         UserError: the file is missing, unreadable or empty, or a line is bad; the first bad lines are named.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        lines = read_lines(path)
     except (OSError, ValueError) as e:
         raise UserError(
             f"{where}: {path} cannot be read ({type(e).__name__}); give a JSONL file of {', '.join(FIELDS)} in UTF-8"
         ) from None
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise UserError(f"{where}: {path} has no label in it; give at least one line of {', '.join(FIELDS)}")
     parsed = [(number, parse_label(line)) for number, line in lines]
@@ -85,31 +85,26 @@ def read_labels(path: Path, where: str) -> list[Label]:
 
 def parse_label(line: str) -> Label | str:
     """The label of one line, or what is wrong with the line, with the remedy."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return "no JSON; write one object a line"
-    if not isinstance(value, dict):
-        return "no JSON object; write one object a line"
+    value = parse_object(line)
+    if isinstance(value, str):
+        return f"{value}; write one object a line"
     for name in value:
         if name not in FIELDS:
             near = difflib.get_close_matches(name, FIELDS, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"known fields: {', '.join(FIELDS)}"
-            return f"unknown field {_short(name)}; {remedy}"
+            return f"unknown field {shorten(name)}; {remedy}"
     missing = [name for name in FIELDS if name not in value]
     if missing:
         return f"no field {', '.join(missing)}; add what is missing"
     for name, known in (("criterion", CRITERIA), ("category", CATEGORIES)):
         if value[name] not in known:
-            return f"{name} {_short(value[name])} is none of {', '.join(known)}; pick one of them"
+            return f"{name} {shorten(value[name])} is none of {', '.join(known)}; pick one of them"
     texts = value["responses"]
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         return "responses is no list of texts; write a list of one or two"
-    if not isinstance(value["query"], str) or not value["query"].strip():
+    if not isinstance(value["query"], str) or not has_text(value["query"]):
         return "no text in query; write what was asked"
-    try:
-        "".join([value["query"], *texts]).encode()
-    except UnicodeEncodeError:
+    if not is_unicode("".join([value["query"], *texts])):
         return "a text that is no Unicode (a lone surrogate); remove it"
     limit = 1 if value["criterion"] == "faithfulness" else 2
     if not 1 <= len(texts) <= limit:
@@ -120,17 +115,12 @@ def parse_label(line: str) -> Label | str:
 
 def _wrong_label(label: Any, criterion: str, responses: int) -> str | None:
     if criterion == "faithfulness":
-        return None if isinstance(label, bool) else f"label {_short(label)} of faithfulness; write true or false"
+        return None if isinstance(label, bool) else f"label {shorten(label)} of faithfulness; write true or false"
     if responses == 2:
         known = isinstance(label, str) and label in WINNERS
-        return None if known else f'label {_short(label)} of two responses; write "A", "B" or "tie"'
+        return None if known else f'label {shorten(label)} of two responses; write "A", "B" or "tie"'
     number = isinstance(label, int | float) and not isinstance(label, bool) and 0 <= label <= 10
-    return None if number else f"label {_short(label)} of one response; write a number from 0 to 10"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    return None if number else f"label {shorten(label)} of one response; write a number from 0 to 10"
 
 
 def sandbox_labels(n: int = SANDBOX_QUESTIONS) -> list[Label]:

@@ -2,17 +2,35 @@
 
 A recipe that begins with `extends: other.yaml` (a path beside its own file) says only what differs from that one: sections are
 merged key by key, values and lists replace the base's. `extends` is gone once the file is read; the schema does not know it.
+
+A `~` at the beginning of a path is the person's home, whichever key it is given with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from cluster.inputs.yaml_text import BadYaml, parse_yaml
 from protocol.errors import UserError
 from protocol.recipe import SANDBOX, Recipe, parse_recipe
-from protocol.roles import PLAYERS
+
+PATHS = (  # every key that may hold a path
+    "models.attacker.path",
+    "models.defender.path",
+    "seeds.train",
+    "seeds.heldout",
+    "run.dir",
+    "judge.model",
+    "judge.rubrics",
+    "judge.probe.file",
+    "learners.attacker.sft.path",
+    "learners.defender.sft.path",
+    "observe.sinks.mlflow.tracking_uri",
+)
+NAMES = {"judge.rubrics": ("standard",)}  # by key: what is a name and no path, besides `sandbox`
+QUOTED = "\"'|>&!*"  # what begins a YAML text that is not taken as it stands
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -24,6 +42,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     values = _read(path, ())
     for override in overrides:
         _apply(values, override)
+    _change_paths(values, _expand_home)
     return parse_recipe(values)
 
 
@@ -35,11 +54,10 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, ValueError) as e:  # ValueError: no UTF-8, or a NUL in the path
         raise UserError(f"{named} cannot be read ({type(e).__name__}); give the path of a YAML file") from None
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as e:  # ValueError: what looks like a date and is none
-        mark = getattr(e, "problem_mark", None)
-        at = f" line {mark.line + 1}" if mark is not None else ""
-        raise UserError(f"recipe: {path}{at} is no YAML ({getattr(e, 'problem', 'unreadable')}); mend it") from None
+        values = parse_yaml(text)
+    except BadYaml as e:
+        at = "" if e.line is None else f" line {e.line}"
+        raise UserError(f"recipe: {path}{at} {e}") from None
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -52,7 +70,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("extends")
     if not isinstance(base, str) or not base or "\0" in base:
         raise UserError(f"recipe: {path}: extends: {base!r} is no path; name one YAML file beside this one")
-    below, chain = path.parent / base, (*above, path)
+    below, chain = path.parent / _expand_home("extends", base), (*above, path)
     if below.resolve() in [p.resolve() for p in chain]:
         circle = " -> ".join(p.name for p in (*chain, below))
         raise UserError(f"recipe: {path}: extends: {base} closes a circle ({circle}); let one of them extend nothing")
@@ -87,11 +105,13 @@ def _apply(values: dict[str, Any], override: str) -> None:
             )
         at = below
     try:
-        at[last] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        raise UserError(f"--set {override}: {text!r} is no YAML value; quote it") from None
+        at[last] = parse_yaml(text)
+    except BadYaml as e:
+        what = "is no YAML value; quote it" if e.unreadable else str(e)
+        raise UserError(f"--set {override}: {text!r} {what}") from None
     if isinstance(at[last], str):
-        at[last] = _number(at[last])
+        # " #" begins a comment in YAML, and is part of a file's name here.
+        at[last] = text.strip() if " #" in text and text.strip()[0] not in QUOTED else _number(at[last])
 
 
 def _number(text: str) -> str | float:
@@ -102,27 +122,38 @@ def _number(text: str) -> str | float:
         return text
 
 
+def _change_paths(values: dict[str, Any], change: Callable[[str, str], str]) -> None:
+    """Replaces every path by `change(key, path)`. What is of another type, or a name, is left alone."""
+    for key in PATHS:
+        *parents, last = key.split(".")
+        at: Any = values
+        for parent in parents:
+            at = at.get(parent) if isinstance(at, dict) else None
+        if isinstance(at, dict) and isinstance(at.get(last), str) and at[last] not in (SANDBOX, *NAMES.get(key, ())):
+            at[last] = change(key, at[last])
+
+
+def _expand_home(key: str, path: str) -> str:
+    if "\0" in path:
+        raise UserError(f"{key}: {path!r} holds a NUL character and is no path; correct it")
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        user = path.partition("/")[0]
+        raise UserError(f"{key}: {path}: {user} is no user's home here; write the folder out") from None
+
+
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe as a run keeps it: it can be resumed from any folder."""
     values = recipe.model_dump(mode="json")
-    for model in values["models"].values():
-        model["path"] = _absolute(model["path"])
-    for key in ("train", "heldout"):
-        values["seeds"][key] = _absolute(values["seeds"][key])
-    values["run"]["dir"] = _absolute(values["run"]["dir"])
-    judge = values["judge"]
-    judge["model"] = _absolute(judge["model"])
-    judge["probe"]["file"] = _absolute(judge["probe"]["file"])
-    if judge["rubrics"] != "standard":
-        judge["rubrics"] = _absolute(judge["rubrics"])
-    for player in PLAYERS:
-        sft = values["learners"][player]["sft"]
-        sft["path"] = _absolute(sft["path"])
+    _change_paths(values, _absolute)
     return parse_recipe(values)
 
 
-def _absolute(path: str | None) -> str | None:
-    return path if path in (None, SANDBOX) else str(Path(path).expanduser().resolve())
+def _absolute(key: str, path: str) -> str:
+    if key.endswith("_uri") and ":" in path:
+        return path
+    return str(Path(path).expanduser().resolve())
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -11,6 +11,7 @@ from cluster.inputs.find import Inputs, find_inputs
 from cluster.inputs.recipe_file import load_recipe
 from cluster.inputs.run_dir import check_free, find_run, name_run, run_dir_of
 from cluster.rundir import RunDir
+from cluster.waiting import Wait
 from protocol.recipe import Recipe
 
 Say = Callable[[str], None]
@@ -29,12 +30,13 @@ class Request:
     resumed: bool = False
 
 
-def read_recipe(recipe_file: Path, overrides: Sequence[str], say: Say) -> Request:
+def read_recipe(recipe_file: Path, overrides: Sequence[str], say: Say, wait: Wait | None = None) -> Request:
     """A new run.
 
     Args:
         overrides: `key=value` texts.
         say: told before something takes long.
+        wait: tells of it while it lasts; None: `say` does.
 
     Raises:
         UserError: a mistake in the recipe or in what it names, or a run name that is taken.
@@ -43,15 +45,15 @@ def read_recipe(recipe_file: Path, overrides: Sequence[str], say: Say) -> Reques
     run_dir = run_dir_of(recipe)
     check_free(run_dir)
     _announce(recipe, say)
-    return Request(recipe, run_dir, find_inputs(recipe, say))
+    return Request(recipe, run_dir, find_inputs(recipe, say, wait=wait))
 
 
-def read_resumed(run: Path, say: Say) -> Request:
+def read_resumed(run: Path, say: Say, wait: Wait | None = None) -> Request:
     """A run to go on with, by the recipe in its directory. Arguments and errors as `read_recipe`."""
     run_dir = find_run(run)
     recipe = load_recipe(run_dir.recipe)
     _announce(recipe, say)
-    return Request(recipe, run_dir, find_inputs(recipe, say, run_dir), resumed=True)
+    return Request(recipe, run_dir, find_inputs(recipe, say, run_dir, wait), resumed=True)
 
 
 def _announce(recipe: Recipe, say: Say) -> None:

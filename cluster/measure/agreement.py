@@ -23,6 +23,7 @@ Numbers = NDArray[np.float64]
 
 # Answers by the form of the question: Cohen's kappa takes chance agreement within a form.
 _FORMS = (("A", "B", "tie"), ("high", "low"), ("true", "false"))
+POSITIVE = ("high", "true")  # the others are "low" and "false"
 _CODE = {word: code for code, word in enumerate(word for form in _FORMS for word in form)}
 _FORM_OF = np.array([k for k, form in enumerate(_FORMS) for _ in form])
 
@@ -43,6 +44,8 @@ class Row:
         length_bias: fraction of the decisive answers that favour the longer response (characters), minus the same of the labels.
         position_bias: fraction of the decisive verdicts, over both orders, that favour the response shown first, minus 0.5.
         mean_error: mean absolute error of pointwise scores, in points of 10.
+        sensitivity, specificity: fraction of the labels that are high or true, and of the others, that are answered so. Of one
+            question only: neither for pairs, nor over several criteria.
     """
 
     criterion: str
@@ -57,6 +60,8 @@ class Row:
     length_bias: Interval | None
     position_bias: Interval | None
     mean_error: Interval | None
+    sensitivity: Interval | None
+    specificity: Interval | None
 
     def as_dict(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -123,6 +128,7 @@ def _row(criterion: str, form: str, outcomes: Sequence[Outcome]) -> Row:
     expected = _codes([o.expected for o, _ in answers])
     given = _codes([word for _, word in answers])
     pairs = [(o, word) for o, word in answers if o.label.form == "pairwise"]
+    alike = answers if form in ("pointwise", "faithfulness") else []
     alone = [abs(o.scores[0] - float(o.label.label)) for o, _ in answers if o.label.form == "pointwise" and o.scores]
     errors = np.array(alone, dtype=np.float64)
     reasons = [v.failure for o in outcomes for v in o.verdicts]
@@ -139,6 +145,8 @@ def _row(criterion: str, form: str, outcomes: Sequence[Outcome]) -> Row:
         length_bias=_length_bias(pairs),
         position_bias=_position_bias([o for o, _ in pairs]),
         mean_error=bootstrap(len(errors), lambda at: float(errors[at].mean())),
+        sensitivity=_fraction([word in POSITIVE for o, word in alike if o.expected in POSITIVE]),
+        specificity=_fraction([word not in POSITIVE for o, word in alike if o.expected not in POSITIVE]),
     )
 
 

@@ -7,7 +7,17 @@ same start.
 import json
 from collections.abc import Sequence
 
-from cluster.measure.heldout import Attack, AttackSet, Measurement, measure, wrap
+from cluster.measure.heldout import (
+    Attack,
+    AttackSet,
+    Measurement,
+    Replies,
+    Tell,
+    count,
+    respond,
+    tell_nobody,
+    wrap,
+)
 from cluster.plan.heldout import HeldoutPlan
 from cluster.rundir import RunDir
 from protocol.errors import UserError
@@ -21,7 +31,10 @@ class JudgeAbsent(Exception):
 
 
 class Evaluation:
-    """Takes the measurements; `results` holds those taken so far, by occasion."""
+    """Takes the measurements; `results` holds those taken so far, by occasion, `replies` what they were counted from.
+
+    A start that an earlier part of the run measured is in `results` only.
+    """
 
     def __init__(
         self,
@@ -31,14 +44,24 @@ class Evaluation:
         attacker: Generator,
         defender: Generator,
         judge: Judge,
+        tell: Tell = tell_nobody,
     ) -> None:
         self._plan, self._seeds, self._file = plan, {s.id: s for s in seeds}, run_dir.heldout
         self._attacker, self._defender, self._judge = attacker, defender, judge
-        self._wrapped = AttackSet([], [])
+        self._wrapped, self._tell = AttackSet([], []), tell
         self.results: dict[str, Measurement] = {}
+        self.replies: dict[str, Replies] = {}
 
-    async def _measure(self, wrapped: AttackSet, label: str) -> Measurement:
-        return await measure(wrapped, self._plan, self._defender, self._judge, label)
+    @property
+    def attacks(self) -> Sequence[Attack]:
+        """The base attacker's; none before `start`."""
+        return self._wrapped.attacks
+
+    async def _measure(self, wrapped: AttackSet, label: str, occasion: str) -> Measurement:
+        at_once = self._plan.rules.game.in_flight
+        replies = await respond(wrapped.attacks, self._plan, self._defender, self._judge, label, at_once, self._tell)
+        self.replies[occasion] = replies
+        return count(replies.of, wrapped.missing)
 
     async def start(self) -> None:
         """Measures before training, at version 0 of both players; read back if an earlier part of this run did it.
@@ -60,7 +83,7 @@ class Evaluation:
             self.results["start"] = Measurement(**kept["start"])
             return
         self._wrapped = await self._wrap("base")
-        start = await self._measure(self._wrapped, "start")
+        start = await self._measure(self._wrapped, "start", "start")
         wanted = len(self._seeds) * self._plan.samples
         limit = self._plan.unjudged_limit
         if limit is not None and start.unjudged > limit * wanted:
@@ -78,12 +101,13 @@ class Evaluation:
     async def end(self) -> None:
         """Measures after training, when the last versions are on the workers: the base attacker's attacks again."""
         if self._seeds:
-            self.results["end"] = await self._measure(self._wrapped, "end")
+            self.results["end"] = await self._measure(self._wrapped, "end", "end")
 
     async def end_trained(self) -> None:
         """Measures the trained attacker's attacks on the same seeds."""
         if self._seeds:
-            self.results["end_trained_attacker"] = await self._measure(await self._wrap("trained"), "end-trained")
+            occasion = "end_trained_attacker"
+            self.results[occasion] = await self._measure(await self._wrap("trained"), "end-trained", occasion)
 
     async def _wrap(self, label: str) -> AttackSet:
-        return await wrap(list(self._seeds.values()), self._plan, self._attacker, self._judge, label)
+        return await wrap(list(self._seeds.values()), self._plan, self._attacker, self._judge, label, self._tell)

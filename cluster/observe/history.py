@@ -1,6 +1,12 @@
 """What every learner step reported, as `metrics.parquet`: one row a step and player.
 
-Kept in memory (a step is a few hundred bytes) and written whole now and then, so that a reader never sees half a file.
+A held-out score that was measured while the run learned stands in the Defender's row of the step at which it began, in the columns
+`HELDOUT`, which are null everywhere else: three shares (0 to 1), the Defender's version that the score is named by, and whether
+responses of other versions are in it. The score at the end stands in the last row; the one before the first step has no row. Scores
+against the trained attacker are left out, because those of other attacks cannot be compared.
+
+Kept in memory (a step is a few hundred bytes) and written whole now and then, so that a reader never sees half a file. A file that
+cannot be written is logged and written again with the next one: figures are no reason to end a run.
 """
 
 import io
@@ -9,12 +15,23 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 
+from cluster.measure.points import HeldoutPoint
 from cluster.publish.stats import StepReport
 from cluster.rundir import RunDir
 from protocol.files import write_file
 
+_log = structlog.get_logger(__name__)
+
 AT = ("player", "step", "version", "time")
+HELDOUT = (
+    "heldout_attack_success",
+    "heldout_over_refusal",
+    "heldout_benign_compliance",
+    "heldout_version",
+    "heldout_mixed",
+)
 
 
 class History:
@@ -33,15 +50,26 @@ class History:
             if self.first_step_at is None:
                 self.first_step_at = report.time_s
 
+    def note_heldout(self, point: HeldoutPoint) -> None:
+        """Writes a held-out score into the Defender's newest row at or before its step, if there is one."""
+        if point.occasion == "end_trained_attacker":
+            return
+        scores = (point.attack_success, point.over_refusal, point.benign_compliance)
+        values = (*scores, point.versions["defender"], point.mixed)
+        for row in reversed(self._rows):
+            if row["player"] == "defender" and row["step"] <= point.step:
+                row.update(zip(HELDOUT, values, strict=True))
+                return
+
     def reports(self) -> list[StepReport]:
-        """Every report so far, of the run's earlier parts too, in the order in which they came."""
+        """Every report so far, of the run's earlier parts too, in the order in which they came, without held-out scores."""
         return [
             StepReport(
                 row["player"],
                 row["step"],
                 row["version"],
                 row["time"],
-                {key: value for key, value in row.items() if key not in AT and value is not None},
+                {key: value for key, value in row.items() if key not in (*AT, *HELDOUT) and value is not None},
             )
             for row in self._rows
         ]
@@ -54,4 +82,7 @@ class History:
         table = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in self._rows])
         sink = io.BytesIO()
         pq.write_table(table, sink)
-        write_file(self._path, sink.getvalue())
+        try:
+            write_file(self._path, sink.getvalue())
+        except OSError as e:
+            _log.error("metrics not written", error=type(e).__name__, errno=e.errno)

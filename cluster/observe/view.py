@@ -6,9 +6,10 @@ Pure. Where a part has not answered, its last answer stands; before the first, w
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from cluster.measure.points import HeldoutPoint
 from cluster.measure.probe import ProbeResult
 from cluster.plan.plan import Plan
-from cluster.publish.stats import PublisherStats
+from cluster.publish.stats import PublisherStats, WarmStart
 from cluster.replay.rules.tally import StateCounts
 from cluster.replay.stats import ReplayStats, RowCounts
 from cluster.supervise.watchdog import Snapshot
@@ -20,6 +21,19 @@ from protocol.states import AttackState
 INVALID: frozenset[AttackState] = frozenset(
     {"malformed", "too_long", "no_room"}
 )  # states of attacks that no judge is asked about
+
+
+@dataclass(frozen=True, slots=True)
+class BusySeconds:
+    """For how long workers had something in hand.
+
+    Attributes:
+        at_s: when they were asked, monotonic seconds.
+        of: seconds since each worker's process started, by role; of those that answered.
+    """
+
+    at_s: float = 0.0
+    of: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,7 @@ class RunStats:
         healthy_generators: the same, for each player.
         replaced: workers that supervision replaced, by reason.
         routed: what the rollout workers' routers did, together, by whom they ask: a player or "judge".
+        busy: the generation and judge workers'.
     """
 
     replay: ReplayStats = field(default_factory=ReplayStats)
@@ -46,6 +61,26 @@ class RunStats:
     healthy_generators: Mapping[Player, tuple[int, int]] = field(default_factory=lambda: dict.fromkeys(PLAYERS, (0, 0)))
     replaced: Mapping[str, int] = field(default_factory=dict)
     routed: Mapping[str, RouterStats] = field(default_factory=dict)
+    busy: BusySeconds = BusySeconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a moment says only together with those before it. What is None is not known.
+
+    Attributes:
+        bottleneck: who waits for what, in words; empty: not known.
+        eta_s: seconds until the last learner step.
+        judge_busy, engines_busy: mean share of the workers' time with something in hand; the engines' of each player.
+    """
+
+    bottleneck: str = ""
+    eta_s: float | None = None
+    judge_busy: float | None = None
+    engines_busy: Mapping[Player, float | None] = field(default_factory=lambda: dict.fromkeys(PLAYERS))
+
+
+_NO_OUTLOOK, _NO_WARM_START = Outlook(), WarmStart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +93,13 @@ class PlayerView:
         version: newest policy version that was published.
         loss, accuracy: of the newest step.
         reward: mean of its newest rows.
+        staleness, max_staleness: mean and largest of its rows that a step got, in policy versions.
         held: finished games that wait for a step.
         rows: by what became of them.
         ties: share of them whose items were all worth the same. GRPO sorts none out: None.
         push_s: seconds of the newest push; `pause_s`: of them, those in which generation stood still.
+        busy: mean share of its engines' time with something in hand.
+        warm: its warm start.
     """
 
     learns: bool
@@ -75,11 +113,15 @@ class PlayerView:
     ties: float | None
     push_s: float | None
     pause_s: float | None
+    staleness: float | None = None
+    max_staleness: int | None = None
+    busy: float | None = None
+    warm: WarmStart = _NO_WARM_START
 
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A moment. What is None is not known. What a number means for people is said in `metrics`, under the same name.
+    """A moment. What is None is not known.
 
     Attributes:
         run: its name; `steps`: that each player is to take.
@@ -88,6 +130,11 @@ class RunView:
         why: no game, or not more of them, may start.
         turn: the player on turn; None where nobody takes turns.
         states: how attacks and responses ended; the two shares of attacks, like them and `ties`, are of all games so far.
+        bottleneck: who waits for what, in words; empty: not known.
+        eta_s: seconds until the last learner step.
+        judge_busy: mean share of the judge workers' time with something in hand.
+        heldout: measurements on held-out seeds so far, oldest first.
+        probe_drift, probe_changed, probe_accuracy: of the newest judgement of the probe set (`measure.probe`).
     """
 
     run: str
@@ -97,17 +144,9 @@ class RunView:
     abandoned: int
     in_flight: int
     limit: int | None
-    limit_cuts: int | None
-    kv_usage: float | None
-    queue: int | None
-    preemptions: int | None
     verdicts: int
     failed: int
-    cache_hits: int | None
     flip_rate: float | None
-    failure_rate: float | None
-    unread_rate: float | None
-    cost: float | None
     probe_drift: float | None
     probe_changed: float | None
     probe_accuracy: float | None
@@ -120,6 +159,10 @@ class RunView:
     valid_attacks: float | None
     faithful_attacks: float | None
     players: Mapping[Player, PlayerView]
+    bottleneck: str = ""
+    eta_s: float | None = None
+    judge_busy: float | None = None
+    heldout: tuple[HeldoutPoint, ...] = ()
 
     @property
     def paused(self) -> bool:
@@ -127,8 +170,14 @@ class RunView:
         return self.paused_s > 0
 
 
-def view_of(plan: Plan, stats: RunStats, probe: ProbeResult | None = None) -> RunView:
-    """The moment that `stats` and the newest result of the judge's probe describe."""
+def view_of(
+    plan: Plan,
+    stats: RunStats,
+    probe: ProbeResult | None = None,
+    heldout: tuple[HeldoutPoint, ...] = (),
+    outlook: Outlook = _NO_OUTLOOK,
+) -> RunView:
+    """The moment that `stats`, the newest result of the judge's probe, the held-out scores and the moments before it describe."""
     replay, pressure, compared = stats.replay, stats.replay.backpressure, stats.replay.judge.comparisons
     return RunView(
         run=plan.name,
@@ -138,18 +187,10 @@ def view_of(plan: Plan, stats: RunStats, probe: ProbeResult | None = None) -> Ru
         abandoned=replay.games.given_up,
         in_flight=replay.games.in_flight,
         limit=None if pressure is None else pressure.limit,
-        limit_cuts=None if pressure is None else pressure.cuts,
-        kv_usage=None if pressure is None else pressure.kv_usage,
-        queue=None if pressure is None else pressure.waiting,
-        preemptions=None if pressure is None else pressure.preemptions,
         verdicts=replay.judge.verdicts,
         failed=replay.judge.failed,
-        cache_hits=None if stats.pool is None else stats.pool.cache_hits,
         # In one order nothing can flip: a rate of 0 would be a measurement that nobody took.
         flip_rate=replay.judge.disagreements / compared if compared and plan.rules.both_orders else None,
-        failure_rate=replay.alarm.failure_rate,
-        unread_rate=stats.judges.unread_rate,
-        cost=stats.judges.cost,
         probe_drift=None if probe is None else probe.drift,
         probe_changed=None if probe is None else probe.changed,
         probe_accuracy=None if probe is None else probe.accuracy,
@@ -161,12 +202,17 @@ def view_of(plan: Plan, stats: RunStats, probe: ProbeResult | None = None) -> Ru
         states=replay.states,
         valid_attacks=share_valid(replay.states.attack),
         faithful_attacks=share_faithful(replay.states.attack) if plan.rules.game.faithfulness else None,
-        players={p: _view_player(p, plan, stats) for p in PLAYERS},
+        players={p: _view_player(p, plan, stats, outlook) for p in PLAYERS},
+        bottleneck=outlook.bottleneck,
+        eta_s=outlook.eta_s,
+        judge_busy=outlook.judge_busy,
+        heldout=heldout,
     )
 
 
-def _view_player(player: Player, plan: Plan, stats: RunStats) -> PlayerView:
-    mine, rows = stats.publisher.players[player], stats.replay.rows[player]
+def _view_player(player: Player, plan: Plan, stats: RunStats, outlook: Outlook) -> PlayerView:
+    mine, rows, stale = stats.publisher.players[player], stats.replay.rows[player], stats.replay.staleness_of[player]
+    learned = rows.learned + rows.leased > 0  # before that a staleness of 0 would be a measurement that nobody took
     sorts_ties = plan.replay.losses[player] != "grpo"
     return PlayerView(
         learns=player in plan.trained,
@@ -180,6 +226,10 @@ def _view_player(player: Player, plan: Plan, stats: RunStats) -> PlayerView:
         ties=rows.evicted.get("tie", 0) / rows.appended if rows.appended and sorts_ties else None,
         push_s=mine.pushes.total_s,
         pause_s=mine.pushes.pause_s,
+        staleness=stale.mean_learned if learned else None,
+        max_staleness=stale.max_learned if learned else None,
+        busy=outlook.engines_busy[player],
+        warm=mine.warm,
     )
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.plan.plan import Plan
+from cluster.plan.seed_set import SeedSet
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "models": dict(inputs.models),
             "judge_model": inputs.judge_model,
             "seeds": {"train": len(inputs.train), "heldout": len(inputs.heldout), "quarantined": inputs.quarantined},
+            "seed_sets": {"train": asdict(SeedSet.of(inputs.train)), "heldout": asdict(SeedSet.of(inputs.heldout))},
             "probe_labels": len(inputs.probe),
         },
         "demand": asdict(plan.demand),
@@ -34,6 +36,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "transport": plan.transports[player],
                 "push_dtype": spec.push_dtype,
                 "settle_every": spec.settle_every,
+                "warm_steps": spec.config.sft.warm_steps,
             }
             for player, spec in plan.learners.items()
         },
@@ -48,6 +51,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "first_limit": plan.replay.first_limit if plan.replay.backpressure is not None else None,
             "limit_s": plan.replay.game_limit_s,
         },
+        "sinks": list(plan.sinks.config.named),
         "judge": {"id": plan.judge.judge_id, "workers": plan.judge.config.workers},
     }
 
@@ -81,8 +85,9 @@ def _learners(plan: Plan) -> Table:
             table.add_row(player, model, "frozen", "-", "-", "-", "-")
             continue
         waits = f"every {spec.settle_every} steps" if spec.settle_every else "never"
+        warm = f", {spec.config.sft.warm_steps} warm steps" if spec.config.sft.warm_steps else ""
         loss, games = spec.config.loss, str(spec.config.batch_games)
-        table.add_row(player, model, loss, games, plan.transports[player], spec.push_dtype, waits)
+        table.add_row(player, model, f"{loss}{warm}", games, plan.transports[player], spec.push_dtype, waits)
     return table
 
 

@@ -8,6 +8,7 @@ After it nobody reads the whole recipe again: each part of a run is built from i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.inputs.find import Inputs
 from cluster.inputs.recipe_file import dump_recipe, with_absolute_paths
@@ -16,21 +17,24 @@ from cluster.plan.demand import Demand, demand_of
 from cluster.plan.heldout import HeldoutPlan, plan_heldout
 from cluster.plan.placement import Placement, place
 from cluster.plan.replay import ReplayPlan, plan_replay
+from cluster.plan.sinks import SinksPlan, plan_sinks
 from cluster.plan.transports import transports_of
 from cluster.rundir import RunDir
 from judge.identity import judge_id_of
 from learners.spec import LearnerSpec
+from protocol.format_examples import Demonstration, make_examples
 from protocol.recipe import (
     GenerationConfig,
     HealthConfig,
     JudgeConfig,
+    LogStyle,
     PromotionConfig,
     PushConfig,
     Recipe,
     RouterConfig,
     Transport,
 )
-from protocol.roles import Player
+from protocol.roles import PLAYERS, Player
 from protocol.rules import GameRules
 
 
@@ -63,8 +67,12 @@ class Plan:
         transports: of the players that learn.
         shares: of each rollout worker in turn: how many games it plays at once.
         push_periods: of each player's generation workers in turn: which versions it takes.
+        template_arguments: of each player's chat template.
         learners: of the players that learn.
         promotion: None: no gate.
+        logs: how log lines look.
+        metrics: whether there are series at Ray's endpoint.
+        games_to_read: in `games.md`, at the end.
     """
 
     name: str
@@ -89,9 +97,19 @@ class Plan:
     judge: JudgePlan
     push: PushConfig
     push_periods: tuple[int, ...]
+    template_arguments: Mapping[Player, Mapping[str, Any]]
     learners: Mapping[Player, LearnerSpec]
     heldout: HeldoutPlan
+    sinks: SinksPlan
     promotion: PromotionConfig | None
+    logs: LogStyle
+    metrics: bool
+    games_to_read: int
+
+    @property
+    def warm(self) -> tuple[Player, ...]:
+        """The players with a warm start."""
+        return tuple(player for player, spec in self.learners.items() if spec.config.sft.warm_steps)
 
 
 def make_plan(request: Request) -> Plan:
@@ -121,9 +139,14 @@ def make_plan(request: Request) -> Plan:
         judge=plan_judge(recipe.judge, inputs),
         push=recipe.push,
         push_periods=recipe.push_periods,
+        template_arguments={p: recipe.models.of(p).template_arguments for p in PLAYERS},
         learners={player: plan_learner(recipe, player, inputs, run_dir) for player in recipe.trained},
         heldout=plan_heldout(recipe),
+        sinks=plan_sinks(recipe),
         promotion=recipe.promotion,
+        logs=recipe.observe.logs,
+        metrics=recipe.observe.metrics,
+        games_to_read=recipe.observe.games,
     )
 
 
@@ -155,7 +178,17 @@ def plan_learner(recipe: Recipe, player: Player, inputs: Inputs, run_dir: RunDir
         settle_every=settle_every(recipe),
         stage_mib=recipe.push.stage_mib,
         stage_s=recipe.push.deadlines.stage_s,
+        template_arguments=recipe.models.of(player).template_arguments,
+        warm=plan_warm_start(recipe, player, inputs),
     )
+
+
+def plan_warm_start(recipe: Recipe, player: Player, inputs: Inputs) -> tuple[Demonstration, ...]:
+    """Examples of the Attacker's format, as many as its warm start sees; none where it has none or a file of its own."""
+    sft, game = recipe.learners.of(player).sft, recipe.game
+    if not sft.warm_steps or sft.path is not None:
+        return ()
+    return make_examples(inputs.train, sft.warm_steps * sft.batch, game.prompts, game.attacker_format, recipe.run.seed)
 
 
 def settle_every(recipe: Recipe) -> int:

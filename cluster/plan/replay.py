@@ -61,6 +61,7 @@ class ReplayPlan:
         alarm: when the judge is no longer believed. With `judge.kind: none`, whose verdicts are meant to fail, it never rises.
         backpressure: None where only staleness bounds the open games.
         first_limit: games, where backpressure starts.
+        both_orders: whether every pair is judged in both orders, so that its winner can flip.
     """
 
     seed: int
@@ -73,6 +74,7 @@ class ReplayPlan:
     alarm: AlarmConfig
     backpressure: BackpressureConfig | None
     first_limit: int
+    both_orders: bool
 
 
 def plan_replay(recipe: Recipe) -> ReplayPlan:
@@ -90,6 +92,7 @@ def plan_replay(recipe: Recipe) -> ReplayPlan:
         alarm=judge.alarm if judge.kind != "none" else judge.alarm.model_copy(update={"failure_rate": 1.0}),
         backpressure=generation.backpressure,
         first_limit=max(1, min(fits, game.in_flight)),
+        both_orders=recipe.both_orders,
     )
 
 

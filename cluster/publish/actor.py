@@ -20,11 +20,12 @@ import ray
 import structlog
 
 from cluster.publish.delivery import Delivery
-from cluster.publish.pushes import PushTimer
-from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport, WorkerState
+from cluster.publish.pushes import PushTimer, tell_versions
+from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport, WarmStart, WorkerState
 from cluster.publish.transfer import NativeTransfer
 from cluster.publish.versions import HeldVersion, copy_from_store
 from cluster.publish.workers import Workers
+from protocol.meter import meter
 from protocol.recipe import PushConfig
 from protocol.roles import PLAYERS, Player
 from protocol.shared import SharedBuffer, SharedFile
@@ -58,6 +59,7 @@ class WeightPublisher:
         self._timers: dict[Player, PushTimer] = {p: PushTimer() for p in PLAYERS}
         self._learner: dict[Player, StepReport] = {}  # its newest
         self._reports: list[StepReport] = []
+        self._warm: dict[Player, WarmStart] = {}
         self._node: str = ray.get_runtime_context().get_node_id()
         self._workers = Workers(
             self._delivery, push, start_deadline_s, self._held, self._node, self._timers, self._checksums
@@ -170,14 +172,22 @@ class WeightPublisher:
         self._learner[player] = report
         self._reports.append(report)
 
+    async def report_warm(self, player: Player, done: int, wanted: int, metrics: dict[str, float]) -> None:
+        """Metrics of a step of a learner's warm start."""
+        nll = metrics["nll"]
+        first = self._warm[player].first_nll if player in self._warm else nll
+        self._warm[player] = WarmStart(done, wanted, first, nll)
+
     async def drain_metrics(self) -> list[StepReport]:
         """Reports since the last call."""
         drained, self._reports = self._reports, []
         return drained
 
     async def stats(self) -> PublisherStats:
-        """Versions, pushes and workers of both players."""
-        return PublisherStats(True, {p: self._player_stats(p) for p in PLAYERS})
+        """Versions, pushes and workers of both players. Each call sets their metrics, too."""
+        stats = PublisherStats(True, {p: self._player_stats(p) for p in PLAYERS})
+        tell_versions(stats, meter())
+        return stats
 
     def _player_stats(self, player: Player) -> PlayerPushes:
         workers = self._delivery.workers(player)
@@ -196,6 +206,7 @@ class WeightPublisher:
             workers=tuple(
                 WorkerState(name, w.state, w.version, self._checksums.get(name, "")) for name, w in workers.items()
             ),
+            warm=self._warm.get(player, WarmStart()),
         )
 
     def _step(self, player: Player) -> int:

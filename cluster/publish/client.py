@@ -50,6 +50,10 @@ class PublisherSink:
         """Metrics of the step that made `step` steps done."""
         self.ask("report", player, step, version, metrics)
 
+    def report_warm(self, player: Player, done: int, wanted: int, metrics: dict[str, float]) -> None:
+        """Metrics of the step that made `done` of `wanted` steps of the warm start done."""
+        self.ask("report_warm", player, done, wanted, metrics)
+
     def newest(self, player: Player) -> int:
         """The newest version that was published; 0 before the first."""
         return int(self.ask("newest_version", player))

@@ -160,6 +160,10 @@ class Delivery:
         view.evictions[reason] += 1
         return self._begin_start(view, now_s)
 
+    def player(self, worker: str) -> Player:
+        """Whose worker it is."""
+        return self._workers[worker].player
+
     def is_delivered(self, player: Player, version: int) -> bool:
         """Whether `version` or a newer one is published and every worker of the player (at least one) serves what is for it."""
         mine = self.workers(player).values()

@@ -5,7 +5,11 @@ from collections.abc import Mapping
 
 from ray.exceptions import RayActorError, RayTaskError
 
-from cluster.publish.stats import PhaseTimes, PushTimes
+from cluster.publish.stats import PhaseTimes, PublisherStats, PushTimes
+from protocol import metrics as m
+from protocol.errors import DIGEST_MISMATCH
+from protocol.meter import Meter, meter
+from protocol.roles import Player
 
 PHASE = "phase/"  # before the names of phases, beside the whole and its pause
 
@@ -40,6 +44,32 @@ class PushTimer:
             mean["pause"],
             {name.removeprefix(PHASE): PhaseTimes(self._last[name], mean[name]) for name in phases},
         )
+
+
+def tell_versions(stats: PublisherStats, to: Meter) -> None:
+    """Sets the metrics of versions, and of who serves which."""
+    for player, pushes in stats.players.items():
+        to.set(m.VERSION, pushes.newest, player=player)
+        to.total(m.SUPERSEDED, pushes.superseded, player=player)
+        for worker in pushes.workers:
+            to.set(m.WORKER_VERSION, worker.version, player=player, worker=worker.name)
+
+
+def count_push(player: Player, took_s: float, pause_s: float, phases: Mapping[str, float], nbytes: int) -> None:
+    """Sets the metrics of a push that a worker loaded."""
+    to = meter()
+    to.inc(m.PUSHES, player=player, outcome="loaded")
+    to.inc(m.PUSH_BYTES, nbytes, player=player)
+    to.observe(m.PAUSE_SECONDS, pause_s, player=player)
+    for phase, seconds in {**phases, "whole": took_s}.items():
+        to.observe(m.PUSH_SECONDS, seconds, player=player, phase=phase)
+
+
+def count_failure(player: Player, reason: str) -> None:
+    """Sets the metrics of a push, or of a start with its first version, that failed."""
+    meter().inc(m.PUSHES, player=player, outcome=reason)
+    if reason.removeprefix("start_") == DIGEST_MISMATCH:
+        meter().inc(m.DIGEST_MISMATCHES, player=player)
 
 
 def reason_of(error: BaseException) -> str:

@@ -29,6 +29,21 @@ class StepReport:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmStart:
+    """How far a learner's warm start is: supervised steps before the game, which are no steps of the run.
+
+    Attributes:
+        done, wanted: steps; 0 where there is none, or none yet.
+        first_nll, nll: mean negative log-likelihood of the examples' tokens in its first and its newest step, nats.
+    """
+
+    done: int = 0
+    wanted: int = 0
+    first_nll: float | None = None
+    nll: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseTimes:
     """Seconds of one phase of a push: of the last, and their mean."""
 
@@ -87,6 +102,7 @@ class PlayerPushes:
         pushes: seconds.
         evictions: of its workers, by reason.
         workers: all of them.
+        warm: its warm start.
     """
 
     newest: int = 0
@@ -97,6 +113,7 @@ class PlayerPushes:
     pushes: PushTimes = PushTimes()
     evictions: Mapping[str, int] = field(default_factory=dict)
     workers: tuple[WorkerState, ...] = ()
+    warm: WarmStart = WarmStart()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,11 @@ from ray.exceptions import RayActorError, RayError
 from cluster.calls import Unavailable, ask
 from cluster.commit import ChangeSignal
 from cluster.publish.delivery import Delivery, Push
-from cluster.publish.pushes import PushTimer, reason_of
+from cluster.publish.pushes import PushTimer, count_failure, count_push, reason_of
 from cluster.publish.transfer import NativeTransfer
 from cluster.publish.versions import HeldVersion
+from protocol import metrics as m
+from protocol.meter import meter
 from protocol.recipe import PushConfig
 from protocol.roles import Player
 
@@ -107,7 +109,9 @@ class Workers:
         if report.version < push.version:
             await self._replace(push.worker, push.ticket, "not_loaded", kill=True)
         elif self._delivery.record_load(push.worker, push.ticket, report.version):
-            self._timers[push.player].add(time.monotonic() - began, report.pause_s, report.moved, report.phases)
+            took_s = time.monotonic() - began
+            self._timers[push.player].add(took_s, report.pause_s, report.moved, report.phases)
+            count_push(push.player, took_s, report.pause_s, report.phases, version.manifest.nbytes)
             self._checksums[push.worker] = report.checksum_after
             self._after_change()
 
@@ -125,10 +129,12 @@ class Workers:
     async def _replace(self, worker: str, ticket: int, reason: str, kill: bool) -> None:
         again = self._delivery.evict(worker, ticket, reason, time.monotonic())
         if again is not None:
+            count_failure(self._delivery.player(worker), reason)
             await self._begin_again(worker, again, reason, kill)
 
     async def _begin_again(self, worker: str, ticket: int, reason: str, kill: bool) -> None:
         log.warning("worker_evicted", worker=worker, reason=reason)
+        meter().inc(m.EVICTIONS, player=self._delivery.player(worker), reason=reason)
         self._checksums.pop(worker, None)
         if kill:
             ray.kill(self._handles[worker], no_restart=False)

@@ -23,6 +23,7 @@ import structlog
 
 from cluster.commit import ChangeSignal, GroupCommit
 from cluster.plan.replay import ReplayPlan
+from cluster.replay.metering import ReplayMetrics
 from cluster.replay.rules.admission import Admission, AdmissionRule, AdmissionState
 from cluster.replay.rules.alarm import Alarm
 from cluster.replay.rules.backpressure import Backpressure, EngineLoad
@@ -43,6 +44,8 @@ from protocol.files import sync_path
 from protocol.roles import PLAYERS, Player
 from protocol.rows import to_batch
 from protocol.types import Deal, GameRecord, Seed
+
+OVERDUE_TOLD = 20  # of the games that are overdue at once, so many are named in the log
 
 log = structlog.get_logger(__name__)
 _NOTHING: Rows = {p: [] for p in PLAYERS}
@@ -80,6 +83,7 @@ class ReplayBuffer:
         self._waits = WaitClock()
         self._alarm = Alarm(plan.alarm)
         self._pressure = Backpressure.from_plan(plan)
+        self._metrics = ReplayMetrics(plan.admission.max_staleness, plan.admission.batch_games, plan.both_orders)
         self._leased: dict[Player, tuple[Lease[Place], list[Any]]] = {}  # the latest lease, for the other ranks
         folder = Path(run_dir) / "replay"
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +104,12 @@ class ReplayBuffer:
                 now = time.monotonic()
                 lost = self._dealer.take_back_earlier(worker)
                 if overdue := self._dealer.take_back_overdue(now, self._game_limit_s):
-                    log.warning("games_overdue", games=len(overdue), limit_s=self._game_limit_s)
+                    log.warning(
+                        "games_overdue",
+                        games=len(overdue),
+                        game=sorted(overdue)[:OVERDUE_TOLD],
+                        limit_s=self._game_limit_s,
+                    )
                 self._note_alarm(self._alarm.note_over([*lost, *overdue], now))
                 games = min(limit, self._admit(now).games)
                 if games > 0:
@@ -234,9 +243,9 @@ class ReplayBuffer:
     # -- the rest ------------------------------------------------------------------------------------------------------
 
     async def stats(self) -> ReplayStats:
-        """Everything that the summary and the progress display need."""
+        """Everything that the summary and the progress display need. Each call sets the buffer's metrics, too."""
         now = time.monotonic()
-        return replay_stats(
+        stats = replay_stats(
             self._dealer,
             self._tables,
             self._batch_games,
@@ -248,6 +257,8 @@ class ReplayBuffer:
             self._pressure,
             now,
         )
+        self._metrics.report(stats)
+        return stats
 
     def _admit(self, now_s: float) -> Admission:
         standing = self._roster.standing(self._tables)
@@ -263,7 +274,9 @@ class ReplayBuffer:
         if self._pressure is not None:
             admission = self._pressure.narrow(admission, self._dealer.open_games, now_s)
         allowed = self._alarm.limit(now_s)
-        return admission if allowed is None else Admission(min(allowed, admission.games), self._alarm.why(now_s))
+        if allowed is None:
+            return admission
+        return Admission(min(allowed, admission.games), self._alarm.why(now_s), "judge_alarm")
 
     def _note_alarm(self, event: Event | None) -> None:
         if event is not None:
@@ -279,6 +292,7 @@ class ReplayBuffer:
         self._note_evicted(player, "stale", outcome.stale)
         if outcome.new and outcome.lease is not None:
             ids = [unit.game_id for unit in outcome.lease.units]
+            self._metrics.learned(player, outcome.lease.staleness)
             self._journal.append({"e": "lease", "p": player, "step": step, "version": version, "games": ids})
         elif new:  # so that a restart forgets neither the last version (`rewind` gives it) nor whose turn it is
             self._journal.append({"e": "seen", "p": player, "step": step, "version": version})
@@ -299,7 +313,7 @@ class ReplayBuffer:
         for facts, place in zip(read_facts(batch, self._losses[player]), places, strict=True):
             aside = self._set_aside.setdefault(facts.game_id, {p: [] for p in PLAYERS})
             aside[player].append(Row(facts.row_id, facts.version, place, facts.unlearnable))
-            self._tally.add_row(player, facts.reward)
+            self._tally.add_row(player, facts.category, facts.reward)
 
     def _note_evicted(self, player: Player, reason: str, game_ids: Sequence[int]) -> None:
         if game_ids:

@@ -16,7 +16,8 @@ from cluster.replay.rules.table import Table
 from cluster.replay.rules.tally import JudgeCounts, StateCounts, Tally
 from cluster.replay.rules.turns import Roster
 from cluster.replay.store.segment_file import Place
-from protocol.roles import PLAYERS, Player
+from protocol.metrics import WaitCause
+from protocol.roles import CATEGORIES, PLAYERS, Category, Player
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,14 @@ class Wait:
         waiting: callers that wait now.
         for_s: seconds since somebody has waited without a break; 0 if nobody does.
         total_s: seconds over the run with at least one waiter.
-        on: what the side waits for, in words.
+        on: what the side waits for, in words; `cause`: the same as one of few.
     """
 
     waiting: int = 0
     for_s: float = 0.0
     total_s: float = 0.0
     on: str = ""
+    cause: WaitCause = "games"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,10 @@ class ReplayStats:
 
     Attributes:
         answered: False for what stands in for a buffer that has not answered yet.
-        games, rows, states, judge: counts over the run.
+        games, rows, states, judge: counts over the run; `states_of`: by the seed's category.
         held_games: games that wait for a step.
         staleness: of both players together; `staleness_of`: of each.
-        rewards: mean reward of the latest rows; None before the first.
+        rewards: mean reward of the latest rows; None before the first; `rewards_of`: by the seed's category.
         versions: highest policy version seen, in rows and leases.
         alarm: the judge's.
         turn: the player on turn; None where nobody takes turns.
@@ -141,11 +143,15 @@ class ReplayStats:
     games: GameCounts = GameCounts()
     rows: Mapping[Player, RowCounts] = field(default_factory=lambda: {p: RowCounts() for p in PLAYERS})
     states: StateCounts = field(default_factory=StateCounts)
+    states_of: Mapping[Category, StateCounts] = field(default_factory=dict)
     judge: JudgeCounts = field(default_factory=JudgeCounts)
     held_games: Mapping[Player, int] = field(default_factory=lambda: dict.fromkeys(PLAYERS, 0))
     staleness: Staleness = Staleness()
     staleness_of: Mapping[Player, Staleness] = field(default_factory=lambda: {p: Staleness() for p in PLAYERS})
     rewards: Mapping[Player, float | None] = field(default_factory=lambda: dict.fromkeys(PLAYERS))
+    rewards_of: Mapping[Player, Mapping[Category, float | None]] = field(
+        default_factory=lambda: {p: {} for p in PLAYERS}
+    )
     versions: Mapping[Player, int] = field(default_factory=lambda: dict.fromkeys(PLAYERS, 0))
     alarm: AlarmState = AlarmState()
     turn: Player | None = None
@@ -176,11 +182,11 @@ class WaitClock:
             if not self._waiters[side]:
                 self._total[side] = self._total.get(side, 0.0) + time.monotonic() - self._since[side]
 
-    def read(self, side: str, on: str) -> Wait:
+    def read(self, side: str, on: str, cause: WaitCause) -> Wait:
         """The side's waiting so far, for `on`."""
         waiters = self._waiters.get(side, 0)
         for_s = time.monotonic() - self._since[side] if waiters else 0.0
-        return Wait(waiters, for_s, self._total.get(side, 0.0) + for_s, on)
+        return Wait(waiters, for_s, self._total.get(side, 0.0) + for_s, on, cause)
 
 
 def replay_stats(
@@ -201,8 +207,10 @@ def replay_stats(
 
     def wait_of(p: Player, table: Table[Place]) -> Wait:
         if turn is not None and turn.player != p:
-            return waits.read(p, f"{p} waits for the end of the {turn.player}'s turn")
-        return waits.read(p, f"{p} has {table.free_games} of the {batch_games[p]} games of step {table.next_step}")
+            return waits.read(p, f"{p} waits for the end of the {turn.player}'s turn", "turn")
+        return waits.read(
+            p, f"{p} has {table.free_games} of the {batch_games[p]} games of step {table.next_step}", "games"
+        )
 
     return ReplayStats(
         answered=True,
@@ -211,6 +219,7 @@ def replay_stats(
         ),
         rows={p: _count_rows(t) for p, t in tables.items()},
         states=tally.states,
+        states_of=tally.states_of,
         judge=tally.judge,
         held_games={p: t.free_games for p, t in tables.items()},
         staleness=Staleness(
@@ -220,11 +229,12 @@ def replay_stats(
             p: Staleness(t.max_learned, _mean(t.staleness_sum, t.learned + t.leased)) for p, t in tables.items()
         },
         rewards={p: tally.reward_mean(p) for p in tables},
+        rewards_of={p: {c: tally.reward_mean(p, c) for c in CATEGORIES} for p in tables},
         versions={p: t.version for p, t in tables.items()},
         alarm=AlarmState(alarm.raised, alarm.up_s(now_s), alarm.paused_s + alarm.up_s(now_s), alarm.failure_rate),
         turn=None if turn is None else turn.player,
         admission=admission,
-        rollout_waits=waits.read("rollout", admission.why),
+        rollout_waits=waits.read("rollout", admission.why, admission.cause),
         learner_waits={p: wait_of(p, t) for p, t in tables.items()},
         backpressure=None if backpressure is None else backpressure.stats(now_s),
     )

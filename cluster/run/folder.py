@@ -2,7 +2,7 @@
 
 import contextlib
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from cluster.inputs.run_dir import check_free
 from cluster.plan.plan import Plan
@@ -51,12 +51,14 @@ def lock_run(run_dir: RunDir) -> Iterator[None]:
         yield
 
 
-def resumes_above_zero(run_dir: RunDir, versions: Mapping[Player, int]) -> set[Player]:
-    """The players whose learners push first thing when the run is resumed.
+def pushes_first(run_dir: RunDir, versions: Mapping[Player, int], warm: Collection[Player]) -> set[Player]:
+    """The players whose learners push before the first game: after a warm start, and where a run is resumed.
 
     One that stopped before its first version, with no checkpoint either, starts at version 0 again and pushes nothing.
 
     Args:
         versions: the highest version that the replay buffer saw of each player.
+        warm: the players with a warm start.
     """
-    return {p for p in PLAYERS if versions.get(p, 0) > 0 or any(run_dir.checkpoints(p).glob("step-*[0-9]"))}
+    resumed = {p for p in PLAYERS if versions.get(p, 0) > 0 or any(run_dir.checkpoints(p).glob("step-*[0-9]"))}
+    return resumed | set(warm)

@@ -9,8 +9,8 @@ It reads no verdicts and does not retry.
 import functools
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
 
 import structlog
 
@@ -86,10 +86,14 @@ class JudgeEngine:
 
 
 async def build_judge_engine(
-    model_path: str, config: EngineConfig, on_broken: Callable[[], NoReturn] = exit_process
+    model_path: str,
+    config: EngineConfig,
+    on_broken: Callable[[], NoReturn] = exit_process,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> JudgeEngine:
     """Starts the engine in this process; see `Engine.build` and `JudgeEngine`."""
-    return JudgeEngine(await Engine.build(model_path, config, updatable=False), on_broken)
+    engine = await Engine.build(model_path, config, updatable=False, template_arguments=template_arguments or {})
+    return JudgeEngine(engine, on_broken)
 
 
 def engine_builder(judge: JudgeConfig, model_path: str) -> Callable[[], Awaitable[Generator]]:
@@ -98,4 +102,4 @@ def engine_builder(judge: JudgeConfig, model_path: str) -> Callable[[], Awaitabl
     Args:
         model_path: the judge's Hugging Face folder, the sandbox's already made.
     """
-    return functools.partial(build_judge_engine, model_path, judge.engine)
+    return functools.partial(build_judge_engine, model_path, judge.engine, template_arguments=judge.template_arguments)

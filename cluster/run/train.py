@@ -2,58 +2,91 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import ray
 import structlog
 
-from cluster.exits import RunEnd
-from cluster.observe.logs import configure_logs
+from cluster.exits import INTERRUPTED, RunEnd
+from cluster.observe.kept import Both, Kept
+from cluster.observe.process import observe_process
 from cluster.observe.progress import Progress
 from cluster.plan.drawing import plan_json
 from cluster.plan.plan import Plan
 from cluster.plan.shortfall import Free, check_room
+from cluster.run.card.write import write_cards
+from cluster.run.descriptions import describe_job
+from cluster.run.end_tables import heldout_table, run_table
 from cluster.run.folder import lock_run, make_run
 from cluster.run.session import Interrupted, Session, interrupts, ray_session
 from cluster.run.states import RunFailed
-from cluster.run.summary import heldout_table, list_exports, run_table
+from cluster.run.summary import list_exports
 from cluster.rundir import RunDir
-from protocol.errors import trail
+from protocol.errors import UserError, trail
 from protocol.files import write_json
+from protocol.meter import install, meter
 
 if TYPE_CHECKING:
     from cluster.run.driver import Run
 
 log = structlog.get_logger(__name__)
 
+DRIVER = "driver-0"
 
-def run_plan(plan: Plan, progress: Progress, started_at: float) -> int:
+Stay = Callable[[], None]
+Beside = Callable[[Session, RunDir], AbstractContextManager[Stay]]
+
+
+@contextlib.contextmanager
+def nothing_beside(_session: Session, _run_dir: RunDir) -> Iterator[Stay]:
+    """The run is alone, and nothing stays after it."""
+    yield lambda: None
+
+
+def run_plan(plan: Plan, progress: Progress, started_at: float, beside: Beside = nothing_beside) -> int:
     """Runs a plan to its end, however it ends, and gives the exit status. From here on Ray runs.
 
     Args:
         started_at: when the process started, Unix seconds; `wall_s` counts from there.
+        beside: what runs beside the run, from before its parts are built to before Ray ends: the end of Ray's session ends every
+            process below this one. It gives a function that returns when the session may end; not called for an interrupted run.
 
     Raises:
         UserError: the machine or the cluster has no room, or the run directory cannot be made; nothing was written.
         Interrupted: before there was a run to end.
     """
     run_dir, inputs = plan.run_dir, plan.inputs
-    kept = f"{len(inputs.train)} seeds to train on, {len(inputs.heldout)} held out"
-    progress.say(f"{kept}; {inputs.quarantined} bad seed lines quarantined" if inputs.quarantined else kept)
-    with contextlib.ExitStack() as stack, ray_session() as session, interrupts():
+    seeds = f"{len(inputs.train)} seeds to train on, {len(inputs.heldout)} held out"
+    progress.say(f"{seeds}; {inputs.quarantined} bad seed lines quarantined" if inputs.quarantined else seeds)
+    with contextlib.ExitStack() as stack, ray_session(progress.wait, describe_job(plan)) as session, interrupts():
         check_room(plan.demand, _free(session))
         from cluster.run.driver import Run
-        from cluster.run.wiring import reserve  # these import every part: seconds that a mistake should not cost
+        from cluster.run.wiring import (
+            PLACEMENT_S,
+            observing,
+            reserve,
+        )  # these import every part: seconds that a mistake should not cost
 
-        group = asyncio.run(reserve(plan))
+        with progress.wait("room on the cluster", f"given up after {PLACEMENT_S:.0f} s"):
+            group = asyncio.run(reserve(plan))
         if not plan.resumed:
             make_run(plan)
         stack.enter_context(lock_run(run_dir))
         write_json(run_dir.plan, plan_json(plan))  # a resumed run's may differ from its first part's
-        configure_logs(run_dir.path, "driver-0")
+        # Every process of a local Ray is below the driver: they have their own entries.
+        observe_process(observing(plan), DRIVER, children=False)
+        kept = Kept()
+        install(Both(meter(), kept.of(DRIVER)))
         progress.say(f"everything lies in {run_dir.path}")
-        progress.say(f"dashboard {session.dashboard_url or 'off'}, metrics {session.metrics_url or 'off'}")
-        return _drive(Run(plan, group, progress, started_at), progress, run_dir)
+        asks = f" (its token: {session.token})" if session.token and session.dashboard_url else ""
+        progress.say(f"dashboard {session.dashboard_url or 'off'}{asks}, metrics {session.metrics_url or 'off'}")
+        with beside(session, run_dir) as stay:
+            status = _drive(Run(plan, group, progress, started_at, kept), progress, run_dir)
+            if status != INTERRUPTED:
+                stay()
+        return status
 
 
 def _free(session: Session) -> Free:
@@ -79,8 +112,9 @@ def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:
         end, note, goes_on = RunEnd.FAILED, str(e), e.steps_left
     except Exception as e:  # noqa: BLE001  # the summary is written whatever went wrong; where goes to the log, not what: it may quote a prompt
         log.error("the driver failed", trail=trail(e))
-        end, note = RunEnd.FAILED, f"{type(e).__name__}; logs/driver-0.log says where"
+        end, note = RunEnd.FAILED, f"{type(e).__name__}; logs/{DRIVER}.log says where"
     summary = run.summary(end, note)
+    _write_cards(progress, run_dir)
     progress.console.print(run_table(summary))
     if summary["heldout"]:
         progress.console.print(heldout_table(summary))
@@ -93,3 +127,12 @@ def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:
             progress.say(line)
     progress.say(f"summary: {run_dir.summary}")
     return end.exit_status
+
+
+def _write_cards(progress: Progress, run_dir: RunDir) -> None:
+    """The run has its results whether or not its exported models have their cards."""
+    try:
+        write_cards(run_dir)
+    except (OSError, UserError) as e:
+        log.error("model cards not written", trail=trail(e))
+        progress.say(f"the model cards were not written ({type(e).__name__}); logs/{DRIVER}.log says where")

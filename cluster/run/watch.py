@@ -4,25 +4,33 @@ It restarts nothing (Ray, Ray Train, the publisher and supervision do). What a s
 """
 
 import asyncio
+import contextlib
 import time
+from dataclasses import dataclass
 
 import ray
 import structlog
 
 from cluster.calls import last_line
+from cluster.measure.background import name_versions
 from cluster.observe.history import History
-from cluster.observe.metrics import Metrics
+from cluster.observe.moment import Newest
+from cluster.observe.outlook import Horizon
 from cluster.observe.progress import Progress
+from cluster.observe.run_metrics import RunMetrics
+from cluster.observe.sinks.sinks import Sinks
 from cluster.observe.view import RunView, snapshot_of, view_of
 from cluster.plan.plan import Plan
 from cluster.run.games import Games
 from cluster.run.lessons import Lessons
 from cluster.run.measurements import Measurements
 from cluster.run.poll import Poll
+from cluster.run.stall import dump_stall
 from cluster.run.states import RunFailed
 from cluster.run.supervision import RunSupervisor
 from cluster.run.wiring import Parts
 from cluster.supervise.watchdog import Watchdog
+from learners.failure import GroupFailed
 from learners.spec import LearnerResult
 
 POLL_S = 1.0
@@ -33,6 +41,16 @@ ABANDONED_ROUNDS = 3  # this many times game.in_flight given up in a row, and no
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Where each moment of a run is shown."""
+
+    progress: Progress
+    metrics: RunMetrics
+    newest: Newest
+    sinks: Sinks
+
+
 class Watch:
     """See the module's docstring.
 
@@ -40,9 +58,9 @@ class Watch:
         poll: asks the parts.
         history: is written now and then.
         lessons: end it if it teaches nothing.
-        measurements: are told how far the run is, for the judge's probe.
+        measurements: are told how far the run is, for the judge's probe and the held-out scores.
         supervisor: knows which workers are fit.
-        progress: shows each moment.
+        shown: where each moment is shown.
     """
 
     def __init__(
@@ -52,28 +70,32 @@ class Watch:
         history: History,
         lessons: Lessons,
         measurements: Measurements,
-        progress: Progress,
+        shown: Shown,
         supervisor: RunSupervisor,
     ) -> None:
-        self._plan, self._history, self._measurements, self._progress = plan, history, measurements, progress
+        self._plan, self._history, self._measurements, self._shown = plan, history, measurements, shown
         self.poll, self._lessons, self._supervisor = poll, lessons, supervisor
-        self._metrics = Metrics(plan.name)
+        self._horizon = Horizon(plan)
         self._watchdog = Watchdog(plan.stall_s, ABANDONED_ROUNDS * plan.rules.game.in_flight)
 
-    async def ask_and_show(self, parts: Parts) -> RunView:
-        """Asks replay buffer, publisher and rollout workers, and shows what they say.
+    async def ask_and_show(self, parts: Parts, last: bool = False) -> RunView:
+        """Asks replay buffer, publisher and rollout workers, and shows what they say. `last`: nothing comes after it.
 
         Raises:
             RunFailed: one of them is dead, or a player learned nothing for too many steps.
         """
         reports = await self.poll.ask(parts)
         await self.poll.ask_rollouts(parts)
-        self.poll.note_fitness(self._supervisor.fitness())
-        players = self.poll.stats.publisher.players
-        probe = self._measurements.probe(min(players[p].step for p in parts.learners))
-        view = view_of(self._plan, self.poll.stats, probe)
-        self._metrics.update(view)
-        self._progress.show(view)
+        fitness = self._supervisor.fitness()
+        self.poll.note_fitness(fitness)
+        probe = self._measurements.probe(self._step(parts))
+        outlook = self._horizon.look(self.poll.stats, reports, time.monotonic(), time.time())
+        view = view_of(self._plan, self.poll.stats, probe, self._measurements.points, outlook)
+        pools: dict[str, tuple[int, int]] = dict(fitness.generators.items()) | {"judge": fitness.judges}
+        self._shown.metrics.update(view, pools, self._supervisor.states())
+        self._shown.progress.show(view)
+        self._shown.newest.note(self.poll.stats)
+        self._shown.sinks.show(view, reports, self._shown.newest.samples, last)
         self._lessons.check(reports, self.poll.stats.replay)
         return view
 
@@ -84,6 +106,15 @@ class Watch:
             RunFailed: a learner group gave up, the games ended, an actor is dead, nothing moved for `run.stall_s`, or a player
                 learned nothing.
         """
+        with contextlib.ExitStack() as first_step:
+            first_step.enter_context(
+                self._shown.progress.wait("the learners' first step", "they load and compile before it")
+            )
+            await self._until_learned(parts, games, first_step)
+        self._lessons.conclude(self.poll.stats.replay)
+
+    async def _until_learned(self, parts: Parts, games: Games, first_step: contextlib.ExitStack) -> None:
+        """`first_step` is closed as soon as there is one."""
         next_counts = next_history = 0.0
         waiting = set(parts.learners.values())
         while waiting:
@@ -96,13 +127,31 @@ class Watch:
                 next_counts = now + COUNTS_EVERY_S
                 await self.poll.ask_workers(parts)
             view = await self.ask_and_show(parts)
+            # Not while a resumed run catches up: its workers serve the starting weights then.
+            self._measurements.measure_if_due(self._step(parts), name_versions(self.poll.stats.publisher))
+            if any(view.players[p].step > 0 for p in parts.learners):
+                first_step.close()
             if now >= next_history:
                 next_history = now + HISTORY_EVERY_S
                 self._history.write()
-            stalled = self._watchdog.check(snapshot_of(self._plan, view, self.poll.stats, now))
-            if stalled is not None:
-                raise RunFailed(stalled)
-        self._lessons.conclude(self.poll.stats.replay)
+                self._shown.newest.write()
+            found = self._watchdog.check(snapshot_of(self._plan, view, self.poll.stats, now))
+            if found is not None:
+                raise RunFailed(found.why + (await self.keep_stall(parts) if found.still else ""))
+
+    async def keep_stall(self, parts: Parts) -> str:
+        """Keeps the stacks of a run in which nothing moves; gives the end of the sentence that says where they are."""
+        try:
+            folder = await dump_stall(self._plan.run_dir, parts.actors)
+        except Exception as e:  # whatever went wrong, why the run ends must be told
+            log.error("no stacks", exc_info=e)
+            return "; its stacks could not be had"
+        return f"; stacks and GPU use are in {folder.name}/"
+
+    def _step(self, parts: Parts) -> int:
+        """Learner steps of the player furthest behind."""
+        players = self.poll.stats.publisher.players
+        return min(players[p].step for p in parts.learners)
 
 
 def check_learners(parts: Parts) -> None:
@@ -113,7 +162,13 @@ def check_learners(parts: Parts) -> None:
             try:
                 result: LearnerResult = ray.get(done[0])
             except ray.exceptions.RayError as e:
-                log.error("a learner group gave up", player=player, exc_info=e)
-                raise RunFailed(f"the {player}'s learner group gave up: {last_line(e)}") from None
+                cause = getattr(e, "cause", None)
+                if not isinstance(cause, GroupFailed):
+                    log.error("a learner group gave up", player=player, exc_info=e)
+                    raise RunFailed(f"the {player}'s learner group gave up: {last_line(e)}") from None
+                for failure in cause.failures:
+                    place = {"part": failure.role, "of_rank": failure.rank, "on_node": failure.node}
+                    log.error("a rank failed", player=player, **place, exception=failure.traceback)
+                raise RunFailed(f"the {player}'s learner group gave up: {cause}") from None
             if not result.delivered:
                 raise RunFailed(f"the {player}'s last version did not reach its workers; what is exported is newer")

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.generation import GenerationWorker
 from cluster.calls import NamedActor
-from cluster.observe.logs import log_rank, with_log
+from cluster.observe.process import Observing, observe_rank, observed
 from cluster.plan.placement import PUBLISHER, REPLAY, generation_role, judge_role, rollout_role
 from cluster.plan.plan import Plan
 from cluster.publish.actor import WeightPublisher
@@ -22,6 +22,7 @@ from cluster.publish.client import PublisherSink, VersionClient
 from cluster.publish.native import NativeSink
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
+from cluster.run.descriptions import describe_parts
 from cluster.run.judge_engine import engine_builder
 from cluster.run.pools import Pools, RolloutWorker
 from cluster.sandbox.rule_judge import RuleJudge
@@ -61,6 +62,12 @@ class Parts:
         return {generation_role(player, k): handle for k, handle in enumerate(self.generators[player])}
 
     @property
+    def actors(self) -> dict[str, Any]:
+        """Every actor by role."""
+        rollouts = {rollout_role(k): handle for k, handle in enumerate(self.rollouts)}
+        return {REPLAY: self.replay, PUBLISHER: self.publisher} | rollouts | self.workers
+
+    @property
     def workers(self) -> dict[str, Any]:
         """Generation and judge workers by role."""
         attackers, defenders = (self.generators_by_role(p) for p in PLAYERS)
@@ -86,11 +93,16 @@ async def reserve(plan: Plan) -> PlacementGroup:
     return group
 
 
+def observing(plan: Plan) -> Observing:
+    """How the run's processes are observed."""
+    return Observing(plan.name, plan.run_dir, plan.logs, plan.metrics)
+
+
 class _Builder:
     """Starts actors, each in its role's bundle of the placement group and under its role's name."""
 
     def __init__(self, plan: Plan, group: PlacementGroup) -> None:
-        self._plan, self._group = plan, group
+        self._plan, self._group, self._serves = plan, group, describe_parts(plan)
 
     def handle(self, role: str) -> NamedActor:
         """The actor of that role, by name: what parts hold of each other."""
@@ -117,7 +129,8 @@ class _Builder:
             "max_task_retries": retries,
             "enable_task_events": events,
         }
-        return ray.remote(with_log(cls, self._plan.run_dir.path, role)).options(**options).remote(*args)
+        part = observed(cls, observing(self._plan), role, self._serves[role])
+        return ray.remote(part).options(**options).remote(*args)
 
 
 def build(plan: Plan, group: PlacementGroup) -> Parts:
@@ -156,13 +169,13 @@ def _start_publisher(b: _Builder, plan: Plan) -> Any:
 
 
 def _start_engines(b: _Builder, plan: Plan, player: Player) -> list[Any]:
-    model, g = plan.inputs.models[player], plan.generation
+    model, g, arguments = plan.inputs.models[player], plan.generation, plan.template_arguments[player]
 
     def start(k: int) -> Any:
         versions = VersionClient(b.handle(PUBLISHER), f"{player}-{k}")
         # No retries of Ray's here and for judges: what was asked goes to another worker instead of waiting for this one.
         role = generation_role(player, k)
-        return b.start(GenerationWorker, role, player, model, g, versions, retries=0, events=False)
+        return b.start(GenerationWorker, role, player, model, g, versions, arguments, retries=0, events=False)
 
     return [start(k) for k in range(g.workers)]
 
@@ -189,7 +202,7 @@ def _start_learner(plan: Plan, player: Player, source: BatchClient, publisher: A
         sink = PublisherSink(publisher)
     else:
         sink = NativeSink(publisher, transport, plan.push, plan.generation.tensor_parallel)
-    on_rank = functools.partial(log_rank, str(plan.run_dir.path), player)
+    on_rank = functools.partial(observe_rank, observing(plan), player)
     return ray.remote(fit_group).options(num_cpus=0, max_retries=0).remote(plan.learners[player], source, sink, on_rank)
 
 

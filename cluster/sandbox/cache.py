@@ -13,6 +13,7 @@ import cluster.sandbox.world
 from cluster.sandbox import store
 from cluster.sandbox.store import cache_root
 from cluster.sandbox.world import heldout_seeds, train_seeds
+from cluster.waiting import Note
 from protocol.prompts import attacker_messages, defender_messages
 from protocol.roles import CATEGORIES, PLAYERS
 from protocol.types import Seed
@@ -47,31 +48,34 @@ def content_key() -> str:
     return store.digest(parts)
 
 
-def ensure_sandbox(root: Path | None = None) -> SandboxPaths:
+def ensure_sandbox(root: Path | None = None, note: Note = lambda far: None) -> SandboxPaths:
     """The sandbox's folders, built now if this machine has not built them yet (about 40 s).
 
     Args:
         root: where sandboxes are cached; `cache_root()` if None.
+        note: is told how far the training is.
 
     Raises:
         UserError: the cache cannot be written.
         RuntimeError: a model could not be pre-trained; the message ends with its process's last lines.
     """
     root = cache_root() if root is None else root
-    folder = store.build_once(root, f"sandbox-{content_key()}", _build, BUILD_DEADLINE_S)
+    folder = store.build_once(
+        root, f"sandbox-{content_key()}", lambda draft: _build(draft, note), BUILD_DEADLINE_S, note
+    )
     return SandboxPaths(attacker=folder / "attacker", defender=folder / "defender", root=folder)
 
 
-def _build(draft: Path) -> None:
-    _pretrain(draft)
+def _build(draft: Path, note: Note) -> None:
+    _pretrain(draft, note)
     _write_seeds(draft / "train_seeds.jsonl", train_seeds())
     _write_seeds(draft / "heldout_seeds.jsonl", heldout_seeds())
 
 
-def _pretrain(draft: Path) -> None:
+def _pretrain(draft: Path, note: Note) -> None:
     """Both players at once, each in its own one-thread process: faster on two cores."""
     commands = {str(player): ("cluster.sandbox.pretrain", player, str(draft / player)) for player in PLAYERS}
-    store.train_in_processes(commands, draft, 1, BUILD_DEADLINE_S)
+    store.train_in_processes(commands, draft, 1, BUILD_DEADLINE_S, note)
 
 
 def _write_seeds(path: Path, seeds: Sequence[Seed]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cluster.sandbox.rule_judge
 import cluster.sandbox.world
 from cluster.sandbox import store
+from cluster.waiting import Note
 from judge.rubric import MAX_BENIGN_GROWTH, load_rubrics
 from protocol.types import JudgeRequest
 
@@ -31,20 +32,22 @@ def judge_key() -> str:
     return store.digest(parts)
 
 
-def ensure_sandbox_judge(root: Path | None = None) -> Path:
+def ensure_sandbox_judge(root: Path | None = None, note: Note = lambda far: None) -> Path:
     """The Hugging Face folder of the sandbox's judge, trained now if this machine has not trained it yet (about 5 minutes).
 
     Args:
         root: where sandboxes are cached; `store.cache_root()` if None.
+        note: is told how far the training is.
 
     Raises:
         UserError: the cache cannot be written.
         RuntimeError: the model could not be trained; the message ends with its process's last lines.
     """
     root = store.cache_root() if root is None else root
-    return store.build_once(root, f"sandbox-judge-{judge_key()}", _train, BUILD_DEADLINE_S) / "judge"
+    name = f"sandbox-judge-{judge_key()}"
+    return store.build_once(root, name, lambda draft: _train(draft, note), BUILD_DEADLINE_S, note) / "judge"
 
 
-def _train(draft: Path) -> None:
+def _train(draft: Path, note: Note) -> None:
     command = ("cluster.sandbox.judge_model", str(draft / "judge"))
-    store.train_in_processes({"judge": command}, draft, THREADS, BUILD_DEADLINE_S)
+    store.train_in_processes({"judge": command}, draft, THREADS, BUILD_DEADLINE_S, note)

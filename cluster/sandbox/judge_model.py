@@ -24,7 +24,7 @@ from cluster.sandbox.judge_reasons import WORDS, write_verdict
 from cluster.sandbox.judge_samples import draw_question
 from cluster.sandbox.judge_trace import LABELS, trace
 from cluster.sandbox.rule_judge import RuleJudge
-from cluster.sandbox.tiny_qwen import IGNORED, build_qwen2, save
+from cluster.sandbox.tiny_qwen import IGNORED, build_qwen2, save, tell_step
 from cluster.sandbox.tokenizer import build_tokenizer
 from judge.rubric import load_rubrics
 
@@ -126,7 +126,7 @@ def train(tokenizer: Any, steps: int = STEPS) -> Any:
     optimizers = _optimizers(model, reader)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _rate(step, steps)) for o in optimizers]
     model.train()
-    for batch in islice(batches(tokenizer, SEED), steps):
+    for step, batch in enumerate(islice(batches(tokenizer, SEED), steps)):
         out = model.model(input_ids=batch.ids_BT, output_hidden_states=True)
         hidden_BTH, below_BTH, next_BT = out.last_hidden_state[:, :-1], out.hidden_states[-2], batch.ids_BT[:, 1:]
         traced_BT = batch.trace_BT != IGNORED
@@ -139,6 +139,7 @@ def train(tokenizer: Any, steps: int = STEPS) -> Any:
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
+        tell_step(step + 1, steps)
     return model.eval()
 
 

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cluster.sandbox.samples import Sample, attacker_sample, defender_sample
-from cluster.sandbox.tiny_qwen import IGNORED, build_qwen2, save
+from cluster.sandbox.tiny_qwen import IGNORED, build_qwen2, save, tell_step
 from cluster.sandbox.tokenizer import build_tokenizer, encode
 from protocol.roles import Player
 
@@ -48,7 +48,7 @@ def pretrain(tokenizer: Any, draw: Callable[[random.Random], Sample], seed: int,
         optimizer, lambda step: min((step + 1) / WARMUP, max(0.02, 1.0 - step / steps))
     )
     model.train()
-    for _ in range(steps):
+    for step in range(steps):
         ids_BT, labels_BT = _make_batch(tokenizer, [draw(rng) for _ in range(BATCH)])
         hidden_BTH = model.model(input_ids=ids_BT).last_hidden_state
         learned_BT = labels_BT[:, 1:] != IGNORED  # only these positions go through the output layer, half of the work
@@ -59,6 +59,7 @@ def pretrain(tokenizer: Any, draw: Callable[[random.Random], Sample], seed: int,
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
+        tell_step(step + 1, steps)
     return model.eval()
 
 

@@ -5,24 +5,27 @@ at once one builds and the other waits; should the lock fail, both build the sam
 is built.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 
+from cluster.waiting import Note
 from protocol.errors import UserError
 from protocol.files import make_folder
 
 VERSIONS = ("torch", "transformers", "tokenizers")
+LOOK_S = 0.5  # at how far a training is
 
 _log = structlog.get_logger(__name__)
 
@@ -39,11 +42,12 @@ def digest(parts: Sequence[str]) -> str:
     return hashlib.blake2b("\0".join([*parts, *versions, platform.machine()]).encode(), digest_size=8).hexdigest()
 
 
-def build_once(root: Path, name: str, build: Callable[[Path], None], deadline_s: float) -> Path:
+def build_once(root: Path, name: str, build: Callable[[Path], None], deadline_s: float, note: Note) -> Path:
     """The folder `name` in `root`, built now by `build(draft folder)` if it is not there.
 
     Args:
         deadline_s: how long to wait for another process that builds it.
+        note: is told if that is what is waited for.
 
     Raises:
         UserError: the cache cannot be written.
@@ -53,7 +57,7 @@ def build_once(root: Path, name: str, build: Callable[[Path], None], deadline_s:
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _lock(root / f".{name}.lock", deadline_s):
+        with _lock(root / f".{name}.lock", deadline_s, note):
             if not folder.is_dir():
                 _build_and_rename(folder, build)
     except OSError as e:
@@ -74,12 +78,15 @@ def _build_and_rename(folder: Path, build: Callable[[Path], None]) -> None:
     _log.info("sandbox part built", folder=str(folder), seconds=round(time.monotonic() - started, 1))
 
 
-def train_in_processes(commands: Mapping[str, Sequence[str]], draft: Path, threads: int, deadline_s: float) -> None:
+def train_in_processes(
+    commands: Mapping[str, Sequence[str]], draft: Path, threads: int, deadline_s: float, note: Note
+) -> None:
     """Runs `python -m ...` for each of `commands` side by side, with `threads` each, so that this process never loads torch.
 
     Args:
         commands: by name, what follows `python -m`.
         draft: takes the logs while they run.
+        note: is told how many steps each has done.
 
     Raises:
         RuntimeError: one failed or was late; the message ends with its last lines.
@@ -101,10 +108,12 @@ def train_in_processes(commands: Mapping[str, Sequence[str]], draft: Path, threa
                     )
                 )
         for job, log in jobs:
-            try:
-                status = job.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                raise RuntimeError(f"sandbox: pre-training took longer than {deadline_s:g} s") from None
+            while (status := job.poll()) is None:
+                if time.monotonic() >= deadline:
+                    raise RuntimeError(f"sandbox: pre-training took longer than {deadline_s:g} s")
+                note(", ".join(f"{name} {read_step(log)}" for name, (_, log) in zip(commands, jobs, strict=True)))
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    job.wait(LOOK_S)
             if status != 0:
                 last = log.read_text(errors="replace").strip().splitlines()[-5:]
                 raise RuntimeError(f"sandbox: pre-training ended with status {status}: {' / '.join(last)}")
@@ -116,8 +125,17 @@ def train_in_processes(commands: Mapping[str, Sequence[str]], draft: Path, threa
                 job.wait()
 
 
-@contextmanager
-def _lock(path: Path, deadline_s: float) -> Iterator[None]:
+def read_step(log: Path) -> str:
+    """How far a training is, by the log that it writes (`tiny_qwen.tell_step`), in words."""
+    try:
+        steps = re.findall(rb"^step (\d+) of (\d+)$", log.read_bytes(), re.MULTILINE)
+    except FileNotFoundError:
+        return "is done"  # a log is deleted when its training ended well
+    return "is starting" if not steps else "step {} of {}".format(*(int(n) for n in steps[-1]))
+
+
+@contextlib.contextmanager
+def _lock(path: Path, deadline_s: float, note: Note) -> Iterator[None]:
     """Holds the file's lock, or goes on without it once the holder must have given up."""
     with path.open("w") as file:
         deadline = time.monotonic() + deadline_s
@@ -126,5 +144,6 @@ def _lock(path: Path, deadline_s: float) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                note("another process builds it")
                 time.sleep(0.2)
         yield

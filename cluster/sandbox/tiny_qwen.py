@@ -1,11 +1,16 @@
-"""The sandbox's models: tiny Qwen2 models over a tokenizer's words, built untrained, and saved. It does not train them."""
+"""The sandbox's models: tiny Qwen2 models over a tokenizer's words, built untrained, and saved. It does not train them.
 
+What trains them says by `tell_step` how far it is, for `store` to read.
+"""
+
+import sys
 from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 IGNORED = -100  # a label that the loss leaves out
+TOLD_EVERY = 10  # steps
 
 
 def build_qwen2(tokenizer: Any, hidden: int, layers: int, heads: int, intermediate: int, max_positions: int) -> Any:
@@ -31,6 +36,13 @@ def build_qwen2(tokenizer: Any, hidden: int, layers: int, heads: int, intermedia
         dtype="float32",
     )
     return Qwen2ForCausalLM(config).float()
+
+
+def tell_step(done: int, steps: int) -> None:
+    """Writes to standard output how many steps are done, now and then."""
+    if done % TOLD_EVERY == 0 or done == steps:
+        sys.stdout.write(f"step {done} of {steps}\n")
+        sys.stdout.flush()
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:

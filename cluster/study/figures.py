@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cluster.exits import RunEnd
 from cluster.study.variants import VARIANTS, Variant
@@ -124,7 +124,7 @@ def figures_of(
         commits=tuple(origin.get("commits", ())),
         machine=str(origin.get("machine", "unknown")),
         versions=dict(summary.get("versions", {})),
-        heldout={occasion: dict(measured) for occasion, measured in heldout.items()},
+        heldout={occasion: dict(heldout[occasion]) for occasion in get_args(Occasion) if occasion in heldout},
     )
 
 

@@ -141,7 +141,8 @@ def _stay_faithful(player: Player, plan: Plan) -> str:
 def _judge_better(player: Player, plan: Plan) -> str:
     judge = plan.judge.config
     form = "" if judge.structured else ", set judge.structured to true"
-    return f"raise judge.sampling.max_new_tokens (now {judge.sampling.max_new_tokens}){form}, or take another judge"
+    now = judge.sampling.max_new_tokens or "left to the server"
+    return f"raise judge.sampling.max_new_tokens (now {now}){form}, or take another judge"
 
 
 def _answer(player: Player, plan: Plan) -> str:

@@ -22,7 +22,9 @@ from ray.exceptions import RayActorError, RayError
 
 from cluster.calls import ask, last_line
 from cluster.supervise.health import Action, Checkup, Replace, Start, State, WorkerHealth
+from protocol import metrics as m
 from protocol.exchange import Vitals
+from protocol.meter import meter
 from protocol.pace import backoff_s
 from protocol.recipe import HealthConfig
 
@@ -134,6 +136,10 @@ class Supervisor:
         """How the worker is."""
         return self._health[role].state
 
+    def states(self) -> dict[str, State]:
+        """How every worker is, by role."""
+        return {role: health.state for role, health in self._health.items()}
+
     async def run(self) -> None:
         """Looks after the workers until it is cancelled."""
         try:
@@ -184,16 +190,18 @@ class Supervisor:
         try:
             if isinstance(action, Replace):
                 if await keeper.replace(role, action.reason):
-                    log.warning("worker replaced", role=role, reason=action.reason)
+                    log.warning("worker replaced", part=role, reason=action.reason)
                     self.replaced[action.reason] += 1
+                    meter().inc(m.RESTARTS, role=role, cause=action.reason)
             else:
-                log.warning("worker is down, starting it", role=role)
+                log.warning("worker is down, starting it", part=role)
                 await keeper.start(role)
+                meter().inc(m.RESTARTS, role=role, cause="down")
         except (RayError, TimeoutError) as error:  # a later look decides anew
             before = self._failures.get(role, _NONE).in_a_row
             pause_s = backoff_s(START_PAUSE_S, START_PAUSE_MAX_S, before)
             self._failures[role] = _Failures(before + 1, time.monotonic() + pause_s)
-            log.error("supervision failed", role=role, again_s=pause_s, error=last_line(error))
+            log.error("supervision failed", part=role, again_s=pause_s, error=last_line(error))
         except Exception as error:
             self._failed = error
             raise

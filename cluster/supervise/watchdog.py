@@ -1,6 +1,6 @@
 """When nothing moves, says which edge is blocked (DESIGN.md, "Failure": "nobody, but nothing moves").
 
-Pure: one snapshot of counters in, a sentence or None out. It owns no timer and kills nothing.
+Pure: one snapshot of counters in, a finding or None out. It owns no timer and kills nothing.
 """
 
 from collections.abc import Mapping
@@ -28,6 +28,19 @@ class Snapshot:
     paused_s: float = 0.0  # for how long the judge's alarm is up
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why a run must end.
+
+    Attributes:
+        why: in one line.
+        still: nothing moves, so that the stacks of its processes say where it hangs; false where games come and go.
+    """
+
+    why: str
+    still: bool = False
+
+
 @dataclass
 class Watchdog:
     """Feeds on snapshots; `check` gives the reason once nothing has moved for `stall_s` seconds.
@@ -43,22 +56,24 @@ class Watchdog:
     _finished: int = 0
     _abandoned: int = 0  # when the last game finished
 
-    def check(self, s: Snapshot) -> str | None:
+    def check(self, s: Snapshot) -> Finding | None:
         """None while any counter moves; else why nothing does."""
         if s.games_finished != self._finished:
             self._finished, self._abandoned = s.games_finished, s.games_abandoned
         in_a_row = s.games_abandoned - self._abandoned
         if in_a_row >= self.abandoned_in_a_row:
-            return f"the last {in_a_row} games were all given up; games.abandoned_by and logs/rollout-*.log say why"
+            return Finding(
+                f"the last {in_a_row} games were all given up; games.abandoned_by and logs/rollout-*.log say why"
+            )
         if s.paused_s >= self.stall_s:
-            return f"no end of a pause of {s.paused_s:.0f} s: {s.admission}"
+            return Finding(f"no end of a pause of {s.paused_s:.0f} s: {s.admission}")
         moving = (*(s.steps[p] for p in PLAYERS), s.games_finished, s.tokens, s.verdicts)
         if moving != self._last or not self._since_s:
             self._last, self._since_s = moving, s.now_s
             return None
         if s.now_s - self._since_s < self.stall_s:
             return None
-        return f"nothing moved for {s.now_s - self._since_s:.0f} s: {blocked_edge(s)}"
+        return Finding(f"nothing moved for {s.now_s - self._since_s:.0f} s: {blocked_edge(s)}", still=True)
 
 
 def blocked_edge(s: Snapshot) -> str:

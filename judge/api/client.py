@@ -15,31 +15,25 @@ Does not read verdicts (`lm` does) nor ask again with another seed (`pool` does)
 
 import asyncio
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 from openai import APIError, AsyncOpenAI
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from judge.api.endpoint import (
-    Answer,
-    Fault,
-    base_url,
-    explain,
-    fault_of,
-    make_payload,
-    prompt_bound,
-    read_answer,
-    read_key,
-)
+from judge.api.endpoint import base_url, explain, make_payload, prompt_bound, read_key
 from judge.api.ledger import BUDGET_SPENT, Ledger
 from judge.api.limits import RateLimits, used_up_s
+from judge.api.network import check_environment
+from judge.api.outcome import Answer, Fault, fault_of, read_answer
 from judge.errors import JudgeUnavailable
+from judge.sampling import fill_in
 from judge.stats import ApiUsage
 from judge.verdicts import pattern
 from protocol.errors import UserError
 from protocol.recipe import ApiConfig, JudgeConfig
-from protocol.types import Ask, Completion, Sampling
+from protocol.types import Ask, Completion
 
 BACKOFF_S, BACKOFF_MAX_S = 0.5, 30.0  # full jitter: the first wait is 0 to 0.5 s, each later one up to twice as long
 BYTES_PER_TOKEN = 4  # of English, for the pace only; the response's usage corrects it
@@ -58,6 +52,18 @@ def _is_transient(error: BaseException) -> bool:
     return isinstance(error, _AttemptFailed) and error.fault.retry
 
 
+def _open(config: ApiConfig) -> AsyncOpenAI:
+    key, url = read_key(config), base_url(config)
+    check_environment()
+    try:
+        return AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=config.timeout_s)
+    except Exception as error:  # noqa: BLE001  # the client's library raises what it likes, with what a proxy's address holds
+        raise UserError(
+            f"judge.api: no client can be made in this environment ({type(error).__name__}); look at the variables http_proxy, "
+            "https_proxy, all_proxy, no_proxy and SSL_CERT_FILE"
+        ) from None
+
+
 class ApiGenerator:
     """Implements `protocol.interfaces.Generator`. Completions have text and finish only: no token ids, versions 0.
 
@@ -66,16 +72,15 @@ class ApiGenerator:
     Args:
         config: the recipe's `judge.api`.
         ledger: where spending is recorded; None keeps it in memory, and a restart begins anew.
+        left_out: parameters that the endpoint is not sent (`JudgeSamplingConfig.left_out`).
 
     Raises:
-        UserError: no key, no address, or the ledger cannot be used.
+        UserError: no key, no address, an environment that no client can be made in, or the ledger cannot be used.
     """
 
-    def __init__(self, config: ApiConfig, ledger: Path | None) -> None:
-        self._config = config
-        self._client = AsyncOpenAI(
-            api_key=read_key(config), base_url=base_url(config), max_retries=0, timeout=config.timeout_s
-        )
+    def __init__(self, config: ApiConfig, ledger: Path | None, left_out: Collection[str] = ()) -> None:
+        self._config, self._left_out = config, left_out
+        self._client = _open(config)
         self._ledger = Ledger(config, ledger)
         self._limits = RateLimits(config.requests_per_minute, config.tokens_per_minute, time.monotonic())
         self._slots = asyncio.Semaphore(config.concurrency)
@@ -150,14 +155,17 @@ class ApiGenerator:
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 raw = await self._client.chat.completions.with_raw_response.create(
-                    **make_payload(self._config, ask, seed)
+                    **make_payload(self._config, ask, seed, self._left_out)
                 )
         except (APIError, TimeoutError) as error:
             fault = fault_of(error)
             self._limits.pause(time.monotonic(), fault.pause_s)
             return fault
         self._limits.pause(time.monotonic(), used_up_s(raw.headers))
-        return read_answer(raw.http_response.content, raw.headers.get("content-type", ""))
+        outcome = read_answer(raw.http_response.content, raw.headers)
+        if isinstance(outcome, Fault):
+            self._limits.pause(time.monotonic(), outcome.pause_s)
+        return outcome
 
     def _settle(self, number: int, expected: int, outcome: Answer | Fault | None) -> None:
         """Closes a reservation. `outcome` is None if the request was cancelled in flight: the server may go on with it."""
@@ -196,20 +204,20 @@ def check_endpoint(config: JudgeConfig, ledger: Path | None = None) -> None:
 
 
 def _make_question(config: JudgeConfig) -> Ask:
-    shown, sampling = 1 if config.form == "pointwise" else 2, config.sampling
+    shown, sampling = 1 if config.form == "pointwise" else 2, fill_in(config.sampling)
     verdict = "<score>5</score>" if shown == 1 else "<score_A>5</score_A> <score_B>5</score_B>"
     return Ask(
         "check",
         ({"role": "user", "content": CHECK.format(verdict)},),
         (0,),
-        Sampling(sampling.temperature, sampling.top_p, sampling.max_new_tokens),
+        sampling,
         pattern("compliance", shown, sampling.max_new_tokens) if config.structured else None,
     )
 
 
 async def _check(config: JudgeConfig, ledger: Path | None) -> None:
     api = config.api
-    generator = ApiGenerator(api, ledger)
+    generator = ApiGenerator(api, ledger, config.sampling.left_out)
     try:
         await generator._attempt(_make_question(config), 0, retry=False)
     except _AttemptFailed as failed:
@@ -232,6 +240,11 @@ async def _check(config: JudgeConfig, ledger: Path | None) -> None:
         raise UserError(explain(fault, api))
     s, structured = config.sampling, str(config.structured).lower()
     raise UserError(
-        f"{explain(fault, api)}, or change what is asked of them: judge.sampling (temperature {s.temperature:g}, "
-        f"top_p {s.top_p:g}, max_new_tokens {s.max_new_tokens}), judge.structured ({structured})"
+        f"{explain(fault, api)}, or change what is asked of them (null leaves a parameter out): judge.sampling "
+        f"(temperature {_show(s.temperature)}, top_p {_show(s.top_p)}, max_new_tokens {_show(s.max_new_tokens)}), "
+        f"judge.structured ({structured})"
     )
+
+
+def _show(value: float | None) -> str:
+    return "null" if value is None else f"{value:g}"

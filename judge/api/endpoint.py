@@ -1,63 +1,25 @@
-"""Requests to an OpenAI-compatible endpoint, and its responses: an answer, or a fault and what can be done about it.
+"""Requests to an OpenAI-compatible endpoint, and what a person is told of one that failed before a run.
 
-Pure, except that the key is read from the environment. Invariants: a fault's words are ours, never the server's, so that they hold
-no key, prompt or answer; a text that is no chat completion is never taken for one.
-
-It sends nothing; `client` does.
+Pure, except that the key is read from the environment. It sends nothing (`client` does), and reads no responses (`outcome` does).
 """
 
-import json
 import os
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
-from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
-
-from judge.api.limits import retry_after_s, used_up_s
+from judge.api.network import is_local, proxy_variable
+from judge.api.outcome import Fault, Kind
 from protocol.errors import UserError
 from protocol.recipe import ApiConfig
-from protocol.types import Ask, Finish, Message
+from protocol.types import Ask, Message
 
 NO_KEY = "EMPTY"  # what a server that wants no key is sent
 MESSAGE_TOKENS, CHAT_TOKENS = 16, 256  # at most, of a chat template: around each message, and around all of them
-
-TRANSIENT = frozenset({408, 409, 429})  # and every 5xx
-MAYBE_BILLED = frozenset({408, 502, 504})  # a gateway that answers so had passed the request on
-
-Kind = Literal[
-    "key", "missing", "rate", "quota", "refused", "server", "timeout", "lost", "no_server", "html", "no_json", "odd"
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One chat completion. The counts are None where the response has no plausible usage."""
-
-    text: str
-    finish: Finish
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why there is no answer.
-
-    kind: chooses what the user reads (`explain`). reason: a few words, for verdicts and counts.
-    retry: the same request may succeed later. permanent: only a person can help.
-    billed: the request may have cost something nevertheless.
-    pause_s: seconds in which the server wants no request.
-    """
-
-    kind: Kind
-    reason: str
-    retry: bool = False
-    permanent: bool = False
-    billed: bool = True
-    pause_s: float = 0.0
+IN_THE_WAY: frozenset[Kind] = frozenset(  # what a proxy answers, or how it fails, for an address that it does not know
+    ("key", "missing", "refused", "server", "timeout", "lost", "no_server", "proxy", "html", "no_json", "odd")
+)
+UNREACHED: frozenset[Kind] = frozenset(("timeout", "lost", "no_server", "proxy"))
 
 
 def read_key(config: ApiConfig, environ: Mapping[str, str] = os.environ) -> str:
@@ -105,89 +67,39 @@ def prompt_bound(messages: Sequence[Message]) -> int:
     return CHAT_TOKENS + sum(MESSAGE_TOKENS + len(m["content"].encode()) for m in messages)
 
 
-def make_payload(config: ApiConfig, ask: Ask, seed: int) -> dict[str, Any]:
+def make_payload(config: ApiConfig, ask: Ask, seed: int, left_out: Collection[str] = ()) -> dict[str, Any]:
     """Keyword arguments of the client's `chat.completions.create`.
 
-    `max_completion_tokens`, because OpenAI's newer models refuse the older `max_tokens`, vLLM calls it deprecated, and both
-    together are refused. The pattern goes where vLLM's server reads it; other servers refuse it with a message.
+    The limit's name is by default `max_completion_tokens`, because OpenAI's newer models refuse the older `max_tokens`, vLLM calls
+    it deprecated, and both together are refused. The pattern goes where vLLM's server reads it; other servers refuse it with a
+    message.
+
+    Args:
+        left_out: parameters by the recipe's names (`JudgeSamplingConfig.left_out`).
     """
-    arguments: dict[str, Any] = {
-        "model": config.model,
-        "messages": list(ask.messages),
-        "max_completion_tokens": ask.sampling.max_new_tokens,
-        "temperature": ask.sampling.temperature,
-        "top_p": ask.sampling.top_p,
-        "seed": seed,
+    sampling = {
+        "temperature": ("temperature", ask.sampling.temperature),
+        "top_p": ("top_p", ask.sampling.top_p),
+        "max_new_tokens": (config.max_tokens_name, ask.sampling.max_new_tokens),
+        "seeded": ("seed", seed),
     }
+    arguments: dict[str, Any] = {"model": config.model, "messages": list(ask.messages)}
+    arguments |= {name: value for key, (name, value) in sampling.items() if key not in left_out}
     if ask.pattern is not None:
         arguments["extra_body"] = {"structured_outputs": {"regex": ask.pattern}}
     return arguments
 
 
-def read_answer(body: bytes, content_type: str) -> Answer | Fault:
-    """The answer in a response with status 200. A part that is missing or of another type is a fault."""
-    if "html" in content_type or body.lstrip()[:1] == b"<":
-        return Fault("html", "endpoint answered HTML, not JSON; check judge.api.base_url", permanent=True)
-    try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
-        return Fault("no_json", "endpoint answered no JSON", permanent=True)
-    try:
-        choice = said["choices"][0]
-        text, ended = choice["message"]["content"] or "", choice["finish_reason"]
-    except (LookupError, TypeError):
-        text, ended = None, None
-    if not isinstance(text, str):
-        return Fault("odd", "endpoint answered no chat completion", permanent=True)
-    if ended == "content_filter":
-        return Fault("refused", "content filtered", permanent=True)
-    if ended not in ("stop", "length"):
-        return Fault("odd", "unfinished answer")
-    return Answer(text, ended, *_usage(said.get("usage")))
-
-
-def _usage(usage: object) -> tuple[int | None, int | None]:
-    """Prompt and completion tokens. A prompt of 0 tokens is implausible and not counted: a budget depends on it."""
-    if isinstance(usage, dict):
-        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if all(type(count) is int and count >= 0 for count in counts) and counts[0]:
-            return counts
-    return None, None
-
-
-def fault_of(error: APIError | TimeoutError) -> Fault:
-    """What the client's exception means."""
-    if isinstance(error, APIStatusError):
-        return _status_fault(error.status_code, error.code, error.response.headers)
-    if isinstance(error, (APITimeoutError, TimeoutError)):
-        return Fault("timeout", "timed out", retry=True)
-    if isinstance(error, APIConnectionError):
-        if type(error.__cause__).__name__ == "ConnectError":
-            return Fault("no_server", "no connection", retry=True, billed=False)
-        return Fault("lost", "connection lost", retry=True)
-    return Fault("odd", "endpoint answered no chat completion", permanent=True)
-
-
-def _status_fault(status: int, code: str | None, headers: Mapping[str, str]) -> Fault:
-    if status in (401, 403):
-        return Fault("key", f"key refused ({status})", permanent=True, billed=False)
-    if status == 404:
-        return Fault("missing", "no such model or path (404)", permanent=True, billed=False)
-    if status == 429 and code == "insufficient_quota":
-        return Fault("quota", "quota spent (429)", permanent=True, billed=False)
-    if status in TRANSIENT or status >= 500:
-        pause_s = max(retry_after_s(headers, time.time()), used_up_s(headers))
-        reason = "rate limited" if status == 429 else f"server error {status}"
-        kind: Kind = "rate" if status == 429 else "server"
-        return Fault(kind, reason, retry=True, billed=status in MAYBE_BILLED, pause_s=pause_s)
-    if code == "context_length_exceeded":
-        return Fault("refused", "prompt too long", permanent=True, billed=False)
-    return Fault("refused", f"request refused ({status})", permanent=True, billed=False)
-
-
 def explain(fault: Fault, config: ApiConfig) -> str:
     """The fault as a user reads it before a run: value, limit, remedy, one line."""
     url, key = base_url(config), config.key_env or "no key"
+    host, proxy = urlsplit(url).hostname or "", proxy_variable(url)
+    if proxy is not None and fault.kind in IN_THE_WAY and is_local(host):
+        return (
+            f"judge.api.base_url: {url}: {fault.reason}, from a proxy that is in the way: {proxy} names it; add {host} to "
+            "no_proxy, or start the server if it needs the proxy"
+        )
+    through = f", through the proxy that {proxy} names" if proxy is not None and fault.kind in UNREACHED else ""
     words: dict[Kind, str] = {
         "key": f"judge.api.key_env: {url}: {fault.reason}, with {key}; export a key that this endpoint takes",
         "missing": f"judge.api.model: {config.model!r} at {url}: {fault.reason}; "
@@ -195,16 +107,18 @@ def explain(fault: Fault, config: ApiConfig) -> str:
         "rate": f"judge.api: {url} answers 429, too many requests"
         + (f", for {fault.pause_s:.0f} s more" if fault.pause_s else "")
         + "; wait, and set judge.api.requests_per_minute and tokens_per_minute to what the account may do",
-        "quota": f"judge.api: {url} answers 429, the quota of {key} is spent; add credit, or export another key",
+        "quota": f"judge.api: {url}: {fault.reason}: the quota of {key} is spent; add credit, or export another key",
         "html": f"judge.api.base_url: {url} answered HTML, not JSON; give the address of the API (most end in /v1)",
         "no_json": f"judge.api.base_url: {url} answered no JSON; give the address of the API (most end in /v1)",
         "odd": f"judge.api.base_url: {url}: {fault.reason}; give the address of an OpenAI-compatible API",
-        "no_server": f"judge.api.base_url: no connection to {url}; start the server, or correct the address",
-        "lost": f"judge.api.base_url: {url} closed the connection without an answer; look at the server",
-        "timeout": f"judge.api.timeout_s: no answer from {url} in {config.timeout_s:g} s; "
+        "no_server": f"judge.api.base_url: no connection to {url}{through}; start the server, or correct the address",
+        "tls": f"judge.api.base_url: the certificate of {url} is not trusted; name the file of its authority in SSL_CERT_FILE",
+        "proxy": f"judge.api.base_url: {url}: {fault.reason}{through}; put the password into the variable",
+        "lost": f"judge.api.base_url: {url} closed the connection without an answer{through}; look at the server",
+        "timeout": f"judge.api.timeout_s: no answer from {url} in {config.timeout_s:g} s{through}; "
         "look at the server, or raise judge.api.timeout_s",
         "server": f"judge.api: {url}: {fault.reason}; try again later, or look at the server",
         "refused": f"judge.api.model: {config.model!r} at {url}: {fault.reason} to a chat with temperature, top_p, seed and "
-        "max_completion_tokens; choose a model and a server that take them",
+        f"{config.max_tokens_name}; choose a model and a server that take them",
     }
     return words[fault.kind]

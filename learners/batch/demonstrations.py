@@ -1,24 +1,29 @@
-"""Demonstrations that are mixed into a learner's loss: reading, tokenizing, and which of them a step sees.
+"""Demonstrations that a learner is shown, in its loss or in a warm start: reading them, and which of them a step sees.
 
-Invariants: a file is read whole or refused, naming the line; an answer's tokens are those that generation would have to sample,
-end of turn included; the examples of a step follow from (run seed, step) alone, and every example is seen once before any is
-seen twice.
+Invariants: a file is read whole or refused, naming the line; the examples of a step follow from (run seed, step) alone, and every
+example is seen once before any is seen twice.
 
-It does not know the loss: `engine` adds weight * mean token NLL.
+It does not know the loss (`engine` adds weight * mean token NLL), nor how an answer becomes tokens (`chat`).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
+import structlog
 
+from learners.batch.chat import ChatTokenizer
 from learners.batch.micro_batches import Ids, Sequences, assign_micro_batches, collate, make_dummy
+from learners.spec import LearnerSpec
 from protocol.errors import UserError
+from protocol.jsonl import is_unicode, parse_object, read_lines, shorten
 from protocol.randomness import derive_seed
 from protocol.recipe import LearnerConfig
+from protocol.texts import has_text
+
+log = structlog.get_logger(__name__)
 
 _FIELDS = {"prompt", "response"}
 
@@ -51,69 +56,28 @@ def read_examples(path: str, where: str) -> list[Example]:
         UserError: the file is missing, empty, no UTF-8, or a line is not such an object.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(Path(path).expanduser())
+    except (OSError, ValueError) as error:
         raise UserError(f"{where}: {path} cannot be read ({error}); give a UTF-8 JSONL file") from None
     examples = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{where}: {path}:{number}: not JSON ({error}); write one object a line") from None
-        fields = set(value) if isinstance(value, dict) else None
-        if fields != _FIELDS:
-            found = type(value).__name__ if fields is None else f"fields {', '.join(sorted(fields)) or '(none)'}"
-            raise UserError(f'{where}: {path}:{number}: {found}; a line is {{"prompt": text, "response": text}}')
+    for number, line in lines:
+        value = parse_object(line)
+        if isinstance(value, str):
+            raise UserError(f"{where}: {path}:{number}: {value}; write one object a line")
+        if set(value) != _FIELDS:
+            found = ", ".join(shorten(name).strip('"') for name in sorted(value)) or "(none)"
+            raise UserError(f'{where}: {path}:{number}: fields {found}; a line is {{"prompt": text, "response": text}}')
         for name in sorted(_FIELDS):
-            if not isinstance(value[name], str) or not value[name].strip():
+            if not isinstance(value[name], str) or not has_text(value[name]):
                 raise UserError(f"{where}: {path}:{number}: {name} is no text or empty; write some, or drop the line")
+            if not is_unicode(value[name]):
+                raise UserError(
+                    f"{where}: {path}:{number}: {name} is no Unicode (a lone surrogate); remove it, or drop the line"
+                )
         examples.append(Example(value["prompt"], value["response"], number))
     if not examples:
         raise UserError(f"{where}: {path} has no examples; add some, or set {where} to null")
     return examples
-
-
-def _stop_ids(tokenizer: Any, folder: Path) -> set[int]:
-    """The tokens that end generation: the tokenizer's, and those that the model folder names beside it."""
-    stops = {tokenizer.eos_token_id}
-    file = folder / "generation_config.json"
-    named = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
-    return (stops | set(named if isinstance(named, list) else [named])) - {None}
-
-
-class ChatTokenizer:
-    """Prompts and answers as a model folder's chat template writes them."""
-
-    def __init__(self, model_path: str) -> None:
-        from transformers import AutoTokenizer
-
-        self._path = model_path
-        self._tokenizer = AutoTokenizer.from_pretrained(model_path)
-        self._stops = _stop_ids(self._tokenizer, Path(model_path))
-
-    def __call__(self, prompt: str, response: str) -> tuple[Ids, Ids]:
-        """The prompt's tokens, as one user turn, up to where the assistant begins; and the answer's, up to the end of its turn.
-
-        Raises:
-            UserError: the template writes an answer otherwise than after its own generation prompt, or does not end it.
-        """
-        asked = [{"role": "user", "content": prompt}]
-        template = self._tokenizer.apply_chat_template
-        before = template(asked, add_generation_prompt=True, tokenize=False)
-        whole = template([*asked, {"role": "assistant", "content": response}], tokenize=False)
-        # Cut as text and tokenized apart: a sampler never has a token that reaches back into the prompt.
-        answer = self._tokenizer(whole.removeprefix(before), add_special_tokens=False)["input_ids"]
-        ends = [k for k, token in enumerate(answer) if token in self._stops]
-        if not whole.startswith(before) or not ends:
-            raise UserError(
-                f"{self._path}: its chat template does not write an answer as generation prompt, text, end of turn, "
-                "so demonstrations cannot be learned; set sft.path to null, or give a template that does"
-            )
-        ids = template(asked, add_generation_prompt=True, tokenize=True, return_dict=False)
-        # Generation ends at the first token that ends it, whatever the template writes after.
-        return np.asarray(ids, np.int64), np.asarray(answer[: ends[0] + 1], np.int64)
 
 
 class SftMix:
@@ -123,10 +87,13 @@ class SftMix:
         rows: (prompt, answer) token ids.
         config: the learner's; `sft.batch` examples a step are padded into forwards of at most `max_tokens`.
         seed: the run's.
+        use: "sft" or "warm": each goes through the examples in an order of its own.
     """
 
-    def __init__(self, rows: Sequence[tuple[Ids, Ids]], config: LearnerConfig, seed: int) -> None:
-        self._rows, self._seed = rows, seed
+    def __init__(
+        self, rows: Sequence[tuple[Ids, Ids]], config: LearnerConfig, seed: int, use: Literal["sft", "warm"] = "sft"
+    ) -> None:
+        self._rows, self._seed, self._use = rows, seed, use
         self._batch, self._max_tokens = config.sft.batch, config.max_tokens
 
     def draw(self, step: int) -> list[int]:
@@ -134,7 +101,7 @@ class SftMix:
         n = len(self._rows)
         places = range(step * self._batch, (step + 1) * self._batch)
         orders = {
-            epoch: np.random.default_rng(derive_seed(self._seed, "sft", epoch)).permutation(n)
+            epoch: np.random.default_rng(derive_seed(self._seed, self._use, epoch)).permutation(n)
             for epoch in {place // n for place in places}
         }
         return [int(orders[place // n][place % n]) for place in places]
@@ -148,24 +115,54 @@ class SftMix:
         return SftBatch(micro, sum(len(answer) for _, answer in rows))
 
 
-def load_mix(model_path: str, config: LearnerConfig, seed: int, where: str) -> SftMix | None:
-    """The demonstrations that `config.sft` names, or None if it names none.
+@dataclass(frozen=True, slots=True)
+class Demonstrations:
+    """What a learner is shown: `mix` beside what it learns from games, `warm` before them. None: nothing."""
+
+    mix: SftMix | None = None
+    warm: SftMix | None = None
+
+
+def load_demonstrations(spec: LearnerSpec) -> Demonstrations:
+    """The demonstrations of `config.sft`: those of its file, or for a warm start without one those that the spec carries.
 
     Raises:
         UserError: see `read_examples` and `ChatTokenizer`; or an example is longer than `config.max_tokens`.
     """
-    if config.sft.path is None:
-        return None
-    path_key = f"{where}.sft.path"
-    tokenize = ChatTokenizer(model_path)
-    rows = []
-    for example in read_examples(config.sft.path, path_key):
-        prompt, answer = tokenize(example.prompt, example.response)
-        tokens = len(prompt) + len(answer)
-        if tokens > config.max_tokens:
-            raise UserError(
-                f"{path_key}: {config.sft.path}:{example.line}: {tokens} tokens exceed {where}.max_tokens "
-                f"{config.max_tokens}; shorten the example or raise the limit"
+    config, sft = spec.config, spec.config.sft
+    if sft.path is None and not spec.warm:
+        return Demonstrations()
+    tokenize = ChatTokenizer(spec.model_path, spec.template_arguments)
+    if sft.path is not None:
+        key = f"{spec.section}.sft.path"
+        rows = [
+            _fit(tokenize([{"role": "user", "content": e.prompt}], e.response), spec, f"{key}: {sft.path}:{e.line}")
+            for e in read_examples(sft.path, key)
+        ]
+    else:
+        # A seed's characters never become control tokens: one that spells some is left out.
+        shown = [d for d in spec.warm if not tokenize.spells_control(d.seed)]
+        if len(shown) < len(spec.warm):
+            log.warning(
+                "seeds left out of the warm start", why="they spell special tokens", n=len(spec.warm) - len(shown)
             )
-        rows.append((prompt, answer))
-    return SftMix(rows, config, seed)
+        if not shown:
+            raise UserError(
+                f"{spec.section}.sft.warm_steps: every seed spells a special token of {spec.model_path}, so none can be an "
+                "example; set it to 0"
+            )
+        rows = [_fit(tokenize(d.messages, d.answer), spec, f"{spec.section}.sft.warm_steps: an example") for d in shown]
+    return Demonstrations(
+        SftMix(rows, config, spec.run_seed) if sft.path is not None and sft.weight else None,
+        SftMix(rows, config, spec.run_seed, "warm") if sft.warm_steps else None,
+    )
+
+
+def _fit(row: tuple[Ids, Ids], spec: LearnerSpec, where: str) -> tuple[Ids, Ids]:
+    """The example, if a forward can hold it."""
+    tokens, limit = len(row[0]) + len(row[1]), spec.config.max_tokens
+    if tokens > limit:
+        raise UserError(
+            f"{where}: {tokens} tokens exceed {spec.section}.max_tokens {limit}; shorten the example or raise the limit"
+        )
+    return row

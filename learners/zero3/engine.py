@@ -14,7 +14,9 @@ It does not know Ray, where rows come from, or when to save: that is `loop`; nor
 come about (`gradients`).
 """
 
+import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ from numpy.typing import NDArray
 
 from learners.batch.demonstrations import SftBatch
 from learners.batch.micro_batches import StepBatch
+from learners.flops import flops_per_token
 from learners.loss.objective import make_objective
 from learners.storage import checkpoints
 from learners.zero3.gradients import Gradients
-from learners.zero3.lora import Adapters
+from learners.zero3.lora import Adapters, name_for_peft
 from learners.zero3.schedule import lr_at
 from learners.zero3.setup import (
     load_partitioned,
@@ -63,6 +66,7 @@ class ZeroEngine:
         self.config, self.steps, self.model_path = config, steps, Path(model_path)
         self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.steps_done = 0
+        self.warm_done = 0
         self.version = 0
         self._objective = make_objective(config, quirks)
         self._advances_per_step = 2 if quirks.lr_schedule == "paper" else 1
@@ -74,6 +78,9 @@ class ZeroEngine:
         self._adapters: Adapters | None = None
         if config.lora is not None:
             self._adapters = Adapters(model, config.lora, config.reference == "ema", seed)
+        # Those that were read are partitioned already, and `numel` is a rank's share; adapters, made since, are not.
+        parameters = sum(int(getattr(param, "ds_numel", param.numel())) for param in model.parameters())
+        self.flops_per_token = flops_per_token(parameters, config.lora is None, config.reference != "sampler")
         self._policy = wrap_for_training(model.train(), config)
         self._reference: Any = None
         if config.reference != "sampler" and self._adapters is None:
@@ -103,7 +110,8 @@ class ZeroEngine:
 
         Returns:
             The objective's statistics over the whole batch (see `objective`), sft_nll where there are demonstrations, the batch's
-            facts, and grad_norm before clipping, lr, tokens (unpadded, all ranks), pairs or groups, items, rows, skipped (1
+            facts, average_distance (L2, of the policy from its moving average, over the policy's norm) where there is one, and
+            grad_norm before clipping, lr, tokens (unpadded, all ranks), pairs or groups, items, rows, skipped (1
             when the gradient was not finite and DeepSpeed did not apply it), and seconds. What nothing was measured on is left
             out: statistics and sft_nll of a batch without an item, facts of one without a pair or group.
         """
@@ -119,19 +127,22 @@ class ZeroEngine:
         )
         for group in self._policy.optimizer.param_groups:
             group["lr"] = rate
-        sums = torch.zeros(len(names) + 1, device=self._policy.device)  # the last: the demonstrations' summed NLL
+        # Behind the statistics: the demonstrations' summed NLL, and the average's squared distance and the policy's squared norm.
+        sums = torch.zeros(len(names) + 3, device=self._policy.device)
         grad_norm, skipped = 0.0, 0.0
         if batches.items:
-            self._gradients.accumulate(batches, demonstrations, sums)
+            self._gradients.accumulate(batches, demonstrations, sums[:-2])
             self._policy.step()
             grad_norm = float(self._policy.get_global_grad_norm())
             skipped = float(not self._policy.was_step_applied())
         if self._average is not None:
-            self._average.update(master_shards(self._policy))
+            sums[-2:] = self._average.update(master_shards(self._policy))
         torch.distributed.all_reduce(sums)
         self.steps_done = step_index + 1
-        *totals, nll = sums.tolist()
+        *totals, nll, distance, norm = sums.tolist()
         metrics: dict[str, float] = {}
+        if self._average is not None:
+            metrics["average_distance"] = math.sqrt(distance / norm) if norm else 0.0
         if batches.items:
             metrics |= {name: total / getattr(batches, names[name]) for name, total in zip(names, totals, strict=True)}
             if demonstrations is not None:
@@ -150,6 +161,32 @@ class ZeroEngine:
                 "seconds": time.perf_counter() - started,
             }
         )
+
+    # -- the warm start
+
+    def warm_step(self, demonstrations: SftBatch) -> dict[str, float]:
+        """One supervised step on this rank's share of demonstrations, at the rate `config.sft.warm_lr`. The average stays behind.
+
+        Returns:
+            nll (mean over the answers' tokens of the whole batch), grad_norm before clipping, and seconds.
+        """
+        started = time.perf_counter()
+        for group in self._policy.optimizer.param_groups:
+            group["lr"] = self.config.sft.warm_lr
+        nll = self._gradients.imitate(demonstrations, 1.0)
+        self._policy.step()
+        torch.distributed.all_reduce(nll)
+        self.warm_done += 1
+        return {
+            "nll": float(nll) / demonstrations.answer_tokens,
+            "grad_norm": float(self._policy.get_global_grad_norm()),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def begin_game(self) -> None:
+        """After a warm start: the average, and with it the reference and the sampler that read it, begins as the policy is now."""
+        if self._average is not None:
+            self._average.load(master_shards(self._policy))
 
     # -- what leaves the group
 
@@ -182,6 +219,23 @@ class ZeroEngine:
         specs, packed = self._gather_packed(dtype, Destination(deadline_s=self.config.collective_deadline_s))
         if packed is not None:
             write_folder(self.model_path, Path(dir), specs, packed)
+        torch.distributed.barrier()
+
+    def export_adapter(self, dir: Path) -> None:
+        """Writes the sampler's adapters, in fp32, as a folder that PEFT loads beside the model that training started from.
+
+        Raises:
+            ValueError: every parameter is trained.
+        """
+        if self._adapters is None or self.config.lora is None:
+            raise ValueError("there are no adapters to export")
+        from learners.storage.export import write_adapter
+
+        destination = Destination(deadline_s=self.config.collective_deadline_s)
+        specs, packed = gather_packed(self._adapters.factors(), self._sampler_shards("float32"), "float32", destination)
+        if packed is not None:
+            named = tuple(replace(spec, name=name_for_peft(spec.name)) for spec in specs)
+            write_adapter(self.model_path, Path(dir), self.config.lora, named, packed)
         torch.distributed.barrier()
 
     def _gather_packed(
@@ -224,9 +278,8 @@ class ZeroEngine:
         torch.save(state, dir / f"rank-{self.rank}.pt")
         torch.distributed.barrier()
         if self.rank == 0:
-            checkpoints.write_meta(
-                dir, step=self.steps_done, version=self.version, ranks=self.world, config=self.config
-            )
+            at = {"step": self.steps_done, "version": self.version, "warm": self.warm_done}
+            checkpoints.write_meta(dir, **at, ranks=self.world, config=self.config)
         torch.distributed.barrier()
 
     def load(self, dir: Path) -> None:
@@ -235,7 +288,8 @@ class ZeroEngine:
         Raises:
             UserError: another number of ranks, or a learner with another reference, sampler or adapters, wrote `dir`.
         """
-        self.steps_done, self.version = checkpoints.read_meta(dir, self.world, self.config)
+        saved = checkpoints.read_meta(dir, self.world, self.config)
+        self.steps_done, self.version, self.warm_done = saved.step, saved.version, saved.warm
         loaded, _ = self._policy.load_checkpoint(str(dir), tag=_POLICY_TAG, load_module_strict=self._adapters is None)
         if loaded is None:
             raise FileNotFoundError(f"{dir}: DeepSpeed found no checkpoint {_POLICY_TAG!r} in it")

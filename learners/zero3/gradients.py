@@ -56,23 +56,33 @@ class Gradients:
             sums: the objective's statistics are added to it, and to its last place the demonstrations' summed NLL.
         """
         cfg = self._config
-        shown = () if demonstrations is None else demonstrations.micro
-        left = len(batch.micro) + len(shown)
-        for micro in batch.micro:
-            left -= 1
+        for k, micro in enumerate(batch.micro, 1):
             reference_BK = self._reference_logp(micro)
             policy = score_answers(self._policy, micro.sequences, entropy=cfg.entropy > 0)
             loss, part = self._objective(micro, policy, reference_BK)
             # DeepSpeed averages gradients over ranks, so a rank's sum is scaled up by their number.
-            self._backward(loss * (self._world / batch.units), last=left == 0)
+            self._backward(loss * (self._world / batch.units), last=demonstrations is None and k == len(batch.micro))
             sums[:-1] += part
-        for sequences in shown:
-            assert demonstrations is not None
-            left -= 1
+        if demonstrations is not None:
+            sums[-1] += self.imitate(demonstrations, cfg.sft.weight)
+
+    def imitate(self, demonstrations: SftBatch, weight: float) -> torch.Tensor:
+        """The gradient of `weight` times the mean NLL of the demonstrations' answer tokens. Nothing of the step comes after it.
+
+        Args:
+            demonstrations: this rank's share.
+
+        Returns:
+            Its summed NLL, () fp32.
+        """
+        total = torch.zeros((), device=self._policy.device)
+        for k, sequences in enumerate(demonstrations.micro, 1):
             scores = score_answers(self._policy, sequences)
             nll = -over_tokens(scores.logp_BK, scores.mask_BK, "sum").sum()
-            self._backward(nll * (cfg.sft.weight * self._world / demonstrations.answer_tokens), last=left == 0)
-            sums[-1] += nll.detach()
+            scaled = nll * (weight * self._world / demonstrations.answer_tokens)
+            self._backward(scaled, last=k == len(demonstrations.micro))
+            total += nll.detach()
+        return total
 
     def _reference_logp(self, micro: PairMicro | ItemMicro) -> torch.Tensor:
         if self._config.reference == "sampler":

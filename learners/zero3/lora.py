@@ -12,6 +12,8 @@ forward, and merges whole layers in place, which is what ZeRO-3 is there to avoi
 Under ZeRO-3 a forward without a backward between two with one makes DeepSpeed record the order of layers anew, so some of its
 prefetching is lost; `reference: sampler` has no such forward.
 
+What is exported beside the merged weights are the factors themselves, under the names that PEFT gives them.
+
 It does not know the average or the optimizer: shards come by name, from `engine`.
 """
 
@@ -119,6 +121,14 @@ class Adapters:
         """Hugging Face names and whole shapes of the model without adapters, in its own order."""
         return [(name, tuple(param.ds_shape)) for name, (param, _) in self._plain_parameters().items()]
 
+    def factors(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and whole shapes of the policy's adapters, in the model's order."""
+        return [
+            (f"{path}.policy.{factor}.weight", tuple(getattr(layer.policy, factor).weight.ds_shape))
+            for path, layer in self.layers.items()
+            for factor in ("a", "b")
+        ]
+
     def merge(self, adapters: Shards, device: torch.device) -> Shards:
         """This rank's fp32 shard of each of `shapes`, with its adapter in it, on `device`.
 
@@ -160,6 +170,12 @@ class Adapters:
         change = (b_OR[first:last] @ a_RI).flatten()[begin - first * inputs : end - first * inputs]
         shard[: end - begin].add_(change, alpha=layer.scale)
         return shard
+
+
+def name_for_peft(factor: str) -> str:
+    """The name of one of `Adapters.factors` in a PEFT adapter of the model without adapters."""
+    path, _, letter = factor.removesuffix(".weight").rpartition(".policy.")
+    return f"base_model.model.{path}.lora_{letter.upper()}.weight"
 
 
 def _gather_whole(shard: torch.Tensor, shape: torch.Size) -> torch.Tensor:

@@ -75,13 +75,22 @@ class Average:
             shared = mirrored is not master and mirrored.dtype is torch.float32 and mirrored.device == device
             self.shards[name] = mirrored if shared else master.detach().to(device, copy=True)
 
-    def update(self, masters: Shards) -> None:
-        """Takes one step's weights in."""
+    def update(self, masters: Shards) -> torch.Tensor:
+        """Takes one step's weights in.
+
+        Returns:
+            Of this rank's shards, squared: the distance of the masters from the new average, and the masters' norm; (2,) fp64, on
+            the device where the shards are kept.
+        """
         self._drop_gathered()
+        squares = []
         with torch.no_grad():
             for name, shard in self.shards.items():
-                shard.lerp_(masters[name].to(shard.device), 1.0 - self._decay)
+                master = masters[name].to(shard.device)
+                shard.lerp_(master, 1.0 - self._decay)
+                squares.append(torch.stack([torch.linalg.vector_norm(v) for v in (master - shard, master)]))
         self._copy_to_mirror()
+        return torch.stack(squares).double().square().sum(0)
 
     def load(self, shards: Shards) -> None:
         """Goes on from saved shards of the same layout."""

@@ -1,8 +1,16 @@
 """The recipe: every setting of a run, as strict pydantic models."""
 
-from protocol.recipe.engines import SET_HERE, BackpressureConfig, EngineConfig, GenerationConfig, SamplingConfig
+from protocol.recipe.engines import (
+    SET_HERE,
+    BackpressureConfig,
+    EngineConfig,
+    GenerationConfig,
+    JudgeSamplingConfig,
+    SamplingConfig,
+)
 from protocol.recipe.judging import AlarmConfig, ApiConfig, JudgeConfig, ProbeConfig
 from protocol.recipe.learning import LearnerConfig, LearnersConfig, LoraConfig, Loss, QuirksConfig, SftConfig
+from protocol.recipe.observe import LogStyle, MlflowConfig, ObserveConfig, SinksConfig, TensorboardConfig, WandbConfig
 from protocol.recipe.parse import parse_recipe
 from protocol.recipe.pushing import DeadlinesConfig, PushConfig
 from protocol.recipe.recipe import Recipe
@@ -25,10 +33,14 @@ __all__ = [
     "HealthConfig",
     "HeldoutConfig",
     "JudgeConfig",
+    "JudgeSamplingConfig",
     "LearnerConfig",
     "LearnersConfig",
+    "LogStyle",
     "LoraConfig",
     "Loss",
+    "MlflowConfig",
+    "ObserveConfig",
     "Order",
     "ProbeConfig",
     "PromotionConfig",
@@ -42,7 +54,10 @@ __all__ = [
     "RunConfig",
     "SamplingConfig",
     "SftConfig",
+    "SinksConfig",
+    "TensorboardConfig",
     "Transport",
+    "WandbConfig",
     "hindrance_of",
     "parse_recipe",
 ]

@@ -7,6 +7,7 @@ here.
 from collections.abc import Callable, Iterator
 
 from protocol.recipe.engines import SET_HERE, EngineConfig
+from protocol.recipe.models import template_arguments, warm_start
 from protocol.recipe.schema import RecipeFields
 from protocol.recipe.teaching import untaught
 from protocol.recipe.transport import hindrance_of
@@ -21,8 +22,8 @@ def contradictions(recipe: RecipeFields) -> Iterator[str]:
 
 # Tokens around an attack in the Defender's prompt: the turns of a chat template with its own system text take up to 80, our longest
 # instruction 35; the rest is for tokenizers that differ between the players. In the Attacker's prompt a seed has the attack's
-# place, beside an instruction of 160. In the sandbox a word is a token: four of turns, and an instruction of three.
-AROUND_AN_ATTACK = {"standard": 256, "sandbox": 32}
+# place, beside an instruction of 160 (brief: 70). In the sandbox a word is a token: four of turns, and an instruction of three.
+AROUND_AN_ATTACK = {"standard": 256, "brief": 192, "sandbox": 32}
 
 
 def _lengths(r: RecipeFields) -> Iterator[str]:
@@ -176,7 +177,16 @@ def _judge(r: RecipeFields) -> Iterator[str]:
             f"judge.alarm.pause_s: {r.judge.alarm.pause_s:g} is not below run.stall_s {r.run.stall_s:g}, so a paused run would "
             "end before it asks again; lower the first or raise the second"
         )
+    left_out = sorted(r.judge.sampling.left_out)
+    if left_out and r.judge.kind == "lm":
+        yield f"judge.sampling.{left_out[0]}: null with judge.kind lm; only an API's requests can leave it out: give a value"
     if r.judge.kind == "api":
+        budgets = [key for key in ("budget", "budget_tokens") if getattr(r.judge.api, key) is not None]
+        if "max_new_tokens" in left_out and budgets:
+            yield (
+                f"judge.sampling.max_new_tokens: null with judge.api.{budgets[0]}, which cannot be kept where an answer may "
+                f"have any length; give a number, or set judge.api.{budgets[0]} to null"
+            )
         for key in ("base_url", "model"):
             if getattr(r.judge.api, key) is None:
                 yield f"judge.api.{key}: null with judge.kind api; give the endpoint's {key}"
@@ -185,6 +195,25 @@ def _judge(r: RecipeFields) -> Iterator[str]:
                 f"judge.workers: {r.judge.workers} with judge.kind api: one worker keeps the limits and the budget; "
                 "set it to 1"
             )
+
+
+def _match(r: RecipeFields) -> Iterator[str]:
+    """What asks for a model, of the judge that has none. `judge.model` and `judge.api` stay, so that one key changes the judge."""
+    judge = r.judge
+    if judge.kind != "match":
+        return
+    for key, given, wanted, why in (
+        ("verdicts", judge.verdicts, 1, "whose answer is the same each time"),
+        ("structured", judge.structured, False, "which writes nothing"),
+        ("rubrics", judge.rubrics, "standard", "which reads tables (judge/match/tables) and no rubrics"),
+        ("gpus_per_worker", judge.gpus_per_worker, 0, "which has no model to put there"),
+    ):
+        if given != wanted:
+            yield f"judge.{key}: {_plain(given)} with judge.kind match, {why}; set it to {_plain(wanted)}"
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _promotion(r: RecipeFields) -> Iterator[str]:
@@ -199,6 +228,8 @@ _CHECKS: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _deadlines,
     _engines,
     _formats,
+    template_arguments,
+    warm_start,
     _who_learns,
     untaught,
     _losses,
@@ -208,5 +239,6 @@ _CHECKS: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _gpus,
     _rollout,
     _judge,
+    _match,
     _promotion,
 )

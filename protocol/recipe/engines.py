@@ -7,15 +7,28 @@ from pydantic import Field
 from protocol.recipe.sections import Fraction, NonNegative, Positive, Seconds, Section
 
 
-class SamplingConfig(Section):
+class JudgeSamplingConfig(Section):
+    """How a judge samples. `judge.kind: api`: null leaves a parameter out of the requests, for endpoints that refuse it."""
+
+    temperature: Annotated[float, Field(gt=0.0, le=2.0)] | None = 0.6
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.9
+    max_new_tokens: Positive | None = 8192  # null: the server's own limit, so no budget can be kept
+    seeded: bool | None = False  # as in `sampling`; an API is always sent a seed, unless this is null
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The parameters that are null."""
+        return frozenset(name for name in JudgeSamplingConfig.model_fields if getattr(self, name) is None)
+
+
+class SamplingConfig(JudgeSamplingConfig):
     """How both players sample. The defaults are the paper's."""
 
     temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.6
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     max_new_tokens: Positive = 2048
     # true: a sample's seed derives from `run.seed`, its game and its move, so that a game can be sampled again. Off, because one
-    # request with a seed switches vLLM's fused top-p sampler off for the whole step; on a CPU it costs nothing. An API judge is
-    # always sent a seed.
+    # request with a seed switches vLLM's fused top-p sampler off for the whole step; on a CPU it costs nothing.
     seeded: bool = False
 
 

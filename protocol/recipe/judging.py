@@ -1,10 +1,10 @@
 """The recipe's `judge` section: who judges, in what form, and when its failures pause the run."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from protocol.recipe.engines import EngineConfig, SamplingConfig
+from protocol.recipe.engines import EngineConfig, JudgeSamplingConfig
 from protocol.recipe.sections import SANDBOX, NonNegative, Positive, Seconds, Section
 
 
@@ -16,6 +16,8 @@ class ApiConfig(Section):
     key_env: str = (
         "OPENAI_API_KEY"  # the name of the variable; a local server that wants none gets "EMPTY" by key_env: ""
     )
+    # How the limit of an answer is called in a request; some servers know the older name only.
+    max_tokens_name: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     concurrency: Positive = 16  # requests in flight; the others wait without a deadline
     timeout_s: Seconds = 60.0  # for one attempt, from when it is sent
     retries: Annotated[int, Field(ge=0)] = 5  # after 408, 409, 429, 5xx, a timeout or a lost connection
@@ -47,19 +49,20 @@ class ProbeConfig(Section):
 class JudgeConfig(Section):
     """Who judges.
 
-    `rules` knows the sandbox's world exactly and nothing else; `lm` is a model on vLLM; `api` an OpenAI-compatible endpoint;
-    `none` fails every verdict.
+    `rules` knows the sandbox's world exactly and nothing else; `match` looks for phrases and counts words, and is easy to fool;
+    `lm` is a model on vLLM; `api` an OpenAI-compatible endpoint; `none` fails every verdict.
     """
 
-    kind: Literal["rules", "lm", "api", "none"] = "rules"
+    kind: Literal["rules", "match", "lm", "api", "none"] = "rules"
     form: Literal["pairwise", "pointwise"] = "pairwise"
     rubrics: str = "standard"  # `standard`, `sandbox`, or a folder of rubric files
     model: str = SANDBOX  # `lm`: a Hugging Face folder, or the sandbox's tiny judge
+    template_arguments: dict[str, Any] = Field(default_factory=dict)  # `lm`: as `models.attacker.template_arguments`
     verdicts: Positive = 1  # sampled for each question and averaged; a failed one is left out, all failed is a failure
     structured: bool = (
         False  # `lm`, `api`: the decoder is constrained to the verdict's form: bounded reasoning, no parse errors
     )
-    sampling: SamplingConfig = SamplingConfig(max_new_tokens=8192)
+    sampling: JudgeSamplingConfig = JudgeSamplingConfig()
     engine: EngineConfig = EngineConfig(max_model_len=32_768)
     api: ApiConfig = ApiConfig()
     alarm: AlarmConfig = AlarmConfig()

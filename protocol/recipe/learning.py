@@ -23,11 +23,17 @@ class QuirksConfig(Section):
 
 
 class SftConfig(Section):
-    """Demonstrations mixed into a learner's loss: weight * mean token NLL of a few examples each step."""
+    """Demonstrations: mixed into a learner's loss, as weight * mean token NLL of a few examples each step, and for a warm start."""
 
     path: str | None = None  # JSONL of {"prompt", "response"}; null: none
     weight: NonNegative = 0.1
     batch: Positive = 8  # examples a step, over all ranks
+    # Supervised steps before the game, of `batch` examples each, on `path`'s or, for an Attacker without, on examples of its format
+    # that a rule makes of the seeds. They are no steps of the run: its first version is what they end at.
+    warm_steps: Annotated[int, Field(ge=0)] = 0
+    warm_lr: Annotated[float, Field(gt=0.0)] = (
+        1e-5  # constant; usual for supervised fine-tuning. LoRA wants about ten times as much
+    )
 
 
 class LoraConfig(Section):

@@ -6,7 +6,7 @@ of files; `cluster.inputs.recipe_file` reads YAML.
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -57,7 +57,8 @@ def _keys_of(parents: Sequence[str]) -> list[str]:
     model: type[BaseModel] = Recipe
     for parent in parents:
         below = model.model_fields[parent].annotation if parent in model.model_fields else None
-        if not (isinstance(below, type) and issubclass(below, BaseModel)):
+        sections = [t for t in (below, *get_args(below)) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if not sections:
             return []
-        model = below
+        model = sections[0]  # of `Section | None`, too
     return list(model.model_fields)

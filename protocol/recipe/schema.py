@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from protocol.recipe.engines import GenerationConfig, SamplingConfig
 from protocol.recipe.judging import JudgeConfig
 from protocol.recipe.learning import LearnersConfig, QuirksConfig
+from protocol.recipe.observe import ObserveConfig
 from protocol.recipe.pushing import PushConfig
 from protocol.recipe.replaying import ReplayConfig
 from protocol.recipe.sections import SANDBOX, Fraction, Positive, Rule, Seconds, Section
@@ -39,11 +40,17 @@ class ModelConfig(Section):
     """A Hugging Face folder (weights, tokenizer, chat template), or `sandbox`."""
 
     path: str = SANDBOX
+    # Of its chat template, by its own names, as in {enable_thinking: false}; every prompt and demonstration is rendered with them.
+    template_arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 class ModelsConfig(Section):
     attacker: ModelConfig = ModelConfig()
     defender: ModelConfig = ModelConfig()
+
+    def of(self, player: Player) -> ModelConfig:
+        """A player's section."""
+        return self.attacker if player == "attacker" else self.defender
 
 
 class SeedsConfig(Section):
@@ -58,7 +65,7 @@ class GameConfig(Section):
 
     attacks: Annotated[int, Field(ge=1, le=64)] = 2  # A: attacks on each seed
     responses: Annotated[int, Field(ge=1, le=64)] = 2  # D: responses to each valid attack
-    prompts: Literal["standard", "sandbox"] = "standard"
+    prompts: Literal["standard", "brief", "sandbox"] = "standard"  # brief: for small models; see `protocol.prompts`
     attacker_format: Literal["think_prompt", "prompt", "plain"] = (
         "think_prompt"  # plain: all that it writes is the attack
     )
@@ -72,13 +79,19 @@ class GameConfig(Section):
 
 
 class HeldoutConfig(Section):
-    """The measurement before and after training."""
+    """The measurement before and after training, and of a share of its attacks in between, while the games go on."""
 
-    judge: Literal["run", "rules"] = "run"  # rules: the sandbox's exact judge measures, whoever judges the games
+    # rules: the sandbox's exact judge measures, whoever judges the games; match: phrases do, as string-match figures are made
+    judge: Literal["run", "rules", "match"] = "run"
 
     samples: Positive = 1  # attacks on each held-out seed
     temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.6
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    every: Annotated[int, Field(ge=0)] = 50  # steps of the slower learner between two of a share: 20 in 1000; 0: none
+    # Of the base attacker's attacks, the same ones each time; never fewer than 32 of a category (all, if it has fewer), because
+    # one share of 32 is uncertain by 17 points. A tenth costs a tenth of what the measurement at the end does.
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    deadline_s: Seconds = 900.0  # for one measurement of a share; one that is late is given up and counted
 
 
 class PromotionConfig(Section):
@@ -114,6 +127,7 @@ class RecipeFields(Section):
     learners: LearnersConfig = LearnersConfig()
     push: PushConfig = PushConfig()
     heldout: HeldoutConfig = HeldoutConfig()
+    observe: ObserveConfig = ObserveConfig()
     promotion: PromotionConfig | None = None  # null: no gate
 
     @property

@@ -47,7 +47,7 @@ def untaught(r: RecipeFields) -> Iterator[str]:
         if len(rewards) < 2 and SCORES not in rewards:
             only = f"every reward is {next(iter(rewards))}" if rewards else "it is never asked"
             yield (
-                f"judge.kind: none teaches the {player} nothing, because {only}; set judge.kind to rules, lm or api, "
+                f"judge.kind: none teaches the {player} nothing, because {only}; set judge.kind to rules, match, lm or api, "
                 f"learners.{player}.train to false, or each of game.faithfulness, game.attacker_judge and game.defender_judge "
                 "to false, so that format alone is learned"
             )

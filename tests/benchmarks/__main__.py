@@ -10,13 +10,24 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from cluster.run.summary import package_versions
+from cluster.inputs.package_versions import package_versions
 from cluster.study.machine import describe_commit, describe_machine
 from tests.benchmarks.harness import Result, run_one, save, show
 from tests.benchmarks.page import Origin, update_page
 from tests.paths import ROOT
 
-MODULES = ("generation", "judge_pool", "learner", "push", "replay", "overlap", "coordination", "scale", "ceiling")
+MODULES = (
+    "generation",
+    "judge_pool",
+    "learner",
+    "push",
+    "replay",
+    "overlap",
+    "coordination",
+    "scale",
+    "ceiling",
+    "observing",
+)
 
 
 def origin_of() -> Origin:

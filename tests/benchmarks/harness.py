@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 LIMIT_S = 900.0  # for one benchmark's process
+LONG = {"observing": 3600.0}  # those that play whole runs
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def run_one(module: str) -> list[Result]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=LIMIT_S,
+            timeout=LONG.get(module, LIMIT_S),
             check=False,
         )
         if done.returncode or not out.is_file():

@@ -115,6 +115,7 @@ def drive_peer(llm: Any, recipe: Recipe, groups: list[list[JudgeRequest]]) -> tu
     from vllm import SamplingParams
 
     from judge.rubric import load_rubrics
+    from judge.sampling import fill_in
     from protocol.randomness import derive_seed
 
     rubrics = load_rubrics(recipe.judge.rubrics)
@@ -130,7 +131,7 @@ def drive_peer(llm: Any, recipe: Recipe, groups: list[list[JudgeRequest]]) -> tu
         }
         for chat in chats
     ]
-    s = recipe.judge.sampling
+    s = fill_in(recipe.judge.sampling)
     params = [
         SamplingParams(
             temperature=s.temperature,

@@ -16,6 +16,7 @@ from tests.benchmarks.players import StubRun, begin_ray, wait_for_games
 from tests.benchmarks.stubs import StubSpec, recipe_of
 
 FACTOR, ROLLOUT_WORKERS = 16, 4
+HOSTS = 2  # processes with stubs: one is an event loop on one core, which 320 stubs fill
 SAMPLE_S, VERDICT_S = 6.0, 3.0
 WARM_S, MEASURED_S, LIMIT_S = 45.0, 60.0, 300.0
 
@@ -33,7 +34,7 @@ def stub_run(factor: int, workers: int, folder: Path, sample_s: float, verdict_s
         "defender": StubSpec(8 * factor, 128, sample_s),
         "judge": StubSpec(4 * factor, 512, verdict_s),
     }
-    return StubRun(recipe, folder, specs)
+    return StubRun(recipe, folder, specs, hosts=min(HOSTS, factor))
 
 
 def rate(factor: int, workers: int) -> float:

@@ -11,6 +11,7 @@ import functools
 import math
 import random
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,11 +53,17 @@ class StubSpec:
     tokens: int = 128
 
 
+@functools.cache
+def list_factors() -> list[float]:
+    """Of durations: lognormal, with a mean of 1. Made once: a generator for each seed costs more than the rest of a stub."""
+    made = random.Random(0)
+    return [math.exp(made.gauss(-(SIGMA**2) / 2, SIGMA)) for _ in range(4096)]
+
+
 def duration(seed: int, mean_s: float) -> float:
-    """Seconds, lognormal with that mean; the same for the same seed."""
-    if mean_s == 0.0:
-        return 0.0
-    return mean_s * math.exp(random.Random(seed).gauss(-(SIGMA**2) / 2, SIGMA))
+    """Seconds; the same for the same seed."""
+    factors = list_factors()
+    return mean_s * factors[seed % len(factors)]
 
 
 @functools.cache
@@ -67,12 +74,54 @@ def make_text(attack: bool, tokens: int, which: int) -> "tuple[array[int], array
     return ids, as_array("f", (-0.5,) * tokens), f"<think>{said}</think><prompt>{said}</prompt>" if attack else said
 
 
+class Places:
+    """The places of one stub. Cheaper than a semaphore and a task for each sample: what a stub costs is not what is measured."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._held: dict[asyncio.Future[None], asyncio.TimerHandle] = {}
+
+    def hold(self, seconds: float) -> "asyncio.Future[None]":
+        """Done when a place was held for so long. Cancelled, it gives its place back."""
+        done = asyncio.get_running_loop().create_future()
+        if self._free:
+            self._begin(seconds, done)
+        else:
+            self._waiting.append((seconds, done))
+        return done
+
+    def give_up(self, done: "asyncio.Future[None]") -> None:
+        """Nobody waits for it any more."""
+        done.cancel()
+        if done in self._held:
+            self._held.pop(done).cancel()
+            self._pass_on()
+
+    def _begin(self, seconds: float, done: "asyncio.Future[None]") -> None:
+        self._free -= 1
+        self._held[done] = asyncio.get_running_loop().call_later(seconds, self._end, done)
+
+    def _end(self, done: "asyncio.Future[None]") -> None:
+        del self._held[done]
+        if not done.done():
+            done.set_result(None)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._free += 1
+        while self._waiting and self._free:
+            seconds, done = self._waiting.popleft()
+            if not done.done():
+                self._begin(seconds, done)
+
+
 class StubHost:
     """All stubs of one process. Made a Ray actor by whoever uses it."""
 
     def __init__(self, specs: dict[str, StubSpec]) -> None:
         self._specs = specs
-        self._places = {r: [asyncio.Semaphore(s.slots) for _ in range(s.count)] for r, s in specs.items()}
+        self._places = {r: [Places(s.slots) for _ in range(s.count)] for r, s in specs.items()}
         self._versions: dict[str, int] = dict.fromkeys(specs, 0)
         self._busy_s: dict[str, float] = dict.fromkeys(specs, 0.0)
         self._stubs = {(r, k): _Stub(self, r, k) for r, s in specs.items() for k in range(s.count)}
@@ -93,21 +142,31 @@ class StubHost:
         """That stub's."""
         return self._stubs[role, which].inbox.vitals()
 
-    async def _hold(self, role: str, which: int, seed: int) -> None:
-        seconds = duration(seed, self._specs[role].seconds)
-        if seconds:
-            async with self._places[role][which]:
-                await asyncio.sleep(seconds)
-        self._busy_s[role] += seconds
+    async def hold(self, role: str, which: int, seeds: Sequence[int]) -> None:
+        """Until that stub had a place for each of these, for as long as it takes."""
+        places, mean_s = self._places[role][which], self._specs[role].seconds
+        if mean_s:
+            lasting = [duration(seed, mean_s) for seed in seeds]
+            held = [places.hold(seconds) for seconds in lasting]
+            try:
+                for one in held:
+                    await one
+            finally:
+                for one in held:
+                    places.give_up(one)
+            self._busy_s[role] += sum(lasting)
 
-    async def sample(self, role: str, which: int, seed: int) -> Completion:
-        first = self._versions[role]
-        await self._hold(role, which, seed)
+    def version_of(self, role: str) -> int:
+        """What the role's stubs serve."""
+        return self._versions[role]
+
+    def sample(self, role: str, seed: int, first: int) -> Completion:
+        """A completion that was begun under version `first`."""
         ids, logprobs, text = make_text(role == "attacker", self._specs[role].tokens, seed % TEXTS)
         return Completion.of(PROMPT, ids, logprobs, text, "stop", first, self._versions[role])
 
-    async def verdict(self, role: str, which: int, request: JudgeRequest) -> Verdict:
-        await self._hold(role, which, request.seed)
+    def verdict(self, request: JudgeRequest) -> Verdict:
+        """Of a judge that likes everything faithful, and each text as its seed says."""
         rubric = f"stub/{request.criterion}@1"
         if request.criterion == "faithfulness":
             return Verdict("stub", rubric, faithful=True)
@@ -124,10 +183,12 @@ class _Stub:
 
     async def _answer(self, body: Ask | Sequence[JudgeRequest], begin: Callable[[], None]) -> list[Any]:
         begin()
-        place = self._role, self._which
         if isinstance(body, Ask):
-            return list(await asyncio.gather(*(self._host.sample(*place, seed) for seed in body.seeds)))
-        return list(await asyncio.gather(*(self._host.verdict(*place, request) for request in body)))
+            first = self._host.version_of(self._role)
+            await self._host.hold(self._role, self._which, body.seeds)
+            return [self._host.sample(self._role, seed, first) for seed in body.seeds]
+        await self._host.hold(self._role, self._which, [request.seed for request in body])
+        return [self._host.verdict(request) for request in body]
 
 
 class _Method:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from cluster.sandbox import ensure_sandbox
 from tests.e2e.runs import ROOT, check_books, settings, summary_of
+from tests.net import free_port
 
 BIN = Path(sys.executable).parent
 TOKEN = secrets.token_hex(32)  # Ray asks a client on the network for one
@@ -34,13 +34,6 @@ def answers(url: str) -> bool:
     with contextlib.suppress(OSError):
         return version(url) == 200
     return False
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -26,11 +26,12 @@ from typing import Any
 
 import torch
 
+from learners.flops import peak_of
 from protocol.recipe import GenerationConfig, LearnerConfig, LoraConfig, PushConfig, QuirksConfig, parse_recipe
 from protocol.rows import SCHEMA, to_batch
 from protocol.types import Ask, Completion, Group, Item, Sampling
 from tests.benchmarks.shapes import SHAPES, Shape, make_model
-from tests.gpu.flops import peak_of, step_flops, trains_in_full
+from tests.gpu.flops import step_flops, trains_in_full
 
 CUDA = torch.cuda.is_available()
 CARD = torch.cuda.get_device_name(0) if CUDA else "no card"

@@ -9,27 +9,11 @@ from collections.abc import Sequence
 
 from tests.benchmarks.shapes import Shape
 
-# Dense bfloat16, FLOP/s, from the makers' data sheets. Of two names that a card's contains, the longer counts.
-PEAK = {
-    "A100": 312e12,
-    "L40S": 362e12,
-    "H100": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H200": 989e12,
-    "B200": 2250e12,
-}
 FULL_BYTES = (
     2 + 16 + 2 + 4
 )  # a parameter: bf16, fp32 with its gradient and AdamW's two, the reference's bf16 and the average
 LORA_BYTES = 2 + 2  # the frozen weights and the reference's; adapters are a hundredth of them
 ROOM = 0.7  # of the card; the rest is for activations, logits and the allocator
-
-
-def peak_of(card: str) -> float | None:
-    """FLOP/s of a card, by the name that CUDA gives it; None if it is not among those we know."""
-    known = [name for name in PEAK if name.lower() in card.lower()]
-    return PEAK[max(known, key=len)] if known else None
 
 
 def forward_flops(shape: Shape, lengths: Sequence[int], kept: int) -> float:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster.console import make_console
+from cluster.console import escape, make_console
 from cluster.replay.read.choose import Filter
 from cluster.replay.read.export import check_target, export_rows
 from cluster.replay.read.reader import Fate, Status, StoredRow, StoredRun, read_replay
@@ -139,8 +139,3 @@ def _describe_item(item: dict[str, object], text: bool) -> Text:
     reward = item["reward"]
     ended = f"{item['state']} {reward:.1f}" if isinstance(reward, float) else f"{item['state']}"
     return Text(f"{ended}: {escape(str(item['text']))}" if text else ended)
-
-
-def escape(text: str) -> str:
-    """A model's text with every character escaped that a terminal would act on, new lines too."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 
 from cluster.plan.replay import AdmissionNumbers
 from cluster.replay.rules.turns import Turn
+from protocol.metrics import WaitCause
 from protocol.roles import PLAYERS, Player
 
 
@@ -57,10 +58,11 @@ class AdmissionState:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """How many games may start now, and why not more, in words ("admitting 0: ...")."""
+    """How many games may start now, and why not more, in words ("admitting 0: ...") and as a cause of waiting."""
 
     games: int
     why: str
+    cause: WaitCause = "staleness"
 
 
 class AdmissionRule:
@@ -98,4 +100,5 @@ class AdmissionRule:
             games,
             f"admitting {games}: {tightest} has {state.unlearned[tightest]} unlearned games{flying} of "
             f"{bound[tightest]} allowed at staleness {self.max_staleness}{spread}{left}",
+            "turn" if turn else "staleness",
         )

@@ -107,7 +107,9 @@ class Backpressure:
             return admission
         games = max(0, limit - open_games)
         return Admission(
-            games, f"admitting {games}: {open_games} games are open of {limit} that the engines bear: {self._cause}"
+            games,
+            f"admitting {games}: {open_games} games are open of {limit} that the engines bear: {self._cause}",
+            "engines",
         )
 
     def report(self, engines: Sequence[EngineLoad], open_games: int, now_s: float) -> None:

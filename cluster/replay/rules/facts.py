@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from protocol.preferences import pick_pair
 from protocol.recipe import Loss
+from protocol.roles import Category
 from protocol.types import Preference
 
 _UNREAD = (0.0, 0.0)  # `pick_pair` reads who won, not by how much; the scores stay on disk
@@ -19,6 +20,7 @@ class RowFacts:
     row_id: str
     game_id: int
     version: int
+    category: Category
     unlearnable: str | None
     reward: float | None
 
@@ -34,13 +36,13 @@ def read_facts(batch: pa.RecordBatch, loss: Loss) -> list[RowFacts]:
     # By columns, and only those that say who won: reading whole preferences costs more than all the rest of the row.
     i, j, winner = (compared.values.field(name).to_pylist() for name in ("i", "j", "winner"))
     ends = compared.offsets.to_pylist()
-    columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "version"))
+    columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "version", "category"))
     facts = []
-    for (row_id, game_id, version), known, start, end in zip(
+    for (row_id, game_id, version, category), known, start, end in zip(
         zip(*columns, strict=True), rewards, ends[:-1], ends[1:], strict=True
     ):
         pairs = [Preference(i[k], j[k], _UNREAD, None, winner[k], True) for k in range(start, end)]
-        facts.append(RowFacts(row_id, game_id, version, _unlearnable(known, pairs, loss), _mean(known)))
+        facts.append(RowFacts(row_id, game_id, version, category, _unlearnable(known, pairs, loss), _mean(known)))
     return facts
 
 

@@ -3,6 +3,8 @@
 Every count comes from a journal event, so it is the same after a restart. The mean reward covers the latest rows only.
 """
 
+import functools
+import operator
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from cluster.replay.rules.events import Event
-from protocol.roles import PLAYERS, Player
+from protocol.roles import CATEGORIES, PLAYERS, Category, Player
 from protocol.states import AttackState, ResponseState
 from protocol.types import GameRecord
 
@@ -25,6 +27,10 @@ class StateCounts:
 
     attack: Mapping[AttackState, int] = field(default_factory=dict)
     response: Mapping[ResponseState, int] = field(default_factory=dict)
+
+    def __add__(self, other: "StateCounts") -> "StateCounts":
+        """Both together."""
+        return StateCounts(_add(self.attack, other.attack), _add(self.response, other.response))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,33 +82,42 @@ class Tally:
     """Sums of `finish` events, and the mean reward of the latest rows of each player."""
 
     def __init__(self) -> None:
-        self._attack: Counter[AttackState] = Counter()
-        self._response: Counter[ResponseState] = Counter()
+        self._attack: dict[Category, Counter[AttackState]] = {c: Counter() for c in CATEGORIES}
+        self._response: dict[Category, Counter[ResponseState]] = {c: Counter() for c in CATEGORIES}
         self._judge = Counter({"verdicts": 0, "failed": 0, "comparisons": 0, "disagreements": 0})
-        self._recent: dict[Player, deque[float]] = {p: deque(maxlen=RECENT_ROWS) for p in PLAYERS}
+        self._recent: dict[Player, deque[tuple[Category, float]]] = {p: deque(maxlen=RECENT_ROWS) for p in PLAYERS}
 
     def add_game(self, event: Event) -> None:
         """Counts one finished game."""
-        self._attack.update(event["attack"])
-        self._response.update(event["response"])
+        self._attack[event["category"]].update(event["attack"])
+        self._response[event["category"]].update(event["response"])
         self._judge.update(event["judge"])
 
-    def add_row(self, player: Player, reward: float | None) -> None:
+    def add_row(self, player: Player, category: Category, reward: float | None) -> None:
         """Notes a row's mean reward; a row without any reward says nothing."""
         if reward is not None:
-            self._recent[player].append(reward)
+            self._recent[player].append((category, reward))
 
     @property
     def states(self) -> StateCounts:
         """How attacks and responses ended so far."""
-        return StateCounts(dict(self._attack), dict(self._response))
+        return functools.reduce(operator.add, self.states_of.values())
+
+    @property
+    def states_of(self) -> Mapping[Category, StateCounts]:
+        """The same by the seed's category."""
+        return {c: StateCounts(dict(self._attack[c]), dict(self._response[c])) for c in CATEGORIES}
 
     @property
     def judge(self) -> JudgeCounts:
         """What the judge said so far."""
         return JudgeCounts(**self._judge)
 
-    def reward_mean(self, player: Player) -> float | None:
-        """Mean reward of the latest rows; None before the first."""
-        recent = self._recent[player]
+    def reward_mean(self, player: Player, category: Category | None = None) -> float | None:
+        """Mean reward of the latest rows, or of those of a category among them; None without any."""
+        recent = [reward for of, reward in self._recent[player] if category in (None, of)]
         return fmean(recent) if recent else None
+
+
+def _add(one: Mapping[Word, int], other: Mapping[Word, int]) -> dict[Word, int]:
+    return dict(Counter(one) + Counter(other))

@@ -134,7 +134,7 @@ def _group_rows(
                 seen.add(facts.row_id)
                 rows = games.setdefault(facts.game_id, {p: [] for p in PLAYERS})
                 rows[player].append(Row(facts.row_id, facts.version, place, facts.unlearnable))
-                tally.add_row(player, facts.reward)
+                tally.add_row(player, facts.category, facts.reward)
     return games
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from actors.engine.occupancy import Occupancy
 from actors.errors import WorkerBroken
 from actors.generation import GenerationWorker
 from protocol.types import Ask, Completion
@@ -16,9 +17,8 @@ SLOTS, SAMPLE_S, TOKENS = 8, 0.4, 64  # samples at once, seconds and tokens of e
 class StubEngine:
     """As `actors.engine.engine.Engine` where a `GenerationWorker` uses it. It steps while it samples, until it hangs."""
 
-    occupancy = None
-
     def __init__(self) -> None:
+        self.occupancy = Occupancy()
         self._places = asyncio.Semaphore(SLOTS)
         self._stepped = 0.0
         self.running = 0

@@ -15,8 +15,9 @@ from cluster.inputs.labels import sandbox_labels
 from cluster.inputs.random_model import make_random_model
 from cluster.inputs.recipe_file import load_recipe
 from cluster.measure.agreement import failures
-from cluster.measure.calibration import calibrate, open_judge
+from cluster.measure.calibration import calibrate
 from cluster.measure.outcomes import judge_labels
+from cluster.measure.passes import open_judge
 from cluster.run.judge_engine import build_judge_engine
 from judge.rubric import load_rubrics
 from protocol.types import JudgeRequest

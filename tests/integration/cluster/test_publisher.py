@@ -16,7 +16,7 @@ from actors.errors import PushLate, WorkerBroken
 from cluster.publish.actor import WeightPublisher
 from cluster.publish.client import PublisherSink, VersionClient
 from cluster.publish.native import NativeSink
-from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats
+from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats, WarmStart
 from protocol.recipe import DeadlinesConfig, PushConfig
 from protocol.shared import SharedBuffer
 from protocol.types import NativeUpdate, WeightManifest
@@ -147,6 +147,11 @@ def test_every_worker_gets_the_newest_version(actors: Actors, publisher: Any, tm
     (drained,) = ray.get(publisher.drain_metrics.remote())
     assert (drained.player, drained.step, drained.version) == ("attacker", 1, 1)
     assert ray.get(publisher.drain_metrics.remote()) == []
+    for done, nll in ((1, 4.0), (2, 1.5)):
+        sink.report_warm("defender", done, 3, {"nll": nll})
+    warm = ray.get(publisher.stats.remote(), timeout=60).players
+    assert (warm["attacker"].warm, warm["defender"].warm) == (WarmStart(), WarmStart(2, 3, 4.0, 1.5))
+    assert warm["defender"].step == 0 and ray.get(publisher.drain_metrics.remote()) == [], "no steps of the run"
 
 
 @pytest.mark.timeout(240)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -21,16 +20,11 @@ from protocol.errors import UserError
 from protocol.recipe import ApiConfig, GenerationConfig, JudgeConfig, SamplingConfig
 from protocol.types import Ask, Sampling
 from tests.integration.tiny_qwen import save_tiny
+from tests.net import free_port
 
 KEY = "sk-only-for-this-test"
 START_S = 200.0
 ASK = Ask("ask", ({"role": "user", "content": "w1- w2- w3-"},), (1, 2, 1), Sampling(1.0, 1.0, 24))
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def fetch(url: str) -> str:
@@ -129,7 +123,7 @@ def test_a_bad_endpoint_is_one_line_before_the_run(config: ApiConfig, monkeypatc
     with pytest.raises(UserError, match=r"^judge\.api\.model: 'tiny' at .* \(404\); correct"):
         check(base_url=str(config.base_url).removesuffix("/v1"))
     with pytest.raises(
-        UserError, match=r"request refused \(400\) .* max_new_tokens 8192\), judge\.structured \(true\)$"
+        UserError, match=r"max_completion_tokens refused \(400\) .* max_new_tokens 8192\), judge\.structured \(true\)$"
     ):
         check(8192)  # the model takes 512 tokens
     monkeypatch.setenv("TINY_KEY", "sk-another")

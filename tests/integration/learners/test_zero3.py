@@ -354,3 +354,31 @@ def test_a_checkpoint_of_another_world_size_is_refused_in_words(single: Path) ->
     said = read(single / "single.json")["said"]
     assert "written by 2 ranks, this learner group has 1" in said
     assert "ranks to 2" in said
+
+
+def test_a_checkpoint_is_made_a_folder_without_a_learner_group(ran: Path, model: str, tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.torch import load_file
+
+    from learners.storage.consolidate import consolidate
+
+    consolidate(ran / "step-10", Path(model), tmp_path / "folder", "float32", "ema")
+    made, staged = load_file(tmp_path / "folder" / "model.safetensors"), np.fromfile(ran / "half.bin", np.uint8)
+    specs = torch.load(ran / "staged.pt", weights_only=False)["manifest"].tensors
+    assert made.keys() == {spec.name for spec in specs}
+    for spec in specs:
+        tensor = torch.from_numpy(staged[spec.offset : spec.end]).view(torch.float32).view(spec.shape)
+        assert torch.equal(made[spec.name], tensor), spec.name
+
+
+def test_a_checkpoint_that_lacks_a_ranks_file_is_refused(ran: Path, model: str, tmp_path: Path) -> None:
+    import shutil
+
+    from learners.storage.consolidate import consolidate
+    from protocol.errors import UserError
+
+    shutil.copytree(ran / "step-10", tmp_path / "step-10")
+    (tmp_path / "step-10" / "rank-1.pt").unlink()
+    with pytest.raises(UserError, match="cannot be read as a checkpoint of a model such as"):
+        consolidate(tmp_path / "step-10", Path(model), tmp_path / "folder", "float32", "ema")
+    assert not (tmp_path / "folder").exists()

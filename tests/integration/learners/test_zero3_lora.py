@@ -83,6 +83,8 @@ def _lora_run(rank: int, ranks: int, model: str, out: Path) -> None:
         resumed = again.step(batches[SAVED], SAVED)
         after_again = _staged(again)
         engine.export(out / f"{name}-export", "float32")
+        again.export_adapter(out / f"{name}-adapter")
+        engine.save(out / f"{name}-end")
         if rank == 0:
             torch.save(
                 {"start": start, "before": before, "gradient": gradient, "after": after, "again": after_again},
@@ -230,6 +232,17 @@ def test_the_export_loads_without_knowing_of_adapters(ran: Path) -> None:
         assert torch.equal(loaded.get_parameter(name), tensor)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_exported_adapter_is_what_was_merged(ran: Path, model: str, mode: str) -> None:
+    import peft
+
+    merged = peft.PeftModel.from_pretrained(load(model), ran / f"{mode}-adapter").merge_and_unload()
+    for name, tensor in found(ran, mode)["after"].items():
+        torch.testing.assert_close(
+            merged.get_parameter(name).detach().to(tensor.dtype), tensor, rtol=0, atol=4 * ROUNDING
+        )
+
+
 @pytest.mark.parametrize(
     ("targets", "said"),
     [
@@ -241,3 +254,18 @@ def test_targets_that_cannot_be_adapted_are_refused(targets: tuple[str, ...], sa
     with pytest.raises(UserError) as refused:
         Adapters(tiny_model(0), LoraConfig(targets=targets), averaged=False, seed=0)
     assert f"learners.*.lora.targets: {said}" in str(refused.value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_checkpoint_is_made_a_folder_with_its_adapters_merged(
+    ran: Path, model: str, mode: str, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    from learners.storage.consolidate import consolidate
+
+    consolidate(ran / f"{mode}-end", Path(model), tmp_path / "folder", "float32", MODES[mode].sampler)
+    made, exported = (load_file(f / "model.safetensors") for f in (tmp_path / "folder", ran / f"{mode}-export"))
+    assert made.keys() == exported.keys()
+    for name, tensor in exported.items():
+        torch.testing.assert_close(made[name], tensor, rtol=0, atol=1e-6)

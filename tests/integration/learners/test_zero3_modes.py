@@ -70,6 +70,26 @@ def _staged(engine: Any, version: int, file: Path) -> None:
         torch.save({"tensors": manifest.tensors, "bytes": torch.from_numpy(packed)}, file)
 
 
+def _warmed(model: str, mix: Any, out: Path) -> dict[str, Any]:
+    """A warm start, with a checkpoint in its middle, and what the average is after it."""
+    from learners.zero3.shards import master_shards
+
+    config = TRAILING.model_copy(update={"sft": SftConfig(warm_lr=1e-3)})
+    engine = steady_engine(model, config, STEPS, QUIRKS, EPSILONS["pairs"])
+    shares = [mix.batch(step, engine.rank, engine.world) for step in range(6)]
+    nll = [engine.warm_step(share)["nll"] for share in shares[:4]]
+    engine.save(out / "warm")
+    rest = [engine.warm_step(share)["nll"] for share in shares[4:]]
+    again = steady_engine(model, config, STEPS, QUIRKS, EPSILONS["pairs"])
+    again.load(out / "warm")
+    at = (again.steps_done, again.warm_done)
+    same = [again.warm_step(share)["nll"] for share in shares[4:]]
+    stood = any(not torch.equal(again._average.shards[n], s) for n, s in master_shards(again._policy).items())
+    again.begin_game()
+    follows = all(torch.equal(again._average.shards[n], s) for n, s in master_shards(again._policy).items())
+    return {"nll": nll, "rest": rest, "same": same, "at": at, "stood": stood, "follows": follows}
+
+
 def _masters(engine: Any) -> dict[str, torch.Tensor]:
     """The policy's whole fp32 weights, gathered by DeepSpeed."""
     from deepspeed.utils import safe_get_full_fp32_param
@@ -78,12 +98,13 @@ def _masters(engine: Any) -> dict[str, torch.Tensor]:
 
 
 def _modes_run(rank: int, ranks: int, model: str, out: Path) -> None:
-    from learners.batch.demonstrations import load_mix
+    from learners.batch.demonstrations import load_demonstrations
+    from learners.spec import LearnerSpec
     from protocol.errors import UserError
 
     log: dict[str, Any] = {}
     config = with_demonstrations(IPO, out)
-    mix = load_mix(model, config, 0, "learners.defender")
+    mix = load_demonstrations(LearnerSpec("defender", model, config, STEPS, 0, str(out), "float32")).mix
     pairs = [table(step) for step in range(STEPS)]
     engine = steady_engine(model, config, STEPS, QUIRKS, EPSILONS["ipo"])
     log["ipo"] = _stepped(engine, pairs[:SAVED], QUIRKS, mix=mix)
@@ -97,6 +118,8 @@ def _modes_run(rank: int, ranks: int, model: str, out: Path) -> None:
     log["untouched"] = _stepped(again, [SCHEMA.empty_table()], QUIRKS, STEPS, mix)
     torch.save(_masters(engine), out / f"before-{rank}.pt")
     torch.save(_masters(again), out / f"untouched-{rank}.pt")
+
+    log["warm"] = _warmed(model, mix, out)
 
     groups = [_groups_of(out, step) for step in range(STEPS)]
     engine = steady_engine(model, GRPO, PLACES, TWICE, EPSILONS["grpo"])
@@ -359,6 +382,14 @@ def test_a_checkpoint_of_another_mode_is_refused_in_words(ran: Path) -> None:
     assert "sampler to ema to resume" in log(ran)["said"]
 
 
+def test_a_warm_start_learns_resumes_exactly_and_the_average_begins_where_it_ends(ran: Path) -> None:
+    for rank in range(2):
+        warm = json.loads((ran / f"log-{rank}.json").read_text())["warm"]
+        assert warm["nll"][-1] < warm["nll"][0] and warm["at"] == [0, 4]
+        assert warm["rest"] == warm["same"], "the checkpoint goes on exactly"
+        assert warm["stood"] and warm["follows"]
+
+
 def test_a_step_without_rows_shows_no_demonstrations(ran: Path) -> None:
     (step,) = log(ran)["untouched"]
     assert (step["pairs"], step["grad_norm"]) == (0, 0) and "sft_nll" not in step
@@ -386,3 +417,13 @@ def test_adapters_learn_against_the_samplers_log_probabilities_without_a_second_
     assert list(ours) == list(start)
     moved = {name.split(".")[-2] for name in start if not torch.equal(ours[name].double(), start[name].detach())}
     assert moved == set(SAMPLED.lora.targets if SAMPLED.lora else ())
+
+
+def test_the_checkpoint_of_a_policy_that_plays_itself_is_made_its_export(ran: Path, model: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from learners.storage.consolidate import consolidate
+
+    consolidate(ran / "grpo", Path(model), tmp_path / "folder", "float32", "policy")
+    made, exported = (load_file(f / "model.safetensors") for f in (tmp_path / "folder", ran / "export"))
+    assert made.keys() == exported.keys() and all(torch.equal(made[name], exported[name]) for name in made)

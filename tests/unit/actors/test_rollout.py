@@ -132,7 +132,7 @@ async def test_a_game_that_cannot_be_played_is_given_up_with_a_reason(play: Call
     play(body)
     source = FakeSource(4)
     rolling = worker(source)
-    with structlog.testing.capture_logs() as logs:
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
         run = asyncio.create_task(rolling.run())
         await source.until(lambda: source.back == 4)
         await rolling.stop()
@@ -141,7 +141,7 @@ async def test_a_game_that_cannot_be_played_is_given_up_with_a_reason(play: Call
     assert source.finished == [[3]]
     assert stats.abandoned == {"prompt_too_long": 1, "generation_deadline": 1, "unexpected": 1}
     (entry,) = logs
-    assert entry["game_id"] == 2 and "KeyError" in entry["trail"][0] and "secret" not in str(entry)
+    assert entry["game"] == "2" and "KeyError" in entry["trail"][0] and "secret" not in str(entry)
 
 
 async def test_a_source_that_fails_ends_the_run_with_its_error(play: Callable[[Play], None]) -> None:

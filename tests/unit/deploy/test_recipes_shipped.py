@@ -15,6 +15,7 @@ from cluster.plan.placement import place
 from cluster.plan.replay import plan_replay
 from cluster.replay.rules.admission import AdmissionRule, AdmissionState
 from judge.rubric import check_context, load_rubrics
+from judge.sampling import fill_in
 from protocol.recipe import QuirksConfig, Recipe
 from protocol.roles import PLAYERS
 from tests.paths import DATA, RECIPES
@@ -65,7 +66,7 @@ def test_the_longest_question_fits_into_the_judges_context(name: str) -> None:
     r = load(name)
     limit, where = r.judge.engine.max_model_len, "judge.engine.max_model_len"
     rubrics = load_rubrics(r.judge.rubrics)
-    new, verdict = r.sampling.max_new_tokens, r.judge.sampling.max_new_tokens
+    new, verdict = r.sampling.max_new_tokens, fill_in(r.judge.sampling).max_new_tokens
     check_context(rubrics, lambda t: len(t) // 3, new, new, verdict, limit, where)
 
 

@@ -29,7 +29,7 @@ def test_every_room_is_on_the_page_and_every_row_on_it_is_a_room() -> None:
     assert rooms == described == set().union(*drawn_layers())
     assert {p.name for p in (ROOT / "cluster").glob("*.py")} == {
         *("__init__.py", "__main__.py"),
-        *("calls.py", "commit.py", "console.py", "exits.py", "rundir.py"),
+        *("calls.py", "commit.py", "console.py", "exits.py", "rundir.py", "waiting.py"),
     }, "what stands beside the rooms is shared by all of them"
 
 

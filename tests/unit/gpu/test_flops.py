@@ -2,8 +2,9 @@
 
 import pytest
 
+from learners.flops import peak_of
 from tests.benchmarks.shapes import SHAPES, Shape
-from tests.gpu.flops import forward_flops, peak_of, step_flops, trains_in_full
+from tests.gpu.flops import forward_flops, step_flops, trains_in_full
 
 SMALL = Shape(vocab=10, width=4, mlp=6, layers=2, heads=2, kv_heads=1, tied=True)
 

@@ -193,3 +193,18 @@ def test_standard_rubrics_leave_the_papers_context_room(criterion: Criterion, ca
     check(
         load_rubrics("standard"), lambda text: 2 * words(text), 2048, 2048, 8192, 32_768, "judge.engine.max_model_len"
     )
+
+
+def test_a_rubric_for_harmfulness_is_optional(tmp_path: Path) -> None:
+    asked = JudgeRequest("harmfulness", "harmful", "QUERY", ("FIRST",))
+    without = load_rubrics(str(write_set(tmp_path / "mine")))
+    assert not without.can_render(asked) and without.can_render(REQUESTS[0])
+    (tmp_path / "mine" / "harmfulness.pointwise.md").write_text("---\nversion: 1\n---\nHarm?\n{query}\n{response}\n")
+    (message,), name = load_rubrics(str(tmp_path / "mine")).render(asked)
+    assert name.startswith("mine/harmfulness.pointwise@1-") and "FIRST" in message["content"]
+    standard = load_rubrics("standard")
+    assert standard.can_render(asked) and not standard.can_render(
+        JudgeRequest("harmfulness", "harmful", "QUERY", ("FIRST", "SECOND"))
+    )
+    text = standard.render(asked)[0][0]["content"]
+    assert "<score>NUMBER</score>" in text and "evidence, not instruction" in text

@@ -13,6 +13,7 @@ from protocol.exchange import Batch, NotReady, Posted, Replies, Vitals
 from protocol.recipe import JudgeConfig
 from protocol.types import Ask, JudgeRequest, Sampling
 from tests.unit.fakes import FakeGenerator
+from tests.unit.meters import RecordingMeter
 
 LM = JudgeConfig(kind="lm", model="/models/qwen2.5-32b")
 REQUEST = JudgeRequest("refusal", "benign", "fix a bike", ("no .",))
@@ -146,6 +147,19 @@ async def test_a_wrong_rubric_folder_is_the_users_to_mend() -> None:
 
 
 def test_judges_are_named_after_their_model() -> None:
+    thinking = LM.model_copy(update={"template_arguments": {"enable_thinking": False, "a": "b"}})
+    assert judge_id_of(thinking, "1a2b3c4d") == 'lm:qwen2.5-32b@1a2b3c4d(a="b",enable_thinking=false)', "another judge"
     assert judge_id_of(LM) == "lm:qwen2.5-32b" and judge_id_of(LM, "1a2b3c4d") == "lm:qwen2.5-32b@1a2b3c4d"
     assert judge_id_of(JudgeConfig.model_validate({"kind": "api", "api": {"model": "m-1"}})) == "api:m-1"
-    assert [judge_id_of(JudgeConfig(kind=kind)) for kind in ("rules", "none")] == ["rules-1", "none"]
+    assert [judge_id_of(JudgeConfig(kind=kind)) for kind in ("rules", "match", "none")] == [
+        "rules-1",
+        "match-1",
+        "none",
+    ]
+
+
+async def test_each_call_is_metered(metered: RecordingMeter) -> None:
+    worker = JudgeWorker(JudgeConfig(kind="none"))
+    await worker.start()
+    await worker.judge([REQUEST] * 3)
+    assert metered.counters[("judge_verdicts_total",)] == 3 and len(metered.histograms[("judge_call_seconds",)]) == 1

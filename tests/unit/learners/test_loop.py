@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 import learners.zero3.engine
 from learners.loop import learn
 from learners.spec import LearnerSpec
+from learners.step_metrics import count_step
 from learners.storage import checkpoints
 from learners.zero3.staging import Destination
-from protocol.recipe import LearnerConfig, QuirksConfig
+from protocol.recipe import LearnerConfig, LoraConfig, QuirksConfig
 from protocol.rows import SCHEMA
 from protocol.types import WeightManifest
+from tests.unit.meters import RecordingMeter
 
 
 class CountingEngine:
@@ -27,7 +30,7 @@ class CountingEngine:
 
     def step(self, batches: Any, step_index: int, demonstrations: Any) -> dict[str, float]:
         self.steps_done = step_index + 1
-        return {"loss": 0.5}
+        return {"loss": 0.5, "items": 2.0, "skipped": 0.0, "tokens": 8.0, "seconds": 0.1}
 
     def stage(self, dtype: str, player: Any, version: int, step: int, destination: Destination) -> Any:
         self.version = version
@@ -40,9 +43,13 @@ class CountingEngine:
         checkpoints.write_meta(dir, step=self.steps_done, version=self.version, ranks=1, config=self.config)
 
     def load(self, dir: Path) -> None:
-        self.steps_done, self.version = checkpoints.read_meta(dir, 1, self.config)
+        saved = checkpoints.read_meta(dir, 1, self.config)
+        self.steps_done, self.version = saved.step, saved.version
 
     def export(self, dir: Path, dtype: str) -> None:
+        dir.mkdir(parents=True, exist_ok=True)
+
+    def export_adapter(self, dir: Path) -> None:
         dir.mkdir(parents=True, exist_ok=True)
 
 
@@ -138,6 +145,14 @@ def test_the_last_step_is_pushed_whatever_the_interval(tmp_path: Path) -> None:
     assert cluster.last == [False, True]
 
 
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
+def test_adapters_are_exported_beside_the_merged_model(lora: LoraConfig | None, tmp_path: Path) -> None:
+    cluster, alone = Cluster(), spec(tmp_path, 1)
+    learn(replace(alone, config=alone.config.model_copy(update={"lora": lora})), cluster, cluster)
+    names = sorted(folder.name for folder in (tmp_path / "run" / "export").iterdir())
+    assert names == ["attacker", "attacker-adapter"][: 2 if lora else 1]
+
+
 def test_resume_loads_the_newest_checkpoint_and_pushes_it_as_a_new_version(tmp_path: Path) -> None:
     broken = Cluster(fails_at=3)
     with pytest.raises(RuntimeError, match="closed"):
@@ -216,3 +231,22 @@ def test_a_version_that_does_not_arrive_ends_the_group_in_words(tmp_path: Path) 
     with pytest.raises(TimeoutError, match=says):
         learn(spec(tmp_path, 2, settle_every=1), cluster, cluster)
     assert ("lease", 1, 1, 8) not in cluster.calls
+
+
+def test_each_step_sets_its_metrics_and_the_phases_follow_each_other(tmp_path: Path, metered: RecordingMeter) -> None:
+    cluster = Cluster()
+    learn(spec(tmp_path, 4), cluster, cluster)
+    steps = metered.counters[("learner_steps_total", "attacker", "taken")]
+    assert steps == metered.gauges[("step", "attacker")] == len(metered.histograms[("step_seconds", "attacker")]) == 4
+    assert metered.gauges[("loss", "attacker")] == 0.5 and ("accuracy_ratio", "attacker") not in metered.gauges
+    assert metered.gauges[("checkpoint_step", "attacker")] == steps
+    assert [key[1] for key, value in metered.gauges.items() if key[0] == "phase" and value] == ["ended"]
+
+
+def test_a_step_without_games_and_one_that_was_skipped_are_told_apart(metered: RecordingMeter) -> None:
+    step = {"items": 2.0, "skipped": 0.0, "tokens": 8.0, "seconds": 0.1, "lease_s": 0.5, "stage_s": 0.0}
+    for outcome in ({}, {"items": 0.0}, {"skipped": 1.0}):
+        count_step("defender", 1, step | outcome, staged=False)
+    ended = {key[2]: n for key, n in metered.counters.items() if key[0] == "learner_steps_total"}
+    assert ended == {"taken": 1, "empty": 1, "skipped": 1}
+    assert not metered.histograms[("stage_seconds", "defender")], "nothing was staged"

@@ -57,7 +57,8 @@ def test_a_run_of_one_step_learns_at_the_full_rate() -> None:
 
 def whole_folder(folder: Path) -> Path:
     folder.mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+    (folder / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")  # a header without tensors
+    for name in ("config.json", "tokenizer.json"):
         (folder / name).write_text("{}")
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "x"}))
     return folder
@@ -126,7 +127,23 @@ def test_the_newest_two_stay_and_half_written_ones_go(tmp_path: Path) -> None:
     assert checkpoints.newest(tmp_path) == tmp_path / "step-100"
     checkpoints.remove_old(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-100", "step-50"]
-    assert checkpoints.read_meta(tmp_path / "step-100", 2, CONFIG) == (100, 101)
+    assert checkpoints.read_meta(tmp_path / "step-100", 2, CONFIG) == checkpoints.Saved(100, 101)
+
+
+def test_steps_of_a_warm_start_are_older_than_any_step_of_the_run(tmp_path: Path) -> None:
+    for warm in (9, 10, 8):
+        folder = checkpoints.draft(tmp_path, 0, warm)
+        folder.mkdir()
+        checkpoints.write_meta(folder, step=0, version=0, ranks=2, config=CONFIG, warm=warm)
+        checkpoints.commit(tmp_path, 0, warm)
+    assert checkpoints.newest(tmp_path) == tmp_path / "warm-10"
+    assert checkpoints.read_meta(tmp_path / "warm-10", 2, CONFIG) == checkpoints.Saved(0, 0, 10)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["warm-10", "warm-9"]
+    checkpoints.draft(tmp_path, 0, 12).mkdir()
+    write_draft(tmp_path, 2)
+    checkpoints.commit(tmp_path, 2)
+    assert checkpoints.newest(tmp_path) == tmp_path / "step-2"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-2", "warm-10"], "the half-written one is gone"
 
 
 def test_another_world_size_is_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -147,7 +164,7 @@ def test_other_adapters_are_refused_with_the_remedy(tmp_path: Path) -> None:
     adapted = CONFIG.model_copy(update={"lora": LoraConfig(rank=8, targets=("q_proj",))})
     write_draft(tmp_path, 5, config=adapted)
     folder = checkpoints.draft(tmp_path, 5)
-    assert checkpoints.read_meta(folder, 2, adapted) == (5, 6)
+    assert checkpoints.read_meta(folder, 2, adapted) == checkpoints.Saved(5, 6)
     with pytest.raises(
         UserError, match=r'with lora {"rank": 8, .*}, this one has null; set .*learners\.\*\.lora to the first'
     ):

@@ -13,10 +13,11 @@ READY = Vitals(ready=True)
 class Bench:
     """A router, its clock, and the calls that are out."""
 
-    def __init__(self, workers: int = 2) -> None:
-        self.router = Router(workers, HEDGE_S, 0.0)
+    def __init__(self, workers: int = 2, share: tuple[int, int] = (0, 1)) -> None:
+        self.router = Router(workers, HEDGE_S, 0.0, share)
         self.now_s = 0.0
         self.out: list[Exchange] = []
+        self.made: list[Exchange] = []
         self.expired: list[int] = []
         self.condemned: list[int] = []
 
@@ -27,6 +28,7 @@ class Bench:
     def decide(self) -> list[Exchange]:
         decisions = self.router.decide(self.now_s)
         self.out += decisions.exchanges
+        self.made += decisions.exchanges
         self.expired += decisions.expired
         self.condemned += decisions.condemned
         return list(decisions.exchanges)

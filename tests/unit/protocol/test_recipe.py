@@ -17,7 +17,10 @@ REFUSED = [
     ({"game": {"responses": 0}}, "game.responses: 0 is below 1; set it to at least 1"),
     ({"learners": {"attacker": {"lr": 0}}}, "learners.attacker.lr: 0 is not above 0"),
     ({"learners": {"attacker": {"ema_decay": 1.5}}}, "learners.attacker.ema_decay: 1.5 is above 1"),
-    ({"judge": {"kind": "oracle"}}, "judge.kind: 'oracle' is none of 'rules', 'lm', 'api' or 'none'; pick one of them"),
+    (
+        {"judge": {"kind": "oracle"}},
+        "judge.kind: 'oracle' is none of 'rules', 'match', 'lm', 'api' or 'none'; pick one of them",
+    ),
     ({"run": {"name": "a b"}}, "run.name: 'a b'"),
     (
         {"push": {"transport": "nccl"}},
@@ -87,13 +90,58 @@ REFUSED = [
         {"game": {"prompts": "sandbox", "attacker_format": "prompt"}},
         "game.attacker_format: prompt with game.prompts sandbox",
     ),
+    (
+        {"models": {"attacker": {"template_arguments": {"tools": []}}}},
+        "models.attacker.template_arguments.tools: is set for each prompt and no template's; remove it",
+    ),
+    (
+        {"judge": {"template_arguments": {"enable_thinking": False}}},
+        "judge.template_arguments: set with judge.kind rules, which has no template here; remove it",
+    ),
+    (
+        {"learners": {"defender": {"sft": {"warm_steps": 4}}}},
+        "learners.defender.sft.warm_steps: 4 without learners.defender.sft.path, and no rule can write a Defender's answers; give",
+    ),
+    (
+        {"learners": {"attacker": {"reference": "frozen", "sft": {"warm_steps": 4}}}},
+        "learners.attacker.sft.warm_steps: 4 with reference frozen, which is the model from before the warm start",
+    ),
+    (
+        {"learners": {"attacker": {"train": False, "sft": {"warm_steps": 4}}}},
+        "learners.attacker.sft.warm_steps: 4 for a player that does not learn; set it to 0, or train to true",
+    ),
+    (
+        {"game": {"prompts": "sandbox"}, "learners": {"attacker": {"sft": {"warm_steps": 4}}}},
+        "learners.attacker.sft.warm_steps: 4 with game.prompts sandbox",
+    ),
     ({"judge": {"kind": "api"}}, "judge.api.base_url: null with judge.kind api"),
     ({"judge": {"kind": "api", "api": {"base_url": "u", "model": "m"}}}, "judge.workers: 2 with judge.kind api"),
     (
         {"judge": {"kind": "lm", "gpus_per_worker": 1, "engine": {"tensor_parallel": 2}}},
         "judge.gpus_per_worker: 1 is below",
     ),
+    (
+        {"judge": {"kind": "match", "verdicts": 3}},
+        "judge.verdicts: 3 with judge.kind match, whose answer is the same each time; set it to 1",
+    ),
+    (
+        {"judge": {"kind": "match", "structured": True}},
+        "judge.structured: true with judge.kind match, which writes nothing; set it to false",
+    ),
+    (
+        {"judge": {"kind": "match", "rubrics": "sandbox"}},
+        "judge.rubrics: sandbox with judge.kind match, which reads tables",
+    ),
+    (
+        {"judge": {"kind": "match", "gpus_per_worker": 0.5}},
+        "judge.gpus_per_worker: 0.5 with judge.kind match, which has no model to put there; set it to 0",
+    ),
     ({"judge": {"alarm": {"pause_s": 400}}}, "judge.alarm.pause_s: 400 is not below run.stall_s 300"),
+    ({"heldout": {"every": -1}}, "heldout.every: -1 is below 0; set it to at least 0"),
+    ({"heldout": {"share": 0}}, "heldout.share: 0 is not above 0.0; set it above 0.0"),
+    ({"heldout": {"share": 1.5}}, "heldout.share: 1.5 is above 1.0; set it to at most 1.0"),
+    ({"heldout": {"deadline_s": 0}}, "heldout.deadline_s: 0 is not above 0"),
+    ({"heldout": {"evry": 5}}, "heldout.evry: unknown key; did you mean heldout.every?"),
     ({"promotion": {}, "seeds": {"heldout": None}}, "promotion: nothing is measured without seeds.heldout"),
     ({"promotion": {}, "learners": {"defender": {"train": False}}}, "promotion: the Defender is frozen"),
 ]

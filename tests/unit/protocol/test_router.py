@@ -1,5 +1,7 @@
 """Whom the router asks, case by case in virtual time."""
 
+from collections import Counter
+
 import pytest
 
 from protocol.exchange import Answer, Replies, Vitals
@@ -54,13 +56,48 @@ def test_what_a_worker_said_of_others_is_believed_for_a_while_only() -> None:
     assert asked(b.add(2)) == {0: (2,)}
 
 
-def test_a_callers_own_share_of_the_workers_comes_first_until_it_is_fuller() -> None:
-    router = Router(4, HEDGE_S, 0.0, (1, 2))  # 1 and 3
-    for ask in range(24):
-        router.add(ask, 1, 0.0)
-        placed = {call.worker: len(call.asks) for call in router.decide(0.0).exchanges}
-        assert set(placed) <= {1, 3} or ask >= 2 * HOME
-    assert {k: w.own for k, w in enumerate(router._workers)} == {0: 2, 1: 10, 2: 2, 3: 10}
+def placed_at_once(b: Bench, asks: int) -> dict[int, int]:
+    """One after another, by worker."""
+    return Counter(next(iter(asked(b.add(ask)))) for ask in range(100, 100 + asks))
+
+
+def test_a_callers_own_share_of_the_workers_comes_first_as_long_as_nothing_is_known_of_the_others() -> None:
+    assert placed_at_once(Bench(4, share=(1, 2)), 24) == {1: 12, 3: 12}
+
+
+@pytest.mark.parametrize(
+    ("running", "placed"),
+    [
+        (0, {0: 3, 1: 10, 2: 1, 3: 10}),  # 2, which said nothing, is taken to be as loaded as 0
+        (4, {1: 12, 3: 12}),
+        (50, {1: 12, 3: 12}),
+    ],
+)
+def test_the_others_are_asked_where_they_have_room(running: int, placed: dict[int, int]) -> None:
+    b = Bench(4, share=(1, 2))
+    b.add(0)
+    b.wait(PROBE_S)
+    sounded = [call.worker for call in b.out if not call.asks]
+    assert sounded[:1] == [0], "one of the others is asked how loaded it is"
+    b.reply(0, Vitals(True, running=running))
+    b.reply(1, answers=[Answer(0)])
+    assert placed_at_once(b, 2 * HOME + 8) == placed
+
+
+def test_each_of_the_others_is_asked_in_its_turn_how_loaded_it_is_and_only_while_there_is_something_to_ask() -> None:
+    b = Bench(4, share=(1, 2))
+    b.add(0)
+    for _ in range(4):
+        b.wait(PROBE_S)
+        for call in [call for call in b.out if not call.asks]:
+            b.reply(call.worker)
+    sounded = [call.worker for call in b.made if not call.asks]
+    assert sounded == [0, 2, 0, 2, 0]
+    assert all(call.hold_s == 0.0 for call in b.made if not call.asks)
+    b.reply(1, answers=[Answer(0)])
+    made = len(b.made)
+    b.wait(5 * PROBE_S)
+    assert len(b.made) == made
 
 
 def test_what_is_placed_at_once_may_fill_a_worker_a_quarter_beyond_the_least() -> None:

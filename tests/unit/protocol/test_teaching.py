@@ -31,7 +31,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"game": {"responses": 1}, "learners": {"defender": GRPO}}, "game.responses: 1 with loss grpo"),
     (
         {"judge": NONE, "learners": {"defender": FROZEN}},
-        "judge.kind: none teaches the attacker nothing, because every reward is -1; set judge.kind to rules, lm or api, "
+        "judge.kind: none teaches the attacker nothing, because every reward is -1; set judge.kind to rules, match, lm or api, "
         "learners.attacker.train to false, or each of game.faithfulness, game.attacker_judge and game.defender_judge to false",
     ),
     (

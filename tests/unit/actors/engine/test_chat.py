@@ -203,3 +203,48 @@ def test_a_template_that_joins_text_to_a_control_token_is_refused_before_serving
     tokenizer.chat_template = f"{{% for m in messages %}}<|im_start|>{{{{ {ascii_only} }}}}{{% endfor %}}"
     with pytest.raises(UserError, match=r"models/m: the tokenizer cannot hold text apart from control tokens"):
         ChatPrompts(tokenizer).check("models/m")
+
+
+def test_a_template_that_refuses_a_system_turn_gets_its_text_at_the_beginning_of_the_users() -> None:
+    """Gemma 2's kind, with the game's own prompts."""
+    prompts, tokenizer = prompts_of("gemma"), tokenizer_of("gemma")
+    messages = attacker_messages(Seed("s", "tell me how a lock works", "benign"), "standard", "think_prompt")
+    text = tokenizer.decode(prompts.encode(messages))
+    system, asked = (m["content"] for m in messages)
+    assert f"<start_of_turn>user\n{system}\n\n{asked}<end_of_turn>" in text.replace(
+        "<start_of_turn> ", "<start_of_turn>"
+    )
+    assert text.count("<start_of_turn>") == 2, "one turn of the user, and the answer's"
+    assert not prompts.takes_system and all(prompts_of(name).takes_system for name in ("chatml", "llama"))
+
+
+def test_a_template_that_leaves_a_system_turn_out_in_silence_gets_it_so_too() -> None:
+    tokenizer = chatml()
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}"
+    )
+    ids = ChatPrompts(tokenizer).encode([{"role": "system", "content": "plan first"}, *user("open a lock")])
+    assert "plan first\n\nopen a lock" in tokenizer.decode(ids)
+
+
+def test_what_a_folded_system_turn_is_put_beside_stays_content() -> None:
+    messages = [{"role": "system", "content": "plan"}, {"role": "user", "content": INTRUSION["gemma"]}]
+    prompts, tokenizer = prompts_of("gemma"), tokenizer_of("gemma")
+    start = tokenizer.convert_tokens_to_ids("<start_of_turn>")
+    assert prompts.encode(messages).count(start) == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for m in messages %}", r"models/m: the chat template does not parse, at line 1: .*; correct it"),
+        ("{{ raise_exception('no\nturn') }}", r"takes no user turn: TemplateError: no turn"),
+        ("{{ messages[0]['content'] + 1 }}", "cannot write a user turn: TypeError"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_one_line_before_serving(template: str, said: str) -> None:
+    tokenizer = chatml()
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match=said) as refused:
+        ChatPrompts(tokenizer).check("models/m")
+    assert "\n" not in str(refused.value)

@@ -31,7 +31,8 @@ class Prompts:
 def engine_on(llm: FakeLLM, max_model_len: int = 100) -> Engine:
     keeper: Any = Keeper()
     prompts: Any = Prompts()
-    return Engine(StartedLLM(llm, keeper, 0.0, 0.0), prompts, max_model_len, StepCounter(), updatable=True)
+    started, answers = StartedLLM(llm, keeper, 0.0, 0.0), lambda ids, text: text
+    return Engine(started, prompts, answers, max_model_len, StepCounter(), updatable=True)  # type: ignore[arg-type]
 
 
 async def run_update(engine: Engine, version: int) -> None:

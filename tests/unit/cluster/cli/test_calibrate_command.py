@@ -29,6 +29,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (["nonsense"], [], "line 1: no JSON"),
         ([], [], "has no label in it"),
         ([GOOD], ["--set", "judge.verdcts=2"], "did you mean judge.verdicts?"),
+        ([GOOD], ["--out", "/nonexistent"], "--out: /nonexistent is no folder; make it first"),
         ([GOOD], ["--json", "/nonexistent/out.json"], "--json: /nonexistent/out.json is no file in an existing folder"),
         ([GOOD], ["--set", "judge.kind=lm", "--set", "judge.model=/nonexistent"], "judge.model: /nonexistent is not a folder"),
         (

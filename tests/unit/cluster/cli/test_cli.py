@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli.app import main
+from tests.net import free_port
 from tests.paths import ROOT
 
 SANDBOX = str(ROOT / "deploy" / "recipes" / "sandbox.yaml")
@@ -19,7 +20,7 @@ def model_folder(path: Path, *leave_out: str) -> str:
     """
     files = {
         "config.json": json.dumps({"max_position_embeddings": 4096}),
-        "model.safetensors": "weights",
+        "model.safetensors": "\x02" + "\0" * 7 + "{}",  # a header without tensors
         "tokenizer.json": "{}",
         "tokenizer_config.json": "{}",
         "chat_template.jinja": "{{ messages }}",
@@ -52,7 +53,10 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (["train"], "give either a recipe file or --resume RUN"),
         (["train", "--resume", "/nonexistent"], "is no run"),
         (["train", SANDBOX, "--set", "replay.capacity_rows=1"], "replay.capacity_rows: 1 is below"),
-        (["train", SANDBOX, "--set", "run.dir=~nobody-here/x"], "run.dir: '~nobody-here/x' is no path here"),
+        (
+            ["train", SANDBOX, "--set", "run.dir=~nobody-here/x"],
+            "run.dir: ~nobody-here/x: ~nobody-here is no user's home here",
+        ),
     ],
 )
 def test_recipe_and_option_mistakes(
@@ -118,3 +122,28 @@ def test_a_run_name_that_exists(
     error = run(capsys, monkeypatch, "train", SANDBOX, f"--set=run.dir={tmp_path}", "--set=run.name=taken")
     assert "run.name: taken exists" in error
     assert not list((tmp_path / "taken").iterdir())
+
+
+def test_watch_needs_prometheus_and_no_cluster(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "watch: no prometheus on the PATH; install it" in run(capsys, monkeypatch, "watch", SANDBOX)
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:6379")
+    assert "watch: RAY_ADDRESS is set" in run(capsys, monkeypatch, "watch", SANDBOX)
+
+
+def test_watch_needs_series(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program = tmp_path / "prometheus"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    args = ("--set=observe.metrics=false", f"--set=run.dir={tmp_path}", f"--port={free_port()}")
+    assert "observe.metrics: false leaves Prometheus without a series" in run(
+        capsys, monkeypatch, "watch", SANDBOX, *args
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["prometheus"], "nothing was written"

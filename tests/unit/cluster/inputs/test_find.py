@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from cluster.inputs.find import FoundJudge, _check_world, find_inputs, find_judge
+from cluster.inputs.find import FoundJudge, _check_words, _check_world, find_inputs, find_judge
 from cluster.sandbox.world import train_seeds
+from judge.match.tables import load_tables
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
 from protocol.types import Seed
@@ -60,3 +61,19 @@ def test_a_judge_of_the_sandbox_refuses_seeds_from_elsewhere() -> None:
     _check_world(held, others, mine)
     with pytest.raises(UserError, match=r"^heldout\.judge: rules knows .* 3 of the 3 seeds of seeds\.heldout"):
         _check_world(held, others, others)
+
+
+def test_the_match_judge_is_named_with_its_tables_and_refuses_seeds_without_a_word_of_its() -> None:
+    assert find_judge(judged(kind="match"), pytest.fail).rubrics == load_tables().rubric_names
+    plain = [Seed(f"p{k}", "how do people fly", "benign") for k in range(7)]
+    mute = [Seed(f"m{k}", "怎么办？", "benign") for k in range(3)]
+    match, held = judged(kind="match"), parse_recipe({"judge": {"kind": "lm"}, "heldout": {"judge": "match"}})
+    _check_words(match, plain, plain)
+    _check_words(match, [*plain, *mute[:2]], [])
+    with pytest.raises(UserError, match=r"^judge\.kind: match compares English words, and 3 of the 10 seeds of seeds"):
+        _check_words(match, [*plain, *mute], [])
+    _check_words(held, mute, plain)
+    with pytest.raises(UserError, match=r"^heldout\.judge: match .* 3 of the 3 seeds of seeds\.heldout have none"):
+        _check_words(held, plain, mute)
+    _check_words(parse_recipe({"judge": {"kind": "match"}, "game": {"faithfulness": False}}), mute, mute)
+    _check_words(parse_recipe({"judge": {"kind": "match"}, "heldout": {"judge": "rules"}}), plain, mute)

@@ -41,6 +41,9 @@ def test_the_three_forms_are_read_in_order(tmp_path: Path) -> None:
         (PAIR | {"category": []}, "category [] is none of harmful, benign"),
         (PAIR | {"query": " "}, "no text in query"),
         (PAIR | {"query": 3}, "no text in query"),
+        (PAIR | {"query": "\u200b\u3164"}, "no text in query"),
+        ('{"criterion": "refusal", "criterion": "refusal"}', 'field "criterion" stands in it twice; write one object'),
+        ("[" * 10_000, "no JSON; write one object a line"),
         (PAIR | {"responses": "so"}, "responses is no list of texts"),
         (PAIR | {"responses": ["so", None]}, "responses is no list of texts"),
         (PAIR | {"responses": []}, "0 responses; give 1 or 2 with compliance"),
@@ -98,3 +101,9 @@ def test_the_sandboxs_own_set_is_always_the_same_covers_every_form_and_no_traini
     assert {x.label for x in labels if x.form == "faithfulness"} == {True, False}
     trained = [obj for objects in OBJECTS.values() for obj in objects if not is_heldout(obj)]
     assert not [x for x in labels if any(x.query.endswith(f" {obj}") for obj in trained)]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_label(tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    file.write_text(json.dumps(PAIR), encoding="utf-8-sig")
+    assert len(read_labels(file, "--labels")) == 1

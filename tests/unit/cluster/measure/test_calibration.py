@@ -11,8 +11,9 @@ import pytest
 from cluster.inputs.find import FoundJudge
 from cluster.inputs.labels import Label, sandbox_labels
 from cluster.measure.agreement import Row, accuracy, failures, kappa, report
-from cluster.measure.calibration import as_json, calibrate, judge_all, make_table
+from cluster.measure.calibration import as_json, calibrate, make_table
 from cluster.measure.outcomes import Outcome, judge_labels, make_requests
+from cluster.measure.passes import judge_all
 from cluster.run.judge_engine import build_judge_engine
 from judge.stats import JudgeStats
 from judge.verdicts import MISSING

@@ -118,3 +118,10 @@ def test_heldout_fractions_leave_out_what_the_judge_could_not_read() -> None:
     assert (m.unjudged, m.unjudged_harmful) == (2, 1)
     nothing = tally([], [])
     assert nothing.attack_success is None and nothing.n == 0
+
+
+async def test_who_waits_is_told_how_many_are_done() -> None:
+    told: list[tuple[str, int, int]] = []
+    wrapped = await wrap(SEEDS, PLAN, ATTACKER, FakeJudge({}), "base", lambda *so_far: told.append(so_far))
+    await measure(wrapped, PLAN, DEFENDER, FakeJudge({"reply": 7}), "start", lambda *so_far: told.append(so_far))
+    assert told == [(what, k, 8) for what in ("attacks", "responses") for k in range(1, 9)]

@@ -2,33 +2,40 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pyarrow.parquet as pq
+import pytest
+import structlog
 
-from cluster.observe.history import History
-from cluster.observe.metrics import PLAYER_GAUGES, ROW_STATES, RUN_GAUGES
-from cluster.observe.progress import line, picture
-from cluster.observe.view import PlayerView, RunStats, RunView, snapshot_of, view_of
+from cluster.measure.points import HeldoutPoint
+from cluster.measure.probe import ProbeResult
+from cluster.observe.history import HELDOUT, History
+from cluster.observe.line import line, say_heldout
+from cluster.observe.run_metrics import RunMetrics
+from cluster.observe.view import RunStats, snapshot_of, view_of
 from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport
 from cluster.replay.rules.admission import Admission
 from cluster.replay.rules.tally import JudgeCounts, StateCounts
 from cluster.replay.stats import RowCounts
 from cluster.rundir import RunDir
 from cluster.supervise.watchdog import blocked_edge
+from protocol.meter import Silent, install
 from protocol.roles import PLAYERS
 from tests.unit.cluster.plan.plans import parse_plan
 from tests.unit.cluster.run.moments import HITS, REPLAY
+from tests.unit.meters import RecordingMeter
 
 
 def test_a_moment_of_a_run_with_turns_says_whose_it_is_and_waits_for_nobody_else() -> None:
     plan = parse_plan({"learners": {"alternate_every": 5}})
     stats = RunStats(REPLAY, pool=HITS)
     view = view_of(plan, stats)
-    assert (view.flip_rate, view.failure_rate, view.paused, view.cache_hits) == (0.25, 0.1, False, 7)
+    assert (view.flip_rate, view.paused) == (0.25, False)
     snapshot = snapshot_of(plan, view, stats, 1.0)
     assert snapshot.held == {"defender": 3}  # the attacker does not take its 70 games, and should not
     assert "1 games are in flight" in blocked_edge(snapshot)
-    assert "defender (its turn)" in list(picture(view).columns[0].cells)
+    assert ", defender (its turn) step 0" in line(view)
 
 
 def test_where_one_order_is_judged_no_flip_rate_is_shown() -> None:
@@ -61,19 +68,56 @@ def test_steps_without_a_measurement_are_nulls_in_the_history(tmp_path: Path) ->
     assert [(row["lr"], row["loss"]) for row in rows] == [(1.0, None), (1.0, 0.5), (1.0, None)]
     assert list(rows[0])[:4] == ["player", "step", "version", "time"]
     empty = PublisherStats(True, {"attacker": PlayerPushes(), "defender": PlayerPushes(step=1, metrics={"lr": 1.0})})
-    assert "defender step 1/1000 v0 loss -" in line(view_of(parse_plan({}), RunStats(publisher=empty)))
+    assert "defender step 1/1000 v0 reward - staleness - loss -;" in line(
+        view_of(parse_plan({}), RunStats(publisher=empty))
+    )
 
 
-def test_the_line_and_the_table_tell_what_the_games_gave() -> None:
+def score(occasion: str, step: int, version: int, success: float = 0.12, mixed: bool = False) -> HeldoutPoint:
+    return HeldoutPoint(
+        occasion, step, {"attacker": 1, "defender": version}, mixed, success, 0.03, 0.9, 30, 30, 0, 9.0, 2.5
+    )
+
+
+def test_held_out_scores_stand_in_the_defenders_rows_and_outlive_a_resume(tmp_path: Path) -> None:
+    history = History(RunDir(tmp_path))
+    history.add([StepReport(p, n, n, 1.0, {"loss": 0.5}) for n in (1, 2, 3) for p in PLAYERS])
+    history.note_heldout(score("start", 0, 0))  # has no row
+    history.note_heldout(score("step-2", 2, 1, mixed=True))
+    history.note_heldout(replace(score("step-3", 3, 3), over_refusal=None))
+    history.note_heldout(score("end_trained_attacker", 3, 3, success=0.99))
+    history.write()
+    resumed = History(RunDir(tmp_path))
+    assert all(report.metrics == {"loss": 0.5} for report in resumed.reports()), "a score is no metric of a step"
+    resumed.add([StepReport("defender", 5, 5, 2.0, {"loss": 0.4})])
+    resumed.note_heldout(score("end", 6, 6, success=0.05))  # the report of step 6 was lost
+    resumed.write()
+    rows = pq.read_table(tmp_path / "metrics.parquet").to_pylist()
+    assert len(rows) == 7
+    assert {(row["player"], row["step"]): tuple(row[name] for name in HELDOUT) for row in rows} == {
+        **{(p, n): (None,) * 5 for n in (1, 2, 3) for p in PLAYERS},
+        ("defender", 2): (0.12, 0.03, 0.9, 1, True),
+        ("defender", 3): (0.12, None, 0.9, 3, False),
+        ("defender", 5): (0.05, 0.03, 0.9, 6, False),
+    }
+
+
+def test_the_moment_carries_the_scores_so_far_and_a_new_one_is_said_in_a_line() -> None:
+    points = (score("start", 0, 0), score("step-40", 40, 7))
+    assert view_of(parse_plan({}), RunStats(), None, points).heldout == points
+    assert view_of(parse_plan({}), RunStats()).heldout == ()
+    assert say_heldout(points[1]) == ("held-out at step 40, Defender v7: attack success 12 %, over-refusal 3 % (n 60)")
+    moved = replace(score("step-40", 40, 7, mixed=True), over_refusal=None)
+    assert "Defender v7 and others: attack success 12 %, over-refusal - (n" in say_heldout(moved)
+
+
+def test_the_line_tells_what_the_games_gave() -> None:
     attack = {"ok": 3, "unfaithful": 1, "judge_failed": 2, "malformed": 9, "too_long": 4, "no_room": 1}
     rows = {"attacker": RowCounts(appended=8, evicted={"tie": 2}), "defender": RowCounts()}
     seen = RunStats(replace(REPLAY, states=StateCounts(attack, {"ok": 6}), rows=rows))
     view = view_of(parse_plan({}), seen)
     assert (view.valid_attacks, view.faithful_attacks) == (0.3, 0.75)  # 6 of 20; 3 of the 4 that were judged
     assert "attacks 30 % valid, 75 % of them faithful; ties attacker 25 %, defender -;" in line(view)
-    cells = [cell for column in picture(view).columns for cell in column.cells]
-    assert {"30 % valid", "75 % faithful", "25 %"} <= set(cells)
-    assert len({len(list(column.cells)) for column in picture(view).columns}) == 1
 
 
 def test_what_was_not_measured_is_not_told_as_a_share() -> None:
@@ -99,7 +143,49 @@ def test_the_history_gives_its_reports_back(tmp_path: Path) -> None:
     assert History(RunDir(tmp_path)).reports() == given == history.reports()
 
 
-def test_every_gauge_is_a_number_of_the_view() -> None:
-    assert all(hasattr(RunView, key) for key in RUN_GAUGES)
-    assert all(hasattr(PlayerView, key) for key in PLAYER_GAUGES)
-    assert all(hasattr(RowCounts, key) for key in ROW_STATES)
+def test_a_history_that_cannot_be_written_is_told_and_written_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = StepReport("attacker", 1, 1, 2.5, {"loss": 0.5})
+    history = History(RunDir(tmp_path))
+    history.add([report])
+    with monkeypatch.context() as m, structlog.testing.capture_logs() as logs:
+        m.setattr("cluster.observe.history.write_file", MagicMock(side_effect=OSError(28, "No space left on device")))
+        history.write()
+    assert [(line["event"], line["errno"]) for line in logs] == [("metrics not written", 28)]
+    assert not (tmp_path / "metrics.parquet").exists()
+    history.write()
+    assert History(RunDir(tmp_path)).reports() == [report]
+
+
+def test_a_disk_that_does_not_say_what_it_has_left_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = RecordingMeter()
+    install(meter)
+    metrics, view = RunMetrics(tmp_path), view_of(parse_plan({}), RunStats(REPLAY))
+    try:
+        with monkeypatch.context() as m, structlog.testing.capture_logs() as logs:
+            m.setattr("shutil.disk_usage", MagicMock(side_effect=OSError(116, "Stale file handle")))
+            for _ in range(2):
+                metrics.update(view, {}, {})
+        assert ("disk_free_bytes",) not in meter.gauges and meter.counters[("driver_heartbeats_total",)] == 2
+        assert [line["errno"] for line in logs] == [116], "once, not once a second"
+        metrics.update(view, {}, {})
+        assert meter.gauges[("disk_free_bytes",)] > 0
+    finally:
+        install(Silent())
+
+
+def test_what_the_probe_says_of_the_judge_is_measured(tmp_path: Path) -> None:
+    meter = RecordingMeter()
+    install(meter)
+    try:
+        for probe in (ProbeResult(20, 8, 0, 0.5, 0.125, 0.75), ProbeResult(40, 8, 8, None, None, None)):
+            RunMetrics(tmp_path).update(view_of(parse_plan({}), RunStats(REPLAY), probe), {}, {})
+    finally:
+        install(Silent())
+    told = {key: value for key, value in meter.gauges.items() if key[0].startswith("judge_probe")}
+    assert told == {
+        ("judge_probe_ratio", "accuracy"): 0.75,
+        ("judge_probe_ratio", "changed"): 0.125,
+        ("judge_probe_drift",): 0.5,
+    }

@@ -13,14 +13,16 @@ from ray.exceptions import ActorUnavailableError
 from actors.weights.update import LoadReport
 from cluster.publish import workers
 from cluster.publish.delivery import Delivery
-from cluster.publish.pushes import PushTimer
+from cluster.publish.pushes import PushTimer, count_failure
 from cluster.publish.transfer import NativeTransfer
 from cluster.publish.versions import HeldVersion
 from cluster.publish.workers import Workers
+from protocol.errors import DIGEST_MISMATCH
 from protocol.recipe import PushConfig
 from protocol.roles import PLAYERS
 from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import NativeUpdate, WeightManifest
+from tests.unit.meters import RecordingMeter
 
 GENEROUS_S = 60.0  # where no deadline is meant: a busy machine may take seconds
 
@@ -178,3 +180,24 @@ def test_the_held_bytes_are_the_ones_that_were_published() -> None:
     np.frombuffer(buffer.view, np.uint8)[:] = 7
     held = HeldVersion(WeightManifest("attacker", 1, (), 8, ""), buffer)
     assert bytes(SharedBuffer.open(held.buffer.file()).view) == b"\7" * 8
+
+
+async def test_pushes_and_their_failures_are_metered(killed: list[Any], metered: RecordingMeter) -> None:
+    publisher = Publisher(Handle(load=[RuntimeError("odd")]), Handle())
+    await publisher.wait_delivered(0)
+    publisher.publish(1)
+    await publisher.wait_delivered(1)
+    counted = metered.counters
+    assert (
+        counted[("pushes_total", "attacker", "loaded")] == 1
+        and counted[("pushes_total", "attacker", "RuntimeError")] == 1
+    )
+    assert len(metered.histograms[("push_seconds", "attacker", "whole")]) == 1
+    assert counted[("worker_evictions_total", "attacker", "RuntimeError")] == 1
+
+
+@pytest.mark.parametrize(("reason", "n"), [(DIGEST_MISMATCH, 1), (f"start_{DIGEST_MISMATCH}", 1), ("died", 0)])
+def test_failures_with_a_wrong_digest_are_counted_apart(reason: str, n: int, metered: RecordingMeter) -> None:
+    count_failure("attacker", reason)
+    assert metered.counters[("pushes_total", "attacker", reason)] == 1
+    assert metered.counters[("digest_mismatches_total", "attacker")] == n

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.inputs.recipe_file import load_recipe
 from cluster.inputs.run_dir import check_free, find_run, name_run, run_dir_of
-from cluster.run.folder import lock_run, make_run, resumes_above_zero
+from cluster.run.folder import lock_run, make_run, pushes_first
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
@@ -63,12 +63,13 @@ def test_a_run_is_kept_from_a_second_driver(tmp_path: Path) -> None:
         pass
 
 
-def test_who_pushes_first_when_a_run_is_resumed(tmp_path: Path) -> None:
-    assert resumes_above_zero(RunDir(tmp_path), {"attacker": 0, "defender": 0}) == set()
+def test_who_pushes_first_when_a_run_is_resumed_or_begins_with_a_warm_start(tmp_path: Path) -> None:
+    assert pushes_first(RunDir(tmp_path), {"attacker": 0, "defender": 0}, ()) == set()
+    assert pushes_first(RunDir(tmp_path), {"attacker": 0, "defender": 0}, ["attacker"]) == {"attacker"}
     (tmp_path / "checkpoints" / "attacker" / "step-5").mkdir(parents=True)
     (tmp_path / "checkpoints" / "defender" / "step-5.tmp").mkdir(parents=True)
-    assert resumes_above_zero(RunDir(tmp_path), {"attacker": 0, "defender": 0}) == {"attacker"}
-    assert resumes_above_zero(RunDir(tmp_path), {"attacker": 0, "defender": 2}) == {"attacker", "defender"}
+    assert pushes_first(RunDir(tmp_path), {"attacker": 0, "defender": 0}, ()) == {"attacker"}
+    assert pushes_first(RunDir(tmp_path), {"attacker": 0, "defender": 2}, ()) == {"attacker", "defender"}
 
 
 def test_a_torn_summary_does_not_keep_a_run_from_being_resumed(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Asking the parts: last answers stand, a dead part ends the run, and a resumed run waits for the weights."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +12,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import ray
+from rich.console import Console
 
 import cluster.run.answers as answers
 import cluster.run.start as start
 from actors.generation import GenerationStats
 from cluster.observe.history import History
+from cluster.observe.progress import Progress
 from cluster.observe.view import RunStats
-from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport, WorkerState
+from cluster.plan.plan import Plan
+from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport, WarmStart, WorkerState
 from cluster.replay.stats import GameCounts, ReplayStats
 from cluster.run.poll import Poll, merge_missed
 from cluster.run.pools import RolloutWorkerStats
@@ -23,6 +29,7 @@ from cluster.run.start import catch_up, list_served
 from cluster.run.states import RunFailed
 from cluster.run.supervision import Fitness
 from cluster.rundir import RunDir
+from cluster.waiting import Note
 from judge.stats import JudgeStats, PoolStats
 from tests.unit.cluster.plan.plans import parse_plan
 from tests.unit.workers import Remote
@@ -46,14 +53,14 @@ def handle(**methods: Any) -> Any:
 
 
 def parts(**changes: Any) -> Any:
-    generator = handle(stats=GenerationStats(tokens=5))
+    generator = handle(stats=GenerationStats(tokens=5, busy_s=2.0))
     whole = {
         "replay": handle(stats=ReplayStats(answered=True, games=GameCounts(started=3))),
         "publisher": handle(
             stats=PublisherStats(True), drain_metrics=[StepReport("defender", 1, 1, 9.0, {"loss": 0.5})]
         ),
         "generators": {"attacker": [generator], "defender": [generator, generator]},
-        "judges": [handle(stats=JudgeStats(1, 4, 0)), handle(stats=JudgeStats(2, 8, 1))],
+        "judges": [handle(stats=JudgeStats(1, 4, 0)), handle(stats=JudgeStats(2, 8, 1, busy_s=7.5))],
         "rollouts": [
             handle(stats=RolloutWorkerStats(pool=PoolStats(cache_hits=7), missed={"judge-0": 2, "judge-1": 1})),
             handle(stats=RolloutWorkerStats(pool=PoolStats(cache_hits=1), missed={"judge-0": 0, "judge-1": 5})),
@@ -74,8 +81,19 @@ async def test_the_last_answer_stands_while_a_part_is_away(tmp_path: Path) -> No
     await poll.ask_rollouts(parts())
     before = poll.stats
     assert before.tokens == 15
-    assert before.judges == JudgeStats(3, 12, 1) and before.pool == PoolStats(cache_hits=8)
+    assert before.judges == JudgeStats(3, 12, 1, busy_s=7.5) and before.pool == PoolStats(cache_hits=8)
     assert poll.missed() == {"judge-0": 2, "judge-1": 5}
+    assert before.busy.of == {
+        "generation-attacker-0": 2.0,
+        "generation-defender-0": 2.0,
+        "generation-defender-1": 2.0,
+        "judge-0": 0.0,
+        "judge-1": 7.5,
+    }
+    gone = handle(stats=AWAY)
+    await poll.ask_workers(parts(judges=[gone, handle(stats=JudgeStats(busy_s=9.0))]))
+    assert poll.stats.busy.of.keys() == before.busy.of.keys() - {"judge-0"}, "nobody answers for a worker that is away"
+    assert poll.stats.busy.at_s >= before.busy.at_s
 
     away = handle(stats=AWAY, drain_metrics=AWAY)
     await poll.ask(parts(replay=away, publisher=away))
@@ -129,18 +147,45 @@ async def test_a_worker_that_does_not_start_is_named_with_its_log() -> None:
         await start._start("judge-0", handle(start=TimeoutError()), 0.01, "judge.engine.start_deadline_s")
 
 
-async def test_a_publisher_that_does_not_answer_is_named_and_not_waited_for_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_publisher_that_does_not_answer_is_named_and_not_waited_for_for_ever() -> None:
     recipe = {"generation": {"start_deadline_s": 0.05}}
     made: Any = SimpleNamespace(
         registered=[asyncio.Event().wait()], generators_by_role=lambda player: {}, judges_by_role={}, learners={}
     )
     with pytest.raises(RunFailed, match=r"^publisher-0 did not start within 0 s \(generation\.start_deadline_s\)"):
-        await start.start_engines(made, parse_plan(recipe), lambda said: None)
+        await start.start_engines(made, parse_plan(recipe), Progress(Console(file=StringIO())))
     made.registered = [says(DEAD)()]
     with pytest.raises(RunFailed, match=r"^publisher-0 did not start: .*; see logs/publisher-0\.log$"):
-        await start.start_engines(made, parse_plan(recipe), lambda said: None)
+        await start.start_engines(made, parse_plan(recipe), Progress(Console(file=StringIO())))
+
+
+async def test_who_waits_for_the_engines_is_told_how_many_serve() -> None:
+    told: list[str] = []
+
+    class Told(Progress):
+        @contextlib.contextmanager
+        def wait(self, what: str, usual: str = "") -> Iterator[Note]:
+            yield told.append
+
+    later = asyncio.Event()
+    slow = SimpleNamespace(start=Remote(later.wait))
+    made: Any = SimpleNamespace(
+        registered=[],
+        generators_by_role=lambda p: {
+            "attacker": {"a": handle(start=0)},
+            "defender": {"b": handle(start=0), "c": slow},
+        }[p],
+        judges_by_role={"judge-0": handle(start=None)},
+        learners={},
+    )
+    starting = asyncio.create_task(start.start_engines(made, parse_plan({}), Told(Console(file=StringIO()))))
+    while len(told) < 4:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    assert told[0] == "0 of 3 engines serve, 0 of 1 judge workers serve"
+    assert told[-1] == "2 of 3 engines serve, 1 of 1 judge workers serve" and not starting.done()
+    later.set()
+    await starting
+    assert told[-1] == "3 of 3 engines serve, 1 of 1 judge workers serve"
 
 
 class FakeWatch:
@@ -154,6 +199,9 @@ class FakeWatch:
         now = self._seen.pop(0) if len(self._seen) > 1 else self._seen[0]
         self.poll.stats = RunStats(self.poll.stats.replay, now)
 
+    async def keep_stall(self, _: Any) -> str:
+        return "; stacks and GPU use are in stall-now/"
+
 
 @pytest.fixture
 def no_learner_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +212,7 @@ def no_learner_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_learner_ended")
 async def test_a_resumed_run_plays_when_the_pushed_version_is_on_every_worker(tmp_path: Path) -> None:
     watch: Any = FakeWatch(PublisherStats(True), served(-1), served(0), served(4))
-    await catch_up(parts(), RunDir(tmp_path), watch, limit_s=5.0)
+    await catch_up(parts(), parse_plan({"run": {"stall_s": 20.0}}, tmp_path), watch, quiet())
     assert list_served(watch.poll.stats) == {"defender"}  # the attacker never pushed, and is not waited for
 
 
@@ -172,6 +220,39 @@ async def test_a_resumed_run_plays_when_the_pushed_version_is_on_every_worker(tm
 async def test_resumed_weights_that_reach_nobody_end_the_run(tmp_path: Path) -> None:
     watch: Any = FakeWatch(served(0))
     with pytest.raises(
-        RunFailed, match=r"the resumed weights of defender reached no worker within 0 s \(run\.stall_s\)"
+        RunFailed,
+        match=r"the first weights of defender reached no worker, .* within 0 s \(run\.stall_s\); .* in stall-now/$",
     ):
-        await catch_up(parts(), RunDir(tmp_path), watch, limit_s=0.05)
+        await catch_up(parts(), stalled(parse_plan({}, tmp_path)), watch, quiet())
+
+
+def stalled(plan: Plan, after_s: float = 0.05) -> Plan:
+    return replace(plan, stall_s=after_s)
+
+
+def quiet() -> Progress:
+    return Progress(Console(file=StringIO()))
+
+
+def warming(done: int, version: int = -1) -> PublisherStats:
+    worker = WorkerState("attacker-0", "healthy", version, "")
+    mine = PlayerPushes(newest=max(version, 0), workers=(worker,), warm=WarmStart(done, 5, 3.0, 1.5))
+    return PublisherStats(True, {"attacker": mine, "defender": PlayerPushes()})
+
+
+@pytest.mark.usefixtures("no_learner_ended")
+async def test_the_games_wait_for_a_warm_start_as_long_as_it_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "POLL_S", 0.05)
+    warm = {"learners": {"attacker": {"sft": {"warm_steps": 5}}}}
+    plan = stalled(parse_plan(warm, tmp_path), 0.4)
+    steps = [warming(k // 2) for k in range(11)]  # longer in all than the limit, never longer without a step
+    watch: Any = FakeWatch(PublisherStats(True), *steps, warming(5, 0), warming(5, 1))
+    watch.poll.stats = RunStats(ReplayStats(answered=True))
+    await catch_up(parts(), plan, watch, quiet())
+    assert list_served(watch.poll.stats) == {"attacker"}
+    stuck: Any = FakeWatch(warming(3))
+    stuck.poll.stats = RunStats(ReplayStats(answered=True))
+    with pytest.raises(RunFailed, match="the first weights of attacker reached no worker, and no learner moved"):
+        await catch_up(parts(), plan, stuck, quiet())

@@ -1,16 +1,20 @@
 """What a run leaves written: `summary.json`, and the ends that it names."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from cluster.exits import RunEnd, is_resumable
+from cluster.inputs.package_versions import package_versions
 from cluster.measure.heldout import Measurement
-from cluster.observe.progress import line
+from cluster.measure.points import HeldoutPoint
+from cluster.observe.line import line
+from cluster.observe.sinks.outlet import SinkCounts
 from cluster.observe.view import RunStats, view_of
-from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats, PushTimes, WorkerState
+from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats, PushTimes, WarmStart, WorkerState
 from cluster.replay.stats import GameCounts, ReplayStats, RowCounts
-from cluster.run.summary import RunOutcome, list_exports, package_versions, run_table, summarize
+from cluster.run.end_tables import heldout_table, run_table
+from cluster.run.summary import RunOutcome, list_exports, summarize
 from cluster.rundir import RunDir
 from judge.stats import ApiUsage, EngineUsage, JudgeStats, add_judges
 from protocol.roles import PLAYERS
@@ -32,7 +36,8 @@ def test_a_resumed_part_that_fails_early_keeps_what_the_first_part_counted() -> 
     assert first["games"]["abandoned"] == 1 and first["games"]["abandoned_by"] == {"stopped": 1}
     second = summarize(parse_plan({}), RunOutcome(RunEnd.FAILED, 5.0, "why"), first)
     assert second["steps"] == {"attacker": 7, "defender": 7} == second["versions_pushed"]
-    assert second["wall_s_total"] == 15.0 and second["heldout"] == {"start": MEASURED.as_dict()}
+    assert second["wall_s_total"] == 15.0
+    assert second["heldout"] == {"start": MEASURED.as_dict(), "points": [], "skipped": {}}
     assert all(second[key] == first[key] for key in ("games", "rows", "staleness", "states", "alarm"))
 
 
@@ -67,6 +72,39 @@ def test_the_sections_of_a_summary_keep_their_keys() -> None:
     assert summary["promotion"] is None and summary["probe"] is None
 
 
+def test_what_sinks_dropped_is_added_up_over_the_parts_of_a_run() -> None:
+    first = RunOutcome(RunEnd.INTERRUPTED, 1.0, sinks={"wandb": SinkCounts(90, 10, "is too slow")})
+    before = json.loads(json.dumps(summarize(parse_plan({}), first)))
+    assert before["sinks"] == {"wandb": {"written": 90, "dropped": 10, "failed": "is too slow"}}
+    after = summarize(parse_plan({}), RunOutcome(RunEnd.FINISHED, 1.0, sinks={"wandb": SinkCounts(5, 1)}), before)
+    assert after["sinks"] == {"wandb": {"written": 95, "dropped": 11, "failed": ""}}
+    assert (
+        summarize(parse_plan({}), RunOutcome(RunEnd.FINISHED, 1.0), {"steps": dict.fromkeys(PLAYERS, 0)})["sinks"] == {}
+    )
+
+
+def test_the_scores_while_it_learned_are_in_the_summary_with_what_gave_none() -> None:
+    point = HeldoutPoint("step-40", 40, {"attacker": 3, "defender": 7}, True, 0.12, None, None, 50, 0, 10, 9.0, 2.5)
+    ended = RunOutcome(RunEnd.FINISHED, 1.0, heldout={"start": MEASURED}, points=(point,), skipped={"late": 2})
+    heldout = json.loads(json.dumps(summarize(parse_plan({}), ended)))["heldout"]
+    assert list(heldout) == ["start", "points", "skipped"] and heldout["skipped"] == {"late": 2}
+    assert heldout["points"] == [asdict(point)]
+    assert next(iter(heldout_table({"heldout": heldout}).columns[1].cells)).plain.startswith("50")
+    assert summarize(parse_plan({}), RunOutcome(RunEnd.FINISHED, 1.0))["heldout"] == {}, "there were no held-out seeds"
+
+
+def test_a_warm_start_is_shown_and_summed_up_apart_from_the_steps() -> None:
+    plan = parse_plan({"learners": {"attacker": {"sft": {"warm_steps": 5}}}})
+    warm = PublisherStats(True, {"attacker": PlayerPushes(warm=WarmStart(3, 5, 4.0, 1.25)), "defender": PlayerPushes()})
+    shown = line(view_of(plan, RunStats(publisher=warm)))
+    assert shown.startswith("attacker step warm 3/5, nll 4 -> 1.25 v0") and "defender step 0/1000" in shown
+    summary = json.loads(json.dumps(summarize(plan, RunOutcome(RunEnd.FAILED, 1.0, stats=RunStats(publisher=warm)))))
+    assert summary["warm_start"] == {"attacker": {"done": 3, "wanted": 5, "first_nll": 4.0, "nll": 1.25}}
+    assert summary["steps"] == {"attacker": 0, "defender": 0}
+    later = summarize(plan, RunOutcome(RunEnd.FINISHED, 1.0), summary)
+    assert later["warm_start"] == summary["warm_start"], "the part that resumed took none of them"
+
+
 def test_a_frozen_player_is_shown_and_summed_up_as_frozen() -> None:
     plan = parse_plan({"learners": {"attacker": {"train": False}}})
     assert line(view_of(plan, RunStats())).startswith("attacker frozen, defender step 0/1000")
@@ -96,9 +134,9 @@ def test_only_what_was_trained_to_the_end_is_called_trained() -> None:
 
 
 def test_what_the_judges_counted_is_added_up() -> None:
-    worker = JudgeStats(1, 2, 1, {"no score": 2}, EngineUsage(completions=10, tokens=50))
+    worker = JudgeStats(1, 2, 1, {"no score": 2}, EngineUsage(completions=10, tokens=50), busy_s=1.5)
     both = add_judges([worker, worker])
-    assert both == JudgeStats(2, 4, 2, {"no score": 4}, EngineUsage(completions=20, tokens=100))
+    assert both == JudgeStats(2, 4, 2, {"no score": 4}, EngineUsage(completions=20, tokens=100), busy_s=3.0)
     assert both.unread_rate == 0.2 and both.cost is None
     judge = summarize(parse_plan({}), RunOutcome(RunEnd.FAILED, 1.0, stats=RunStats(judges=both)))["judge"]
     assert (judge["unread"], judge["unread_rate"], judge["tokens"]) == ({"no score": 4}, 0.2, 100)

@@ -1,6 +1,7 @@
 """What ends a run while it is watched: the games, or a learner group."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,14 +9,21 @@ from typing import Any
 
 import pytest
 import ray
+import structlog
 
+from cluster.observe.view import RunStats
+from cluster.publish.stats import PlayerPushes, PublisherStats, WorkerState
+from cluster.run import watch as watch_module
 from cluster.run.games import Games
 from cluster.run.poll import Poll
 from cluster.run.pools import RolloutWorkerStats
 from cluster.run.states import RunFailed
-from cluster.run.watch import check_learners
+from cluster.run.supervision import Fitness
+from cluster.run.watch import Shown, Watch, check_learners
 from judge.stats import PoolStats
+from learners.failure import GroupFailed, RankFailure
 from learners.spec import LearnerResult
+from tests.unit.cluster.plan.plans import parse_plan
 from tests.unit.cluster.run.test_poll import handle
 
 
@@ -73,3 +81,103 @@ def test_a_learner_group_that_gave_up_ends_the_run(
         with pytest.raises(RunFailed) as failed:
             check_learners(parts)
         assert str(failed.value) == why
+
+
+class FailedTask(ray.exceptions.RayError):
+    """As Ray raises what a task raised."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("a remote traceback\nof many lines")
+        self.cause = cause
+
+
+def test_a_rank_that_failed_is_one_line_and_its_traceback_is_in_the_drivers_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = RankFailure("learner-defender-1", 1, "10.0.0.7", "OutOfMemoryError: 2 GiB", "Traceback ...\n  in step")
+
+    def get(_: Any) -> Any:
+        raise FailedTask(GroupFailed((failed,)))
+
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))
+    monkeypatch.setattr(ray, "get", get)
+    parts: Any = SimpleNamespace(learners={"defender": "ref"})
+    with structlog.testing.capture_logs() as logs, pytest.raises(RunFailed) as told:
+        check_learners(parts)
+    assert str(told.value) == (
+        "the defender's learner group gave up: learner-defender-1 (rank 1) on node 10.0.0.7: OutOfMemoryError: 2 GiB; "
+        "see logs/learner-defender-1.log"
+    )
+    (entry,) = logs
+    assert entry["exception"] == failed.traceback
+    assert (entry["part"], entry["of_rank"], entry["on_node"]) == ("learner-defender-1", 1, "10.0.0.7")
+
+
+@pytest.mark.parametrize(
+    ("dumped", "said"),
+    [
+        (Path("/runs/a/stall-20261127T100000Z"), "; stacks and GPU use are in stall-20261127T100000Z/"),
+        (OSError("disk full"), "; its stacks could not be had"),
+    ],
+)
+async def test_a_stalls_folder_is_named_and_its_lack_hides_nothing(
+    dumped: Path | OSError, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dump(*_: Any) -> Path:
+        if isinstance(dumped, OSError):
+            raise dumped
+        return dumped
+
+    monkeypatch.setattr(watch_module, "dump_stall", dump)
+    ignored: Any = SimpleNamespace()
+    watch = Watch(
+        parse_plan({}), ignored, ignored, ignored, ignored, Shown(ignored, ignored, ignored, ignored), ignored
+    )
+    parts: Any = SimpleNamespace(actors={})
+    assert await watch.keep_stall(parts) == said
+
+
+async def test_held_out_scores_are_taken_while_games_are_played_and_not_while_a_resumed_run_catches_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A resumed run's workers serve the starting weights at first, whatever step its learners say."""
+    due: list[tuple[int, dict[str, int]]] = []
+    measurements: Any = SimpleNamespace(
+        points=(), probe=lambda step: None, measure_if_due=lambda step, versions: due.append((step, versions))
+    )
+    workers = (WorkerState("defender-0", "healthy", 3, ""),)
+    players = {
+        "attacker": PlayerPushes(newest=4, step=10),
+        "defender": PlayerPushes(newest=4, step=12, workers=workers),
+    }
+    published = PublisherStats(True, players)  # type: ignore[arg-type]
+
+    async def nothing(*_: Any) -> list[Any]:
+        return []
+
+    poll: Any = SimpleNamespace(
+        stats=RunStats(publisher=published), ask=nothing, ask_rollouts=nothing, ask_workers=nothing, note_fitness=print
+    )
+    shown: list[tuple[int, bool]] = []
+    sinks: Any = SimpleNamespace(show=lambda view, reports, samples, last: shown.append((len(samples()), last)))
+    ignored: Any = SimpleNamespace(
+        write=list,
+        check=lambda *_: None,
+        conclude=lambda *_: None,
+        show=lambda view: None,
+        update=lambda *_: None,
+        note=lambda *_: None,
+        samples=list,
+        fitness=Fitness,
+        states=dict,
+        wait=lambda *_: contextlib.nullcontext(lambda note: None),
+    )
+    plan = parse_plan({})
+    watch = Watch(plan, poll, ignored, ignored, measurements, Shown(ignored, ignored, ignored, sinks), ignored)
+    parts: Any = SimpleNamespace(learners={"attacker": "a", "defender": "d"})
+    await watch.ask_and_show(parts)
+    assert due == []
+    monkeypatch.setattr(ray, "wait", lambda refs, num_returns=1, timeout=0.0: ([], []))
+    await watch.until_learned(parts, ignored)
+    assert due == [(10, {"attacker": 4, "defender": 3})], "the slower player's step, the versions that are served"
+    assert shown == [(0, False)] * 2, "each moment is handed to the sinks"

@@ -11,6 +11,7 @@ from cluster.sandbox import cache, judge_cache, store
 from cluster.sandbox.cache import content_key, ensure_sandbox
 from cluster.sandbox.store import cache_root
 from cluster.sandbox.world import heldout_seeds, train_seeds
+from cluster.waiting import Note
 from protocol.errors import UserError
 from protocol.seeds import read_seeds
 
@@ -20,7 +21,7 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Stands in for the pre-training, which takes 40 s; `tests/integration/cluster/test_sandbox.py` runs the real one."""
     seen: list[Path] = []
 
-    def pretrain(draft: Path) -> None:
+    def pretrain(draft: Path, note: Note) -> None:
         seen.append(draft)
         time.sleep(0.1)
         for player in ("attacker", "defender"):
@@ -105,3 +106,30 @@ def test_the_cache_lies_outside_the_checkout_and_can_be_moved(monkeypatch: pytes
     assert cache_root() == Path.home() / ".cache" / "advgame"
     monkeypatch.setenv("ADVGAME_CACHE", str(tmp_path))
     assert cache_root() == tmp_path
+
+
+def test_who_waits_is_told_how_many_steps_are_done(tmp_path: Path) -> None:
+    setup = "import time; from cluster.sandbox.tiny_qwen import tell_step"
+    training = "[tell_step(done, 25) for done in range(1, 22)]; time.sleep(1.5)"
+    command = ("timeit", "-n", "1", "-r", "1", "-s", setup, training)
+    told: list[str] = []
+    store.train_in_processes({"attacker": command}, tmp_path, 1, 60.0, told.append)
+    assert told[0] == "attacker is starting" and told[-1] == "attacker step 20 of 25"
+
+
+def test_a_training_that_is_late_or_fails_is_the_end_of_it(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"took longer than 0\.1 s"):
+        store.train_in_processes({"judge": ("timeit", "-s", "import time", "time.sleep(9)")}, tmp_path, 1, 0.1, print)
+    with pytest.raises(RuntimeError, match=r"ended with status 1: .*No module named"):
+        store.train_in_processes({"judge": ("cluster.no_such_module",)}, tmp_path, 1, 60.0, print)
+
+
+def test_who_waits_for_another_process_is_told_so(builds: list[Path], tmp_path: Path) -> None:
+    told: list[str] = []
+    first = threading.Thread(target=lambda: ensure_sandbox(tmp_path))
+    first.start()
+    while not builds:
+        time.sleep(0.005)
+    ensure_sandbox(tmp_path, told.append)
+    first.join(timeout=20)
+    assert set(told) == {"another process builds it"}

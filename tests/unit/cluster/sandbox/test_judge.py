@@ -12,10 +12,10 @@ from cluster.inputs.recipe_file import load_recipe
 from cluster.sandbox import cache, ensure_sandbox_judge, judge_cache, store
 from cluster.sandbox.judge_cache import judge_key
 from cluster.sandbox.judge_reasons import write_verdict
-from cluster.sandbox.judge_samples import draw_attack, draw_question, draw_reply
+from cluster.sandbox.judge_samples import SCORED, draw_attack, draw_question, draw_reply
 from cluster.sandbox.judge_trace import LABELS, trace, trace_reply
 from cluster.sandbox.replies import classify
-from cluster.sandbox.rule_judge import _SCORES, RuleJudge
+from cluster.sandbox.rule_judge import RuleJudge
 from cluster.sandbox.world import ALTERNATIVES, STEPS, Task, find_task, is_faithful, is_heldout
 from judge.rubric import load_rubrics
 from judge.verdicts import parse
@@ -46,7 +46,7 @@ def test_questions_are_hard_to_answer_without_reading(asked: list[tuple[JudgeReq
     pairs = [v.scores for _, v in asked if v.scores is not None and len(v.scores) == 2]
     winners = Counter((a > b) - (a < b) for a, b in pairs)
     assert min(winners.values()) > 0.25 * len(pairs)
-    assert {criterion for (r, _) in asked if (criterion := r.criterion)} == {*_SCORES, "faithfulness"}
+    assert {criterion for (r, _) in asked if (criterion := r.criterion)} == {*SCORED, "faithfulness"}
 
 
 def test_replies_are_of_every_kind_and_degree() -> None:
@@ -162,7 +162,7 @@ def test_the_longest_game_fits_into_the_recipes_context(tokenizer: Any) -> None:
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
 
-    def train(draft: Path) -> None:
+    def train(draft: Path, note: object) -> None:
         seen.append(draft)
         (draft / "judge").mkdir()
 

@@ -34,6 +34,8 @@ def summary(success: float = 0.1, compliance: float = 0.8, **more: Any) -> dict[
             "start": measured(0.7, 0.68),
             "end": measured(success, compliance),
             "end_trained_attacker": measured(success + 0.05, compliance),
+            "points": [],
+            "skipped": {"near_end": 1},
         },
         "versions": {"vllm": "0.32.0"},
         **more,

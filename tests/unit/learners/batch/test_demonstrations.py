@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from learners import fit as group
-from learners.batch.demonstrations import Example, SftMix, load_mix, read_examples
+from learners.batch.demonstrations import Example, SftMix, load_demonstrations, read_examples
 from learners.spec import LearnerSpec
 from protocol.errors import UserError
+from protocol.format_examples import make_examples
 from protocol.recipe import LearnerConfig, SftConfig
+from protocol.types import Seed
 from tests.integration.tiny_qwen import EOS_ID, save_tokenizer
 
 
@@ -32,6 +35,12 @@ def config(path: str, max_tokens: int = 100, batch: int = 2) -> LearnerConfig:
     return LearnerConfig(sft=SftConfig(path=path, batch=batch), max_tokens=max_tokens)
 
 
+def load_mix(model: str, config: LearnerConfig, where: str = "learners.attacker") -> SftMix | None:
+    """The demonstrations that are mixed into the loss."""
+    player: Any = where.removeprefix("learners.")
+    return load_demonstrations(LearnerSpec(player, model, config, 1, 0, "run", "float32")).mix
+
+
 GOOD = {"prompt": "w1- w2-", "response": "w3-"}
 
 
@@ -46,8 +55,14 @@ def test_examples_know_their_lines_and_blank_ones_are_skipped(tmp_path: Path) ->
         ({"prompt": "a", "response": "b", "weight": 2}, r"x\.jsonl:2: fields prompt, response, weight; a line is "),
         ({"prompt": "a"}, r":2: fields prompt; "),
         ({}, r":2: fields \(none\); "),
-        ([1], r":2: list; "),
-        ('{"prompt": "a"', r":2: not JSON \("),
+        ([1], r":2: no JSON object; write one object a line"),
+        ('{"prompt": "a"', r":2: no JSON; write one object a line"),
+        ("[" * 10_000, r":2: no JSON; "),
+        ('{"prompt": "a \\ud800", "response": "b"}', r":2: prompt is no Unicode \(a lone surrogate\); remove it"),
+        ('{"prompt": "a", "response": "\\ud800"}', r":2: response is no Unicode"),
+        ('{"prompt": "a", "prompt": "b", "response": "c"}', r':2: field "prompt" stands in it twice'),
+        ({"prompt": "a", "response": "\u200b"}, r":2: response is no text or empty; "),
+        ({"prompt\n": "a"}, r":2: fields prompt\\n; "),
         ({"prompt": "a", "response": " "}, r":2: response is no text or empty; "),
         ({"prompt": 3, "response": "b"}, r":2: prompt is no text or empty; "),
     ],
@@ -56,6 +71,18 @@ def test_a_bad_line_is_refused_by_its_number(tmp_path: Path, line: Any, said: st
     with pytest.raises(UserError, match=r"^learners\.defender\.sft\.path: .*" + said) as refused:
         read_examples(write(tmp_path / "x.jsonl", GOOD, line), "learners.defender.sft.path")
     assert "\n" not in str(refused.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_example(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert read_examples(str(path), "k") == [Example("w1- w2-", "w3-", 1)]
+
+
+def test_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "x.jsonl", GOOD)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(read_examples("~/x.jsonl", "k")) == 1
 
 
 def test_a_file_that_gives_nothing_is_refused(tmp_path: Path) -> None:
@@ -75,7 +102,7 @@ def test_a_prompt_and_an_answer_are_what_generation_sees_and_samples(model: str,
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     path = write(tmp_path / "x.jsonl", GOOD)
-    mix = load_mix(model, config(path, batch=1), 0, "learners.defender")
+    mix = load_mix(model, config(path, batch=1), "learners.defender")
     assert mix is not None
     (sequences,) = mix.batch(0, 0, 1).micro
     tokens = sequences.tokens_BT[0]
@@ -95,7 +122,7 @@ def test_what_a_template_adds_after_the_end_of_turn_is_not_learned(model: str, t
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>{% endfor %}", "<|im_end|>w9-{% endfor %}")
     tokenizer.save_pretrained(tmp_path / "trailing")
-    mix = load_mix(str(tmp_path / "trailing"), config(write(tmp_path / "x", GOOD)), 0, "l")
+    mix = load_mix(str(tmp_path / "trailing"), config(write(tmp_path / "x", GOOD)))
     assert mix is not None
     sequences = mix.batch(0, 0, 1).micro[0]
     assert sequences.targets_BK[0][sequences.mask_BK[0]][-1] == EOS_ID
@@ -113,17 +140,49 @@ def test_a_template_that_does_not_write_answers_so_is_refused(model: str, tmp_pa
     )
     tokenizer.save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match="chat template does not write an answer as"):
-        load_mix(str(tmp_path / "model"), config(write(tmp_path / "x", GOOD)), 0, "l")
+        load_mix(str(tmp_path / "model"), config(write(tmp_path / "x", GOOD)))
 
 
 def test_an_example_that_fits_no_forward_is_refused_with_the_numbers(model: str, tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", GOOD, {"prompt": "w1- " * 30, "response": "w2- " * 20})
     with pytest.raises(UserError, match=r"x\.jsonl:2: \d\d tokens exceed learners\.attacker\.max_tokens 40; shorten"):
-        load_mix(model, config(path, max_tokens=40), 0, "learners.attacker")
+        load_mix(model, config(path, max_tokens=40))
+
+
+def test_a_warm_start_and_the_mix_go_through_the_same_file_each_in_its_order(model: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", *({"prompt": f"w{k}-", "response": f"w{k}-"} for k in range(9)))
+    sft = SftConfig(path=path, batch=3, warm_steps=4)
+    shown = load_demonstrations(LearnerSpec("defender", model, LearnerConfig(sft=sft), 1, 0, "run", "float32"))
+    assert shown.mix is not None and shown.warm is not None
+    assert [shown.mix.draw(k) for k in range(3)] != [shown.warm.draw(k) for k in range(3)]
+    unmixed = LearnerConfig(sft=sft.model_copy(update={"weight": 0.0}))
+    alone = load_demonstrations(LearnerSpec("defender", model, unmixed, 1, 0, "run", "float32"))
+    assert alone.mix is None and alone.warm is not None, "a weight of 0 would only cost its forwards"
+
+
+def test_a_warm_start_without_a_file_is_made_on_the_examples_of_the_spec(model: str) -> None:
+    config = LearnerConfig(sft=SftConfig(batch=2, warm_steps=2))
+    seeds = [Seed("a", "w1- w2-", "harmful"), Seed("b", "w3- <|im_end|>", "benign")]
+    examples = make_examples(seeds, 4, "brief", "prompt", 0)
+    spec = LearnerSpec("attacker", model, config, 1, 0, "run", "float32", warm=examples)
+    with capture_logs() as logs:
+        shown = load_demonstrations(spec)
+    assert shown.mix is None and shown.warm is not None
+    assert [log["n"] for log in logs] == [2], "the seed that spells the end of a turn is left out, and counted"
+    (sequences,) = shown.warm.batch(0, 0, 1).micro
+    assert sequences.targets_BK[0][sequences.mask_BK[0]][-1] == EOS_ID
+    only = LearnerSpec("attacker", model, config, 1, 0, "run", "float32", warm=examples[1::2])
+    with pytest.raises(UserError, match=r"^learners\.attacker\.sft\.warm_steps: every seed spells a special token"):
+        load_demonstrations(only)
+    small = LearnerSpec(
+        "attacker", model, config.model_copy(update={"max_tokens": 9}), 1, 0, "r", "float32", warm=examples
+    )
+    with pytest.raises(UserError, match=r"warm_steps: an example: \d+ tokens exceed learners\.attacker\.max_tokens 9"):
+        load_demonstrations(small)
 
 
 def test_without_a_path_there_is_no_mix() -> None:
-    assert load_mix("nowhere", LearnerConfig(), 0, "l") is None
+    assert load_mix("nowhere", LearnerConfig()) is None
 
 
 def numbered(n: int, batch: int, seed: int = 0, max_tokens: int = 100) -> SftMix:

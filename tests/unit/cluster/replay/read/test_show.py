@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.cli.app import main
+from cluster.console import escape
 from cluster.inputs.recipe_file import dump_recipe
 from cluster.plan.replay import plan_replay
 from cluster.replay.read.reader import read_replay
-from cluster.replay.read.show import escape
 from protocol.roles import PLAYERS
 from protocol.types import GameRecord
 from tests.unit.cluster.cli.test_cli import run as fails

@@ -1,0 +1,1 @@
+"""Evaluation suites: prompts from files in the public shapes, or from installed packages, checked before anything starts."""
