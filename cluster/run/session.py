@@ -4,6 +4,7 @@ Invariant: when `ray_session` ends, however it ends, no process that this driver
 """
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -162,6 +163,23 @@ def ray_session(wait: Wait, metadata: Mapping[str, str] | None = None) -> Iterat
             _end(descendants)
 
 
+@contextlib.contextmanager
+def _agent_on_a_free_port() -> Iterator[None]:
+    """Has a node's agent listen where there is room.
+
+    Its port is fixed (52365) and `ray.init` takes no other: where another Ray on the machine has it, the agent goes on without
+    HTTP, and the dashboard shows no stacks and takes no jobs.
+    """
+    from ray._private import parameter
+
+    usual = parameter.RayParams
+    parameter.RayParams = functools.partial(usual, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        parameter.RayParams = usual
+
+
 def _connect(ray: Any, address: str | None, common: dict[str, Any]) -> None:
     if address:
         try:
@@ -177,7 +195,8 @@ def _connect(ray: Any, address: str | None, common: dict[str, Any]) -> None:
         )  # one machine is never drained; two processes less
         _allow_profiling()
         try:
-            ray.init(address="local", include_dashboard=True, object_store_memory=OBJECT_STORE_BYTES, **common)
+            with _agent_on_a_free_port():
+                ray.init(address="local", include_dashboard=True, object_store_memory=OBJECT_STORE_BYTES, **common)
         except OSError as e:
             folder, name = socket_folder()
             if not str(e.filename or "").startswith(folder):
