@@ -28,10 +28,11 @@ watch: setup
 study: setup
 	@exec $(VENV)/python -m cluster.study $(ARGS)
 
-## Unit tests, then those that start Ray, vLLM and DeepSpeed.
+## Unit tests; those that start Ray, vLLM and DeepSpeed, two modules at a time; whole runs and what measures time, one by one.
 test: setup
 	@$(VENV)/python -m pytest tests/unit -q -n auto -p no:cacheprovider
-	@$(VENV)/python -m pytest tests/integration tests/e2e -q -m "not slow" -p no:cacheprovider
+	@$(VENV)/python -m pytest tests/integration -q -n 2 --dist loadfile -m "not slow and not alone" -p no:cacheprovider
+	@$(VENV)/python -m pytest tests/integration tests/e2e -q -m "alone and not slow" -p no:cacheprovider
 
 ## Numerical tests on other kernels, orders of summation and numbers of threads: about a quarter of an hour. Names what fails.
 test-numerics: setup

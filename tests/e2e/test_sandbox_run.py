@@ -11,7 +11,7 @@ from cluster.sandbox import ensure_sandbox
 from tests.e2e.runs import Program, check_books, interrupt_at, settings, summary_of
 
 RECIPE = "deploy/recipes/sandbox.yaml"
-STEPS = 16  # of the run that is interrupted
+STEPS = 10  # of the run that is interrupted
 
 
 def title_of(process: psutil.Process) -> str:

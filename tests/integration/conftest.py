@@ -10,8 +10,9 @@ from tests.integration.ray_actors import Actors
 
 @pytest.fixture(scope="package")
 def local_ray() -> Iterator[None]:
-    """One Ray for all integration tests, gone before the end-to-end runs start theirs."""
+    """One Ray for all integration tests of a process, gone before the end-to-end runs start theirs."""
     ray.init(
+        "local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,

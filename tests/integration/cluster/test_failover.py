@@ -25,7 +25,7 @@ from tests.integration.actors.stub_worker import StubGenerationWorker
 from tests.integration.actors.test_rollout import Source, Undecided, until
 from tests.integration.ray_actors import Actors
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.alone]  # it compares tokens a second
 IN_FLIGHT, WORKERS = 64, 4
 # A worker that hangs is suspect after up to 5 s, and with half of the workers away an answer takes 64 games / 10 a second, 6 s: an
 # ask may need 11 s. Twice that is the deadline, and the restart takes longer still.
