@@ -67,7 +67,7 @@ class RunMetrics:
 
     def _set_measured(self, metric: Metric, value: float | None, **labels: str) -> None:
         """Sets what the newest measurement says. Where it says nothing, an earlier one's value must not stand for it: NaN takes its
-        place, which Prometheus compares with nothing and Grafana leaves out."""
+        place, which Prometheus compares with nothing and a graph leaves out."""
         key = metric.name, labels.get("score", "")
         if value is not None:
             self._measured.add(key)
