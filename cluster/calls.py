@@ -136,9 +136,3 @@ def ask_blocking(
             return fetch(answer, attempts.left_s())
         except (RayError, TimeoutError) as error:
             time.sleep(attempts.pause_after(error))
-
-
-def last_line(error: BaseException | None) -> str:
-    """The last line of an error's text: Ray puts the cause there, under the remote traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__

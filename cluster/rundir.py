@@ -3,11 +3,14 @@
 It owns names only. Who writes a file knows its format; `cluster.run.folder` makes the directory.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protocol.errors import UserError
 from protocol.roles import Player
 
 
@@ -122,7 +125,24 @@ class RunDir:
     def read_summary(self) -> dict[str, Any]:
         """`summary.json`; empty if there is none that can be read."""
         try:
-            value: dict[str, Any] = json.loads(self.summary.read_text())
+            value: object = json.loads(self.summary.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return value
+        return value if isinstance(value, dict) else {}
+
+
+@contextlib.contextmanager
+def resume_from(path: Path, remedy: str) -> Iterator[None]:
+    """Around reading a file that an earlier part of the run left: what goes wrong there becomes one line for the user.
+
+    Args:
+        remedy: what to do about the file, and what is lost by it.
+
+    Raises:
+        UserError: it cannot be read, or is not what is written under that name. What stands in it is not quoted.
+    """
+    try:
+        yield
+    except (OSError, ValueError, TypeError, LookupError, NotImplementedError) as e:  # Arrow's errors are of these types
+        why = e.strerror if isinstance(e, OSError) and e.strerror else type(e).__name__
+        raise UserError(f"--resume: {path} is damaged or cannot be read ({why}); {remedy}") from None

@@ -1,12 +1,17 @@
 """What a learner group says when it gives up: which rank failed, where, and how.
 
 Ray Train's own error is one long text that starts with its longest traceback; this one's message is a line, and the tracebacks come
-apart. It imports neither Ray nor torch.
+apart. Neither has a message that may quote a row's text (`protocol.errors`). It imports neither Ray nor torch.
 """
 
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+from protocol.errors import render, sum_up
+
+# What torch, NCCL, gloo and DeepSpeed raise of tensors, devices and connections, where they have no type of their own for it.
+NUMBERS_ONLY: Final = (RuntimeError,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +21,8 @@ class RankFailure:
     Attributes:
         role: as its log is called.
         node: the address that Ray's dashboard shows; "" if the process died without a word.
-        error: type and message, one line.
-        traceback: of the rank's process, several lines; what Ray said, if the process died.
+        error: type, and the message where it cannot quote a text; one line.
+        traceback: of the rank's process, several lines, with no other messages; what Ray said, if the process died.
     """
 
     role: str
@@ -52,7 +57,7 @@ class RankError(Exception):
 
     Args:
         node: where the rank was.
-        error: type and first line of the message.
+        error: as in `RankFailure`.
         trail: the traceback.
     """
 
@@ -66,14 +71,7 @@ class RankError(Exception):
 
 def rank_error(error: BaseException, node: str) -> RankError:
     """What a rank raises instead of `error`."""
-    return RankError(node, in_a_line(error), "".join(traceback.format_exception(error)))
-
-
-def in_a_line(error: BaseException) -> str:
-    """Its type and its message's first line. Of a remote error, whose first lines are a traceback, the last one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    remote = any(line.startswith(("Traceback", "File ")) for line in lines)
-    return f"{type(error).__name__}: {lines[-1 if remote else 0][:300]}" if lines else type(error).__name__
+    return RankError(node, sum_up(error, NUMBERS_ONLY), render(error, NUMBERS_ONLY))
 
 
 def read_failures(player: str, errors: Mapping[int, BaseException]) -> tuple[RankFailure, ...]:
@@ -86,6 +84,7 @@ def read_failures(player: str, errors: Mapping[int, BaseException]) -> tuple[Ran
 
 
 def _read(role: str, rank: int, error: BaseException) -> RankFailure:
+    error = getattr(error, "_base_exc", error)  # Ray Train's wrapper, whose text is a whole traceback
     if isinstance(error, RankError):
         return RankFailure(role, rank, error.node, error.error, error.trail)
-    return RankFailure(role, rank, "", in_a_line(error), "".join(traceback.format_exception(error)))
+    return RankFailure(role, rank, "", sum_up(error), render(error))

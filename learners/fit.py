@@ -13,12 +13,12 @@ from typing import Any, cast
 import structlog
 
 from learners.batch.demonstrations import load_demonstrations
-from learners.failure import GroupFailed, rank_error, read_failures
+from learners.failure import NUMBERS_ONLY, GroupFailed, rank_error, read_failures
 from learners.loop import learn
 from learners.spec import LearnerResult, LearnerSink, LearnerSpec
 from learners.storage import checkpoints
 from learners.storage.models import check_model_folder
-from protocol.errors import UserError
+from protocol.errors import UserError, render
 from protocol.interfaces import BatchSource
 
 log = structlog.get_logger(__name__)
@@ -37,10 +37,11 @@ def _rank_main(arguments: dict[str, Any]) -> LearnerResult:
             arguments["on_rank"](get_context().get_world_rank())
         return learn(arguments["spec"], arguments["source"], arguments["sink"])
     except Exception as error:
-        log.error("rank failed", exc_info=error)
+        log.error("rank failed", exception=render(error, NUMBERS_ONLY))
         if isinstance(error, UserError):
             raise
-        raise rank_error(error, ray.util.get_node_ip_address()) from error
+        # Without its cause: Ray Train logs the whole chain, with a message that may quote a row.
+        raise rank_error(error, ray.util.get_node_ip_address()) from None
 
 
 def _resolve_paths(spec: LearnerSpec) -> LearnerSpec:

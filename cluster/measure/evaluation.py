@@ -5,7 +5,10 @@ same start.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from cluster.measure.heldout import (
     Attack,
@@ -19,7 +22,7 @@ from cluster.measure.heldout import (
     wrap,
 )
 from cluster.plan.heldout import HeldoutPlan
-from cluster.rundir import RunDir
+from cluster.rundir import RunDir, resume_from
 from protocol.errors import UserError
 from protocol.files import write_json
 from protocol.interfaces import Generator, Judge
@@ -28,6 +31,27 @@ from protocol.types import Seed
 
 class JudgeAbsent(Exception):
     """The judge did not answer when the start was to be measured. The message is one line."""
+
+
+def read_start(file: Path, seeds: Mapping[str, Seed]) -> tuple[AttackSet, Measurement]:
+    """The base attacker's attacks and the first measurement, of an earlier part of the run.
+
+    Args:
+        seeds: the held-out ones by id, in their order.
+
+    Raises:
+        UserError: the file is damaged, or the held-out seeds are others now.
+    """
+    remedy = "put a whole copy back, or start a new run: without it there is no start to compare the end with"
+    with resume_from(file, remedy):
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        same = kept["seeds"] == list(seeds)
+        attacks = [Attack(seeds[a["seed"]], str(a["text"])) for a in kept["attacks"]] if same else []
+        missing = [(category, why) for category, why in kept["missing"]]
+        start = TypeAdapter(Measurement).validate_python(kept["start"])
+    if not same:
+        raise UserError(f"seeds.heldout: changed since {file} was written; put the same file back to resume")
+    return AttackSet(attacks, missing), start
 
 
 class Evaluation:
@@ -67,20 +91,13 @@ class Evaluation:
         """Measures before training, at version 0 of both players; read back if an earlier part of this run did it.
 
         Raises:
-            UserError: the held-out seeds are not those of the earlier part.
+            UserError: as `read_start`.
             JudgeAbsent: the judge failed on too many to compare with later. Nothing is kept.
         """
         if not self._seeds:
             return
         if self._file.is_file():
-            kept = json.loads(self._file.read_text())
-            if kept.get("seeds") != list(self._seeds):
-                raise UserError(
-                    f"seeds.heldout: changed since {self._file} was written; put the same file back to resume"
-                )
-            attacks = [Attack(self._seeds[a["seed"]], a["text"]) for a in kept["attacks"]]
-            self._wrapped = AttackSet(attacks, [(category, why) for category, why in kept["missing"]])
-            self.results["start"] = Measurement(**kept["start"])
+            self._wrapped, self.results["start"] = read_start(self._file, self._seeds)
             return
         self._wrapped = await self._wrap("base")
         start = await self._measure(self._wrapped, "start", "start")

@@ -20,7 +20,7 @@ import structlog
 from cluster.inputs.labels import Label
 from cluster.measure.agreement import accuracy
 from cluster.measure.outcomes import Outcome, judge_labels
-from cluster.rundir import RunDir
+from cluster.rundir import RunDir, resume_from
 from protocol.files import write_file
 from protocol.types import JudgeRequest, Verdict
 
@@ -87,6 +87,18 @@ def first_answers(judgements: Sequence[Sequence[Answer]]) -> list[Answer]:
     ]
 
 
+def read_probe(run_dir: RunDir) -> list[dict[str, Any]]:
+    """The judgements of an earlier part of the run; none where there is no file. Raises `UserError` if it is damaged."""
+    path = run_dir.probe
+    if not path.is_file():
+        return []
+    with resume_from(path, "put a whole copy back, or move it away: the judge is compared with its next answers then"):
+        records: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for record in records:
+            int(record["step"]), str(record["labels"]), [_read_answer(answer) for answer in record["answers"]]
+        return records
+
+
 class ProbeSet:
     """A labelled set and where its judgements are kept.
 
@@ -100,8 +112,7 @@ class ProbeSet:
     def __init__(self, labels: Sequence[Label], judge: FreshJudge, run_dir: RunDir, seed: int) -> None:
         self._labels, self._judge, self._file, self._seed = labels, judge, run_dir.probe, seed
         self._digest = hashlib.blake2b(json.dumps([asdict(x) for x in labels]).encode(), digest_size=8).hexdigest()
-        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.is_file() else []
-        self._records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self._records = read_probe(run_dir)
 
     @property
     def last_step(self) -> int | None:

@@ -4,16 +4,17 @@ It measures nothing and shows nothing. A file that cannot be written is logged a
 measurement is no reason to end a run.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import structlog
+from pydantic import TypeAdapter
 
 from cluster.measure.points import HeldoutPoint
-from cluster.rundir import RunDir
+from cluster.rundir import RunDir, resume_from
 from protocol import metrics as m
 from protocol.files import write_json
 from protocol.meter import meter
@@ -25,20 +26,37 @@ Reason = Literal["busy", "passed", "near_end", "late", "failed", "unjudged", "en
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the file holds."""
+
+    points: tuple[HeldoutPoint, ...] = ()
+    skipped: Mapping[Reason, int] = field(default_factory=dict)
+    reached: int = 0
+
+
+def _read(path: Path) -> _Kept:
+    remedy = "put a whole copy back, or move it away: the held-out scores so far are left out of summary.json then"
+    with resume_from(path, remedy):
+        return TypeAdapter(_Kept).validate_json(path.read_bytes())
+
+
 class HeldoutRecord:
     """What the module says, from the file of an earlier part of the run on.
 
     Attributes:
         points: oldest first.
         reached: newest step at which a measurement was due; 0 before the first.
+
+    Raises:
+        UserError: the file of an earlier part of the run is damaged.
     """
 
     def __init__(self, run_dir: RunDir) -> None:
         self._path = run_dir.heldout_points
-        kept = json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
-        self.points: tuple[HeldoutPoint, ...] = tuple(HeldoutPoint(**point) for point in kept.get("points", []))
-        self.reached: int = kept.get("reached", 0)
-        self._skipped: Counter[Reason] = Counter(kept.get("skipped", {}))
+        kept = _read(self._path) if self._path.is_file() else _Kept()
+        self.points, self.reached = kept.points, kept.reached
+        self._skipped: Counter[Reason] = Counter(kept.skipped)
 
     @property
     def skipped(self) -> Mapping[Reason, int]:

@@ -11,6 +11,7 @@ cannot be written is logged and written again with the next one: figures are no 
 
 import io
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,8 +20,9 @@ import structlog
 
 from cluster.measure.points import HeldoutPoint
 from cluster.publish.stats import StepReport
-from cluster.rundir import RunDir
+from cluster.rundir import RunDir, resume_from
 from protocol.files import write_file
+from protocol.roles import PLAYERS
 
 _log = structlog.get_logger(__name__)
 
@@ -35,11 +37,15 @@ HELDOUT = (
 
 
 class History:
-    """Collects reports; `write` puts all of them on disk."""
+    """Collects reports; `write` puts all of them on disk.
+
+    Raises:
+        UserError: the file of an earlier part of the run is damaged.
+    """
 
     def __init__(self, run_dir: RunDir) -> None:
         self._path = run_dir.metrics
-        self._rows: list[dict[str, Any]] = pq.read_table(self._path).to_pylist() if self._path.is_file() else []
+        self._rows: list[dict[str, Any]] = _read_rows(self._path) if self._path.is_file() else []
         self.first_step_at: float | None = None
 
     def add(self, reports: Iterable[StepReport]) -> None:
@@ -86,3 +92,14 @@ class History:
             write_file(self._path, sink.getvalue())
         except OSError as e:
             _log.error("metrics not written", error=type(e).__name__, errno=e.errno)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    remedy = "put a whole copy back, or move it away: the metrics of the steps so far are lost then, and nothing else"
+    with resume_from(path, remedy):
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        for row in rows:
+            if row["player"] not in PLAYERS or not (isinstance(row["step"], int) and isinstance(row["version"], int)):
+                raise ValueError("a row of no learner")
+            float(row["time"])
+        return rows

@@ -1,6 +1,7 @@
 """Logs, one file a process: `runs/NAME/logs/ROLE-N.log`. Every line says which run, role, rank, node and game it is about.
 
-Lines say what happened, never what was said: prompts, attacks and responses do not go here.
+Lines say what happened, never what was said: prompts, attacks and responses do not go here. So an exception, whoever logs it, is
+written with its lines and without a message that may quote one (`protocol.errors.render`).
 
 What is the process's (`Origin`) is the same in all of its lines; what is a game's or an ask's is bound where it is played
 (`structlog.contextvars.bound_contextvars(game=...)`) and is in the lines of everything that is called from there. Ours go in from
@@ -15,10 +16,12 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import structlog
 
+from protocol.errors import render
 from protocol.recipe import LogStyle
 
 OURS = ("protocol", "judge", "actors", "learners", "cluster")
@@ -95,9 +98,10 @@ def make_formatter(origin: Origin, style: LogStyle) -> logging.Formatter:
         foreign_pre_chain=[structlog.contextvars.merge_contextvars],
         processors=[
             add_ids,
+            _cut_asyncio,
             _add_place,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_render_error),
             write,
         ],
         keep_exc_info=False,
@@ -112,6 +116,17 @@ def _add_place(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> M
     """When, how grave and from which module: of the record, which structlog and the libraries both make."""
     record: logging.LogRecord = event["_record"]
     return {"time": record.created, "level": record.levelname, "logger": record.name} | dict(event)
+
+
+def _cut_asyncio(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """asyncio puts the `repr` of a task, its exception's message in it, below its first line."""
+    record: logging.LogRecord = event["_record"]
+    return dict(event) | {"event": event["event"].partition("\n")[0]} if record.name == "asyncio" else event
+
+
+def _render_error(exc_info: tuple[type[BaseException], BaseException, TracebackType | None]) -> str:
+    """Of what `sys.exc_info` gives."""
+    return render(exc_info[1])
 
 
 def _write_plain(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:

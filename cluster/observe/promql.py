@@ -1,6 +1,7 @@
 """PromQL over the catalogue (`protocol.metrics`): small pure functions, each of which gives the text of an expression.
 
-- Every selector names the run; one whose series have a player, a pool or a side names the chosen player, too.
+- Every selector names the run, as a text: in a pattern, the dot of `qwen2.5` is any character, and another run's series come in. One
+  whose series have a player, a pool or a side names the chosen player, too, as a pattern, for it may be all.
 - A zero is shown where it is the truth. Ray has no series of a counter before its first increment (`Counter.inc(0)` raises), so
   what counts ends in `or vector(0)`; by player or pool it takes the zero from a gauge that every run has, so that it has the label.
 - Whatever is divided, is divided by something above 0: before the first event a share has no value, and the graph is empty.
@@ -22,7 +23,7 @@ RATE, RANGE = "$__rate_interval", "$__range"
 def select(metric: Metric, end: str = "", **where: str) -> str:
     """The series of a metric that belong to the chosen run and player. Arguments and errors as `select_any`."""
     chosen = {label: how for label, how in CHOSEN.items() if label in metric.labels}
-    return select_any(metric, end, **({"run": "~$run"} | chosen | where))
+    return select_any(metric, end, **({"run": "$run"} | chosen | where))
 
 
 def select_any(metric: Metric, end: str = "", **where: str) -> str:

@@ -3,6 +3,7 @@
 It only tells what it is given; `cluster.observe.meter` is where it goes.
 """
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from cluster.observe.facts import heldout_curve
 from cluster.observe.view import RunView
 from protocol import metrics as m
 from protocol.meter import meter
-from protocol.metrics import HELDOUT_SCORES, ROLE_PHASES, RUN_PHASES
+from protocol.metrics import HELDOUT_SCORES, ROLE_PHASES, RUN_PHASES, Metric
 from protocol.roles import PLAYERS
 
 _log = structlog.get_logger(__name__)
@@ -29,6 +30,7 @@ class RunMetrics:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._disk_told = False
+        self._measured: set[tuple[str, str]] = set()  # what had a value before: metric, score
 
     def enter(self, phase: str) -> None:
         """The run is in `phase` now, one of `RUN_PHASES`, and in no other."""
@@ -47,9 +49,9 @@ class RunMetrics:
         to.set(m.TARGET_STEPS, view.steps)
         to.set(m.REMAINING, view.eta_s or 0.0)
         to.set(m.DISK_FREE, self._free_bytes())
-        to.set(m.PROBE, view.probe_accuracy, score="accuracy")
-        to.set(m.PROBE, view.probe_changed, score="changed")
-        to.set(m.PROBE_DRIFT, view.probe_drift)
+        self._set_measured(m.PROBE, view.probe_accuracy, score="accuracy")
+        self._set_measured(m.PROBE, view.probe_changed, score="changed")
+        self._set_measured(m.PROBE_DRIFT, view.probe_drift)
         for pool, (fit, of) in pools.items():
             to.set(m.WORKERS_FIT, fit, pool=pool)
             to.set(m.WORKERS, of, pool=pool)
@@ -59,9 +61,17 @@ class RunMetrics:
         if curve := heldout_curve(view):  # scores against the trained attacker are others
             newest = curve[-1]
             for score in HELDOUT_SCORES:
-                to.set(m.HELDOUT, getattr(newest, score), score=score)
+                self._set_measured(m.HELDOUT, getattr(newest, score), score=score)
             for player in PLAYERS:
                 to.set(m.HELDOUT_VERSION, newest.versions[player], player=player)
+
+    def _set_measured(self, metric: Metric, value: float | None, **labels: str) -> None:
+        """Sets what the newest measurement says. Where it says nothing, an earlier one's value must not stand for it: NaN takes its
+        place, which Prometheus compares with nothing and a graph leaves out."""
+        key = metric.name, labels.get("score", "")
+        if value is not None:
+            self._measured.add(key)
+        meter().set(metric, math.nan if value is None and key in self._measured else value, **labels)
 
     def _free_bytes(self) -> int | None:
         """What the disk has left; None where it does not say: a shared disk that hiccups is no reason to end a run."""

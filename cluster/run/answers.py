@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import ray
 import structlog
 
-from cluster.calls import last_line
 from cluster.run.states import RunFailed
+from protocol.errors import sum_up, trail
 
 ANSWER_S = 20.0  # an actor that takes longer to tell its stats is busy or restarting; its last answer stands
 T = TypeVar("T")
@@ -28,8 +28,8 @@ async def answer_or(ref: Any, last: T) -> T:
             answer: T = await ref
             return answer
     except ray.exceptions.ActorDiedError as e:
-        log.error("an actor is dead", exc_info=e)
-        raise RunFailed(f"an actor died and is not restarted: {last_line(e)}") from None
+        log.error("an actor is dead", trail=trail(e))
+        raise RunFailed(f"an actor died and is not restarted: {sum_up(e)}") from None
     except (TimeoutError, ray.exceptions.RayActorError) as e:
         log.warning("an actor did not answer", error=type(e).__name__)
         return last

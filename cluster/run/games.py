@@ -7,13 +7,13 @@ from typing import Any
 
 import structlog
 
-from cluster.calls import last_line
 from cluster.plan.placement import rollout_role
 from cluster.run.answers import wait_for
 from cluster.run.poll import Poll
 from cluster.run.states import RunFailed
 from cluster.run.wiring import Parts
 from cluster.supervise.engine_load import report_load
+from protocol.errors import sum_up
 from protocol.recipe import BackpressureConfig
 
 STOP_S = 60.0  # for the replay buffer and the rollout workers to stop after the last step
@@ -31,7 +31,7 @@ class Games:
         """Raises `RunFailed` if a rollout worker ended by an error."""
         for k, playing in enumerate(self._playing):
             if playing.done() and (error := playing.exception()) is not None:
-                raise RunFailed(f"{rollout_role(k)} ended: {last_line(error)}")
+                raise RunFailed(f"{rollout_role(k)} ended: {sum_up(error)}; see logs/{rollout_role(k)}.log")
 
     async def stop(self, poll: Poll) -> None:
         """No more deals; games in flight are given up and counted (`stopped`). `poll` notes what the workers counted last."""

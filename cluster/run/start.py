@@ -11,7 +11,7 @@ from typing import Any
 import ray
 import structlog
 
-from cluster.calls import ask, last_line
+from cluster.calls import ask
 from cluster.observe.facts import describe_warm
 from cluster.observe.progress import Progress
 from cluster.observe.view import RunStats
@@ -22,6 +22,7 @@ from cluster.run.folder import pushes_first
 from cluster.run.states import RunFailed
 from cluster.run.watch import POLL_S, Watch, check_learners
 from cluster.run.wiring import Parts
+from protocol.errors import last_line, trail
 from protocol.roles import PLAYERS, Player
 
 log = structlog.get_logger(__name__)
@@ -71,7 +72,8 @@ async def _await_start(role: str, started: Awaitable[Any], limit_s: float, key: 
         async with asyncio.timeout(limit_s):
             await started
     except ray.exceptions.RayError as e:  # first: of a start that raised TimeoutError it is a TimeoutError, too
-        log.error("not started", part=role, exc_info=e)
+        # With its message, which a person needs here: what starts has seen no text of a game yet.
+        log.error("not started", part=role, error=last_line(e), trail=trail(e))
         raise RunFailed(f"{role} did not start: {last_line(e)}; see logs/{role}.log") from None
     except TimeoutError:
         raise RunFailed(f"{role} did not start within {limit_s:.0f} s ({key}); see logs/{role}.log") from None

@@ -18,6 +18,7 @@ from cluster.plan.plan import Plan
 from cluster.plan.shortfall import Free, check_room
 from cluster.run.card.write import write_cards
 from cluster.run.descriptions import describe_job
+from cluster.run.earlier import check_earlier
 from cluster.run.end_tables import heldout_table, run_table
 from cluster.run.folder import lock_run, make_run
 from cluster.run.session import Interrupted, Session, interrupts, ray_session
@@ -54,9 +55,11 @@ def run_plan(plan: Plan, progress: Progress, started_at: float, beside: Beside =
             process below this one. It gives a function that returns when the session may end; not called for an interrupted run.
 
     Raises:
-        UserError: the machine or the cluster has no room, or the run directory cannot be made; nothing was written.
+        UserError: the machine or the cluster has no room, the run directory cannot be made, or what an earlier part left
+            in it is damaged; nothing was written.
         Interrupted: before there was a run to end.
     """
+    check_earlier(plan)
     run_dir, inputs = plan.run_dir, plan.inputs
     seeds = f"{len(inputs.train)} seeds to train on, {len(inputs.heldout)} held out"
     progress.say(f"{seeds}; {inputs.quarantined} bad seed lines quarantined" if inputs.quarantined else seeds)
@@ -110,6 +113,8 @@ def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:
         end, note = RunEnd.INTERRUPTED, str(e)
     except RunFailed as e:
         end, note, goes_on = RunEnd.FAILED, str(e), e.steps_left
+    except UserError as e:  # what no check before the start saw; its words are ours
+        end, note = RunEnd.FAILED, str(e)
     except Exception as e:  # noqa: BLE001  # the summary is written whatever went wrong; where goes to the log, not what: it may quote a prompt
         log.error("the driver failed", trail=trail(e))
         end, note = RunEnd.FAILED, f"{type(e).__name__}; logs/{DRIVER}.log says where"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import ray
 import structlog
 
-from cluster.calls import last_line
 from cluster.measure.background import name_versions
 from cluster.observe.history import History
 from cluster.observe.moment import Newest
@@ -32,6 +31,7 @@ from cluster.run.wiring import Parts
 from cluster.supervise.watchdog import Watchdog
 from learners.failure import GroupFailed
 from learners.spec import LearnerResult
+from protocol.errors import sum_up, trail
 
 POLL_S = 1.0
 COUNTS_EVERY_S = 10.0  # engines and judges are asked what they counted this often
@@ -143,8 +143,8 @@ class Watch:
         """Keeps the stacks of a run in which nothing moves; gives the end of the sentence that says where they are."""
         try:
             folder = await dump_stall(self._plan.run_dir, parts.actors)
-        except Exception as e:  # whatever went wrong, why the run ends must be told
-            log.error("no stacks", exc_info=e)
+        except Exception as e:  # noqa: BLE001  # whatever went wrong, why the run ends must be told
+            log.error("no stacks", trail=trail(e))
             return "; its stacks could not be had"
         return f"; stacks and GPU use are in {folder.name}/"
 
@@ -164,8 +164,8 @@ def check_learners(parts: Parts) -> None:
             except ray.exceptions.RayError as e:
                 cause = getattr(e, "cause", None)
                 if not isinstance(cause, GroupFailed):
-                    log.error("a learner group gave up", player=player, exc_info=e)
-                    raise RunFailed(f"the {player}'s learner group gave up: {last_line(e)}") from None
+                    log.error("a learner group gave up", player=player, trail=trail(e))
+                    raise RunFailed(f"the {player}'s learner group gave up: {sum_up(e)}") from None
                 for failure in cause.failures:
                     place = {"part": failure.role, "of_rank": failure.rank, "on_node": failure.node}
                     log.error("a rank failed", player=player, **place, exception=failure.traceback)

@@ -20,9 +20,10 @@ import ray
 import structlog
 from ray.exceptions import RayActorError, RayError
 
-from cluster.calls import ask, last_line
+from cluster.calls import ask
 from cluster.supervise.health import Action, Checkup, Replace, Start, State, WorkerHealth
 from protocol import metrics as m
+from protocol.errors import last_line
 from protocol.exchange import Vitals
 from protocol.meter import meter
 from protocol.pace import backoff_s
@@ -201,6 +202,7 @@ class Supervisor:
             before = self._failures.get(role, _NONE).in_a_row
             pause_s = backoff_s(START_PAUSE_S, START_PAUSE_MAX_S, before)
             self._failures[role] = _Failures(before + 1, time.monotonic() + pause_s)
+            # With its message: what starts has seen no text of a game.
             log.error("supervision failed", part=role, again_s=pause_s, error=last_line(error))
         except Exception as error:
             self._failed = error

@@ -50,7 +50,8 @@ REMAINING = gauge(
 HELDOUT = gauge(
     "advgame_heldout_ratio",
     "ratio",
-    "Newest held-out scores: share of harmful asks answered, of benign ones refused, of benign ones answered.",
+    "Newest held-out scores: share of harmful asks answered, of benign ones refused, of benign ones answered. NaN: "
+    "none of that kind was judged this time.",
     "driver",
     ("score",),
     values=(("score", HELDOUT_SCORES),),
@@ -75,7 +76,8 @@ HELDOUT_SKIPPED = counter(
 PROBE = gauge(
     "advgame_judge_probe_ratio",
     "ratio",
-    "Newest judgement of the probe set: share of answers that equal their label, of labels whose answer is not the first one.",
+    "Newest judgement of the probe set: share of answers that equal their label, of labels whose answer is not the first one. "
+    "NaN: nothing could be compared this time.",
     "driver",
     ("score",),
     values=(("score", PROBE_SCORES),),
@@ -84,7 +86,7 @@ PROBE = gauge(
 PROBE_DRIFT = gauge(
     "advgame_judge_probe_drift",
     "1",
-    "Mean absolute change of a probe label's scores since its first judgement, in points of 10.",
+    "Mean absolute change of a probe label's scores since its first judgement, in points of 10. NaN: none this time.",
     "driver",
     only="judge.probe.file is set",
 )

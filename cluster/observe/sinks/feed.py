@@ -4,6 +4,7 @@ Names come from the catalogue: the player or "run", the metric without `advgame_
 `defender/reward/benign`, `run/attacks_total/ok/harmful`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 from cluster.observe.facts import heldout_curve
@@ -95,7 +96,8 @@ def _of_moment(view: RunView, samples: Sequence[Sample], now_s: float) -> list[R
     axes: tuple[Axis, ...] = (*PLAYERS, "run")
     values: dict[Axis, dict[str, float]] = {axis: {} for axis in axes}
     for sample in samples:
-        if sample.metric.name not in LEFT_OUT and not sample.buckets:
+        # A driver's gauge is NaN where its newest measurement says nothing (`run_metrics`).
+        if sample.metric.name not in LEFT_OUT and not sample.buckets and not math.isnan(sample.value):
             axis, name = name_series(sample.metric, sample.labels)
             before = values[axis].get(name, 0.0) if sample.metric.kind == "counter" else 0.0
             values[axis][name] = before + sample.value  # the counts of several roles add up

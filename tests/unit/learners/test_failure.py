@@ -2,7 +2,11 @@
 
 import pickle
 
+from ray.exceptions import RayTaskError, WorkerCrashedError
+
 from learners.failure import GroupFailed, RankError, rank_error, read_failures
+
+ATTACK = "an attack"
 
 
 class Unpicklable(Exception):
@@ -12,7 +16,7 @@ class Unpicklable(Exception):
 
 
 def fail() -> None:
-    raise Unpicklable("no", "memory")
+    raise Unpicklable("no", ATTACK)
 
 
 def raised(node: str) -> RankError:
@@ -26,15 +30,15 @@ def raised(node: str) -> RankError:
 
 def test_a_rank_says_where_it_was_and_what_it_raised_whatever_that_was() -> None:
     error = raised("10.0.0.7")
-    assert str(error) == "Unpicklable: no memory (node 10.0.0.7)"
-    assert "in fail" in error.trail and "more" in error.trail
+    assert str(error) == "Unpicklable (node 10.0.0.7)"
+    assert "in fail" in error.trail and ATTACK not in error.trail
 
 
 def test_a_group_names_its_lowest_rank_and_counts_the_others() -> None:
     group = GroupFailed(read_failures("defender", {3: raised("10.0.0.9"), 1: raised("10.0.0.7")}))
     again = pickle.loads(pickle.dumps(group))
     assert str(again) == (
-        "learner-defender-1 (rank 1) on node 10.0.0.7: Unpicklable: no memory; see logs/learner-defender-1.log; "
+        "learner-defender-1 (rank 1) on node 10.0.0.7: Unpicklable; see logs/learner-defender-1.log; "
         "and 1 more of its ranks"
     )
     assert [f.node for f in again.failures] == ["10.0.0.7", "10.0.0.9"]
@@ -42,13 +46,24 @@ def test_a_group_names_its_lowest_rank_and_counts_the_others() -> None:
 
 
 def test_a_process_that_died_has_no_node_of_its_own() -> None:
-    (died,) = read_failures("attacker", {0: RuntimeError("The actor died because its process was killed\n pid: 7")})
-    assert str(died) == (
-        "learner-attacker-0 (rank 0): RuntimeError: The actor died because its process was killed; "
-        "see logs/learner-attacker-0.log"
+    (died,) = read_failures("attacker", {0: WorkerCrashedError()})
+    assert str(died).startswith("learner-attacker-0 (rank 0): WorkerCrashedError: The worker died unexpectedly")
+    assert str(died).endswith("; see logs/learner-attacker-0.log")
+
+
+def test_what_ray_train_wraps_is_taken_out() -> None:
+    wrapped = Exception("Traceback ...")
+    wrapped._base_exc = raised("10.0.0.7")  # type: ignore[attr-defined]
+    assert [f.error for f in read_failures("defender", {0: wrapped})] == ["Unpicklable"]
+
+
+def test_what_torch_says_of_a_device_is_told() -> None:
+    assert rank_error(RuntimeError("CUDA error: no kernel image\nmore"), "n").error == (
+        "RuntimeError: CUDA error: no kernel image"
     )
 
 
 def test_of_a_remote_error_the_cause_is_told_not_the_head_of_its_traceback() -> None:
-    remote = RuntimeError("ray::ReplayBuffer.lease()\nTraceback (most recent call last):\n  File 'x'\nValueError: gone")
-    assert rank_error(remote, "n").error == "RuntimeError: ValueError: gone"
+    text = 'Traceback (most recent call last):\n  File "/x/actor.py", line 7, in lease\n    raise E(t)\nValueError: an attack'
+    remote = RayTaskError("lease", text, ValueError("an attack"), "p", 1, "ip")
+    assert rank_error(remote, "n").error == "ValueError at /x/actor.py:7 lease"

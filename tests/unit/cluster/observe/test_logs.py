@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import Iterator
@@ -98,25 +99,54 @@ def test_json_is_one_object_a_line_with_the_traceback_inside(run: Path) -> None:
     configure_logs(run, ORIGIN, "json")
     log = structlog.get_logger("learners.fit")
     try:
-        raise ValueError("two\nlines")
+        raise ValueError("two\nlines of an attack")
     except ValueError as error:
         log.error("rank failed", exc_info=error, path=Path("a"))
     logging.getLogger("httpx").warning("slow")
     first, second = (json.loads(line) for line in lines(run))
     assert {key: first[key] for key in ("run", "role", "rank", "node")} == ORIGIN.ids()
     assert first["event"] == "rank failed" and first["level"] == "ERROR" and first["logger"] == "learners.fit"
-    assert "Traceback" in first["exception"] and first["time"].endswith("+00:00")
+    assert (
+        first["exception"].startswith("Traceback")
+        and first["exception"].endswith("\nValueError")
+        and first["time"].endswith("+00:00")
+    )
     assert second["event"] == "slow" and second["role"] == "learner-defender-1"
 
 
 def test_a_plain_traceback_stands_below_its_line(run: Path) -> None:
     configure_logs(run, ORIGIN)
     try:
-        raise ValueError("broken")
-    except ValueError as error:
+        raise PermissionError(13, "no right", "/a")
+    except PermissionError as error:
         structlog.get_logger("learners.fit").error("rank failed", exc_info=error)
     written = lines(run)
-    assert PREFIX in written[0] and written[1].startswith("Traceback") and written[-1] == "ValueError: broken"
+    assert (
+        PREFIX in written[0] and written[1].startswith("Traceback") and written[-1] == "PermissionError: no right: /a"
+    )
+
+
+async def test_whoever_logs_an_exception_its_message_stays_out(run: Path) -> None:
+    """Ours, a library's, and asyncio's of a task that nobody looked at, which has the message in the task's `repr`, too."""
+    configure_logs(run, ORIGIN)
+
+    attack = "an attack"
+
+    async def fail() -> None:
+        raise KeyError(attack)
+
+    task = asyncio.create_task(fail())
+    await asyncio.wait([task])
+    del task
+    gc.collect()
+    try:
+        await fail()
+    except KeyError:
+        structlog.get_logger("actors.rollout").exception("failed")
+        logging.getLogger("httpx").exception("failed")
+    text = "\n".join(lines(run))
+    assert text.count("Traceback") == 3 and "Task exception was never retrieved" in text and "in fail" in text
+    assert attack not in text
 
 
 def test_vllms_own_stream_has_the_ids_in_front(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

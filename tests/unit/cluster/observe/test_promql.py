@@ -31,11 +31,11 @@ def batch(player: str) -> Seed:
 
 
 def test_a_selector_names_run_and_player() -> None:
-    assert q.select(m.LOSS) == 'ray_advgame_loss{run=~"$run",player=~"$player"}'
+    assert q.select(m.LOSS) == 'ray_advgame_loss{run="$run",player=~"$player"}'
     assert q.select(m.ASKS, outcome="!taken") == (
-        'ray_advgame_asks_total{run=~"$run",pool=~"$player|judge",outcome!="taken"}'
+        'ray_advgame_asks_total{run="$run",pool=~"$player|judge",outcome!="taken"}'
     )
-    assert q.select(m.GAME_SECONDS, "bucket") == 'ray_advgame_game_seconds_bucket{run=~"$run"}'
+    assert q.select(m.GAME_SECONDS, "bucket") == 'ray_advgame_game_seconds_bucket{run="$run"}'
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,14 @@ def test_a_selector_that_can_find_nothing_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=told):
         q.select(metric, end, **where)
+
+
+@needs_promtool
+def test_a_run_whose_name_is_a_pattern_gets_no_other_runs_series(tmp_path: Path) -> None:
+    world = [Seed(f"ray_{m.LOSS.name}", (("run", run), ("player", "attacker")), 1) for run in ("qwen2.5", "qwen2x5")]
+    assert ask(q.gauge(m.LOSS, "max", ("run",)).replace("$run", "qwen2.5"), tmp_path, *world) == {
+        '{run="qwen2.5"}': 1.0
+    }
 
 
 @needs_promtool

@@ -1,5 +1,6 @@
 """A moment of a run: the view, what is shown of it, and the history of its steps."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -10,9 +11,13 @@ import structlog
 
 from cluster.measure.points import HeldoutPoint
 from cluster.measure.probe import ProbeResult
+from cluster.observe.export.read import read_moment
 from cluster.observe.history import HELDOUT, History
+from cluster.observe.kept import Both, Kept
 from cluster.observe.line import line, say_heldout
+from cluster.observe.moment import Newest
 from cluster.observe.run_metrics import RunMetrics
+from cluster.observe.sinks.feed import Feed
 from cluster.observe.view import RunStats, snapshot_of, view_of
 from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport
 from cluster.replay.rules.admission import Admission
@@ -21,6 +26,7 @@ from cluster.replay.stats import RowCounts
 from cluster.rundir import RunDir
 from cluster.supervise.watchdog import blocked_edge
 from protocol.meter import Silent, install
+from protocol.metrics import BY_NAME, PROBE_DRIFT
 from protocol.roles import PLAYERS
 from tests.unit.cluster.plan.plans import parse_plan
 from tests.unit.cluster.run.moments import HITS, REPLAY
@@ -175,17 +181,54 @@ def test_a_disk_that_does_not_say_what_it_has_left_ends_no_run(tmp_path: Path, m
         install(Silent())
 
 
-def test_what_the_probe_says_of_the_judge_is_measured(tmp_path: Path) -> None:
-    meter = RecordingMeter()
+def test_what_the_newest_judgement_of_the_probe_does_not_say_no_older_one_says_for_it(tmp_path: Path) -> None:
+    meter, metrics = RecordingMeter(), RunMetrics(tmp_path)
     install(meter)
+    told = []
     try:
-        for probe in (ProbeResult(20, 8, 0, 0.5, 0.125, 0.75), ProbeResult(40, 8, 8, None, None, None)):
-            RunMetrics(tmp_path).update(view_of(parse_plan({}), RunStats(REPLAY), probe), {}, {})
+        for probe in (
+            ProbeResult(0, 8, 8, None, None, None),
+            ProbeResult(20, 8, 0, 0.5, 0.125, 0.75),
+            ProbeResult(40, 8, 8, None, None, None),
+        ):
+            metrics.update(view_of(parse_plan({}), RunStats(REPLAY), probe), {}, {})
+            told.append({key: value for key, value in meter.gauges.items() if key[0].startswith("judge_probe")})
     finally:
         install(Silent())
-    told = {key: value for key, value in meter.gauges.items() if key[0].startswith("judge_probe")}
-    assert told == {
-        ("judge_probe_ratio", "accuracy"): 0.75,
-        ("judge_probe_ratio", "changed"): 0.125,
-        ("judge_probe_drift",): 0.5,
+    accuracy, changed, drift = (
+        ("judge_probe_ratio", "accuracy"),
+        ("judge_probe_ratio", "changed"),
+        ("judge_probe_drift",),
+    )
+    assert told[:2] == [{}, {accuracy: 0.75, changed: 0.125, drift: 0.5}]
+    assert told[2].keys() == told[1].keys() and all(math.isnan(value) for value in told[2].values())
+
+
+def test_a_heldout_score_that_a_version_lacks_is_not_shown_as_its_own(tmp_path: Path) -> None:
+    """A reader takes the score and the version together: at the meter, in the served file, and in a sink."""
+    kept, recording, metrics, feed = Kept(), RecordingMeter(), RunMetrics(tmp_path), Feed()
+    plan = replace(parse_plan({}), run_dir=RunDir(tmp_path))
+    first = HeldoutPoint("step-50", 50, {"attacker": 1, "defender": 2}, False, 0.5, 0.25, 0.75, 4, 4, 0, 9.0, 1.0)
+    points = (first, replace(first, occasion="step-100", versions={"attacker": 3, "defender": 4}, over_refusal=None))
+    install(Both(recording, kept.of("driver-0")))
+    try:
+        for n in (1, 2):
+            metrics.update(view_of(plan, RunStats(REPLAY), heldout=points[:n]), {}, {})
+    finally:
+        install(Silent())
+    assert (
+        recording.gauges["heldout_version", "defender"] == 4
+        and recording.gauges["heldout_ratio", "attack_success"] == 0.5
+    )
+    assert math.isnan(recording.gauges["heldout_ratio", "over_refusal"])
+
+    Newest(plan, kept).write()
+    served = {
+        sample.labels: sample.value
+        for sample in read_moment(plan.run_dir)[1].samples()
+        if sample.metric is BY_NAME["advgame_heldout_ratio"]
     }
+    assert served == {(("score", "attack_success"),): 0.5, (("score", "benign_compliance"),): 0.75}
+    kept.of("driver-0").set(PROBE_DRIFT, math.nan)
+    sunk = feed.records(view_of(plan, RunStats(REPLAY), heldout=points), [], kept.samples(), 9.0)
+    assert not any(math.isnan(value) for record in sunk for value in record.values.values())

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import ray
+import structlog
 from rich.console import Console
 
 import cluster.run.answers as answers
@@ -128,6 +129,18 @@ async def test_a_part_that_is_dead_for_good_ends_the_run_and_what_was_reported_i
         await poll.ask(parts(publisher=dead))
     await poll.close(parts(publisher=dead))
     assert [row["loss"] for row in pq.read_table(tmp_path / "metrics.parquet").to_pylist()] == [0.5]
+
+
+async def test_a_dead_parts_message_is_in_no_line(tmp_path: Path) -> None:
+    text = "Traceback (most recent call last):\n  File \"/x/segments.py\", line 7, in read\n    row[k]\nKeyError: 'an attack'"
+    task = ray.exceptions.RayTaskError("__init__", text, KeyError("an attack"), "r", 1, "10.0.0.7", actor_id="a")
+    dead = handle(stats=ray.exceptions.ActorDiedError(task))
+    with structlog.testing.capture_logs() as logs, pytest.raises(RunFailed) as told:
+        await Poll(History(RunDir(tmp_path))).ask(parts(replay=dead))
+    assert str(told.value) == "an actor died and is not restarted: KeyError at /x/segments.py:7 read"
+    (entry,) = logs
+    assert entry["trail"][-2:] == ["/x/segments.py:7 read", "KeyError"]
+    assert "exc_info" not in entry and "an attack" not in str(entry)
 
 
 def served(version: int) -> PublisherStats:

@@ -35,8 +35,8 @@ async def test_games_that_end_by_an_error_end_the_run() -> None:
     playing = futures(2)
     games = Games(SimpleNamespace(), playing)  # type: ignore[arg-type]
     games.check()
-    playing[1].set_exception(ValueError("remote traceback\n  the source refused"))
-    with pytest.raises(RunFailed, match="rollout-1 ended: the source refused"):
+    playing[1].set_exception(ValueError("an attack"))
+    with pytest.raises(RunFailed, match=r"^rollout-1 ended: ValueError; see logs/rollout-1\.log$"):
         games.check()
 
 
@@ -52,10 +52,26 @@ async def test_the_judge_pools_last_counts_come_with_the_end_of_the_games() -> N
 RESULT = LearnerResult("defender", 8, 8, Path("/runs/a/export/defender"), 0, delivered=True)
 
 
+def raised_remotely() -> Exception:
+    """As Ray hands over what a task raised, a row's text in its message."""
+    text = (
+        "Traceback (most recent call last):\n  File \"/x/batch.py\", line 7, in read\n    row[k]\nKeyError: 'an attack'"
+    )
+    task = ray.exceptions.RayTaskError("fit", text, KeyError("an attack"), "fit", 1, "10.0.0.7")
+    error: Exception = task.as_instanceof_cause()
+    return error
+
+
 @pytest.mark.parametrize(
     ("ended", "why"),
     [
-        (ray.exceptions.RayError("trace\nout of memory"), "the defender's learner group gave up: out of memory"),
+        (ray.exceptions.RayError("trace\nan attack"), "the defender's learner group gave up: RayError"),
+        (raised_remotely(), "the defender's learner group gave up: KeyError at /x/batch.py:7 read"),
+        (
+            ray.exceptions.WorkerCrashedError(),
+            "the defender's learner group gave up: WorkerCrashedError: The worker died unexpectedly while executing this task. "
+            "Check python-core-worker-*.log files for more information.",
+        ),
         (
             replace(RESULT, delivered=False),
             "the defender's last version did not reach its workers; what is exported is newer",
@@ -78,9 +94,10 @@ def test_a_learner_group_that_gave_up_ends_the_run(
     if why is None:
         check_learners(parts)
     else:
-        with pytest.raises(RunFailed) as failed:
+        with structlog.testing.capture_logs() as logs, pytest.raises(RunFailed) as failed:
             check_learners(parts)
         assert str(failed.value) == why
+        assert not any("exc_info" in entry for entry in logs) and "an attack" not in str(logs)
 
 
 class FailedTask(ray.exceptions.RayError):

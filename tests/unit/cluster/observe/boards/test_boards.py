@@ -101,6 +101,7 @@ def test_a_board_has_its_variables_and_links_to_the_others(board: Board) -> None
     variables = {variable["name"]: variable for variable in made["templating"]["list"]}
     assert list(variables) == ["datasource", "run", "player"]
     assert variables["player"]["allValue"] == "attacker|defender"
+    assert not variables["run"]["multi"] and not variables["run"].get("includeAll"), "queries name one run"
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(made)))
     assert used <= {*variables, "__rate_interval", "__range", "__all"}
     linked = {re.match(r"/d/(\w[\w-]*)", link["url"])[1] for link in made["links"]}  # type: ignore[index]

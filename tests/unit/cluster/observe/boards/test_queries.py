@@ -105,7 +105,7 @@ def test_every_selector_names_the_run_and_the_player_where_it_has_one(name: str)
     assert len(selectors) == len(re.findall(r"\bray_\w+", QUERIES[name].expr)), "a series without a selector"
     for series, matchers in selectors:
         metric = SERIES[series]
-        assert 'run=~"$run"' in matchers
+        assert 'run="$run"' in matchers
         if "player" in metric.labels:
             assert 'player=~"$player"' in matchers
         if "pool" in metric.labels:
