@@ -7,7 +7,7 @@ Failures are reported as failures; only the user's mistakes end it early.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from cluster.measure.agreement import Row, failures, report
 from cluster.measure.card import NO_REWORDINGS, NO_RUBRIC, NOT_ASKED, make_card
 from cluster.measure.card_text import MARKDOWN, say_share, write_card
 from cluster.measure.intervals import CONFIDENCE, Interval
+from cluster.measure.model_cards import WriteModelCards, renew_model_cards
 from cluster.measure.outcomes import Outcome
 from cluster.measure.passes import BuildEngine, judge_passes
 from cluster.measure.rewording import AGAIN, Asking, compare_passes
@@ -30,12 +31,10 @@ from cluster.rundir import RunDir
 from judge.identity import judge_id_of
 from judge.rubric import find_rewordings, load_rubrics
 from judge.stats import JudgeStats
-from protocol.errors import UserError, first_words
+from protocol.errors import UserError
 from protocol.files import write_json
 from protocol.randomness import derive_seed
 from protocol.recipe import JudgeConfig, Recipe
-
-WriteModelCards = Callable[[RunDir], Sequence[Path]]  # writes those of a run's exported models; gives their folders
 
 SHOWN = {  # measures by their heading
     "accuracy": "accuracy",
@@ -69,7 +68,7 @@ def calibrate(
         build_engine: starts a judge's engine here.
         out: an existing folder for the card, instead of the run's.
         reword: ask once more, and with the rubrics reworded.
-        write_model_cards: called where the card lies beside a run's summary, because the model cards say what is known of the judge.
+        write_model_cards: called where the card lies beside a run's summary.
 
     Raises:
         UserError: before the judge is started; or the model cards cannot be written, when everything else is.
@@ -148,29 +147,6 @@ def check_own_judge(run_dir: RunDir, recipe: Recipe) -> None:
 def _told_apart(judge: JudgeConfig) -> tuple[object, ...]:
     """What verdicts depend on. Not where a model folder lies: the run may have been moved."""
     return judge_id_of(judge), judge.rubrics, judge.verdicts, judge.structured, judge.sampling
-
-
-def renew_model_cards(run_dir: RunDir, write: WriteModelCards) -> Sequence[Path]:
-    """Gives the folders of the exported models. A run without a summary has not ended, and writes its cards when it does.
-
-    Raises:
-        UserError: they cannot be written.
-    """
-    if not run_dir.summary.is_file():
-        return []
-    try:
-        return write(run_dir)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        UserError,
-    ) as e:  # a run of another version, or files that are gone
-        raise UserError(
-            f"{run_dir.path}: the Judge Card is there, but the model cards of the run are as they were ({first_words(e)}); see that "
-            "its recipe.yaml, plan.json and summary.json are whole and of this version of AdvGame, and its disk has room"
-        ) from None
 
 
 def plan_askings(recipe: Recipe, reword: bool) -> tuple[list[Asking], str | None]:
