@@ -6,6 +6,7 @@ in the journal, so that the same command goes on where this one ended, however i
 
 import asyncio
 import contextlib
+import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 from cluster.console import make_console
 from cluster.exits import FAILED
+from cluster.inputs.target_endpoint import LEAVE_OUT
 from cluster.inputs.targets import Target
 from cluster.measure.correction import JudgeErrors, count_errors
 from cluster.measure.passes import BuildEngine, open_judge
@@ -37,6 +39,9 @@ from protocol.errors import UserError
 from protocol.interfaces import Generator
 
 JOURNAL = "journal.jsonl"
+REFUSED = re.compile(
+    rf"(?:request|{'|'.join(LEAVE_OUT)}) refused \("
+)  # what is asked, not who asks: `judge.api.outcome`
 AGAIN = "run the same command again: it asks only for what is missing"
 
 Say = Callable[[str], None]
@@ -125,9 +130,11 @@ async def _ask_model(
                 return await ask_target(generator, target, missing, evaluation.manner, at_once, journal, _tell(note))
     except GaveUp as why:
         where = "" if target.api is None else f" at {target.api.base_url}"
+        refusal = REFUSED.match(str(why))
+        hint = f" (--leave-out leaves a parameter out of the requests: {', '.join(LEAVE_OUT)})" if refusal else ""
         raise UserError(
-            f"evaluate: {target.name}{where} does not answer: {why}; what was answered is kept in {evaluation.out}; mend it, and "
-            f"{AGAIN}"
+            f"evaluate: {target.name}{where} does not answer: {why}{hint}; what was answered is kept in {evaluation.out}; mend it, "
+            f"and {AGAIN}"
         ) from None
 
 
@@ -136,14 +143,14 @@ async def _open(target: Target, build_engine: BuildEngine) -> AsyncIterator[Gene
     if target.api is not None:
         from judge.api.client import ApiGenerator
 
-        endpoint = ApiGenerator(target.api, None)
+        endpoint = ApiGenerator(target.api, None, target.left_out)
         try:
             yield endpoint
         finally:
             await endpoint.close()
         return
     assert target.folder is not None and target.engine is not None
-    engine = await build_engine(str(target.folder), target.engine, _lose_engine, {})
+    engine = await build_engine(str(target.folder), target.engine, _lose_engine, target.template_arguments)
     try:
         yield engine
     finally:

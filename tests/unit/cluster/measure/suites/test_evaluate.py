@@ -193,6 +193,39 @@ def test_what_a_server_filters_is_no_answer_and_not_asked_again(
     assert {a["why"] for a in pq.read_table(out / "attempts.parquet").to_pylist()} == {"content filtered"}
 
 
+def test_an_endpoint_that_refuses_a_parameter_is_asked_without_it(
+    server: OpenAIServer, suite: str, tmp_path: Path, command: Command
+) -> None:
+    server.refused = frozenset(("top_p", "seed", "max_completion_tokens"))
+    args = (f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out")
+    assert command(*args) == 2
+    assert "refused (400) (--leave-out leaves a parameter out of the requests: temperature, top_p" in command.err
+    assert command.err.count("\n") == 1
+    without = ("--leave-out", "top_p", "--leave-out", "seed", "--max-tokens-name", "max_tokens")
+    assert command(*args, *without) == 2
+    assert "holds another evaluation (models differ)" in command.err, "answers sampled otherwise are not mixed"
+    server.requests.clear()
+    assert command(*args[:-1], tmp_path / "new", *without) == 0
+    assert all(r["temperature"] == 0.6 and r["max_tokens"] == 48 for r in server.requests) and len(server.requests) == 5
+    assert read(tmp_path / "new")["about"]["models"] == [["m", f"endpoint {server.url} m without seeded, top_p"]]
+
+
+def test_a_judge_is_not_sent_what_its_recipe_leaves_out(
+    server: OpenAIServer, suite: str, tmp_path: Path, command: Command
+) -> None:
+    from tests.openai_server import world_answer
+
+    with OpenAIServer(world_answer) as judge:
+        judge.refused = frozenset(("top_p", "seed"))
+        recipe = tmp_path / "judge.yaml"
+        recipe.write_text(
+            "judge: {kind: api, workers: 1, rubrics: sandbox, sampling: {top_p: null, seeded: null}, api: "
+            f"{{base_url: '{judge.url}', model: j, key_env: '', retries: 0}}}}\n"
+        )
+        assert command(f"{server.url}#m", "--suite", suite, "--judge", recipe, "--out", tmp_path / "out") == 0
+    assert read(tmp_path / "out")["complete"] is True
+
+
 def test_two_models_on_the_same_prompts(suite: str, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
     with OpenAIServer(refuse) as after, OpenAIServer(reply) as before:
@@ -278,6 +311,9 @@ def test_an_api_judge_that_is_down_is_one_line_and_the_answers_are_kept(
         (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--set", "judge.kind=none", *UNJUDGED], "judge.kind: none judges nothing"),
         (["http://u:p@127.0.0.1:9/v1#m", "--judge", RULES], "carries a user, password or query"),
         (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--key-env", "ADVGAME_NO_KEY"], "--key-env: ADVGAME_NO_KEY is not set"),
+        (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--leave-out", "topp"], "--leave-out: topp is none of temperature, top_p"),
+        (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--max-tokens-name", "n"], "--max-tokens-name: n is neither max_comp"),
+        (["/nonexistent", "--judge", RULES, "--leave-out", "top_p"], "--leave-out: only an address's requests can leave"),
         (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--checkpoints"], "--checkpoints: http://127.0.0.1:9/v1#m is no run's"),
         (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--utility", "piqa"], "--utility: the package lm_eval is not installed"),
         (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--labels", "/nonexistent"], "--labels: /nonexistent cannot be read"),
