@@ -126,7 +126,8 @@ def find_target(named: str, where: str, recipe: Recipe | None, options: Endpoint
     if is_endpoint(named):
         api, left_out = read_endpoint(named, where, options)
         without = f" without {', '.join(sorted(left_out))}" if left_out else ""
-        return Target(api.model, f"endpoint {api.base_url} {api.model}{without}", api=api, left_out=left_out)
+        name = api.model or ""
+        return Target(name, f"endpoint {api.base_url} {name}{without}", api=api, left_out=left_out)
     run_dir = find_run_dir(named)
     if run_dir is not None:
         return _of_run(run_dir, where, recipe)
