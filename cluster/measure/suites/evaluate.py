@@ -18,7 +18,7 @@ from cluster.exits import FAILED
 from cluster.inputs.target_endpoint import LEAVE_OUT
 from cluster.inputs.targets import Target
 from cluster.measure.correction import JudgeErrors, count_errors
-from cluster.measure.passes import BuildEngine, open_judge
+from cluster.measure.passes import BuildEngine, open_judge, start_engine
 from cluster.measure.suites.asking import ANSWER, GaveUp, Tell, ask_target, list_missing
 from cluster.measure.suites.attempts import MEASURES
 from cluster.measure.suites.journal import Journal
@@ -34,7 +34,6 @@ from cluster.measure.suites.request import Evaluation
 from cluster.measure.suites.table import compare_models, known_measures, make_rows
 from cluster.measure.suites.utility import run_utility
 from cluster.waiting import Note, Wait, wait_in_lines
-from judge.errors import JudgeUnavailable
 from protocol.errors import UserError
 from protocol.interfaces import Generator
 
@@ -150,15 +149,12 @@ async def _open(target: Target, build_engine: BuildEngine) -> AsyncIterator[Gene
             await endpoint.close()
         return
     assert target.folder is not None and target.engine is not None
-    engine = await build_engine(str(target.folder), target.engine, _lose_engine, target.template_arguments)
+    at = (f"evaluate: {target.name}", str(target.folder), "generation")
+    engine = await start_engine(build_engine, at, target.engine, target.template_arguments)
     try:
         yield engine
     finally:
         engine.close()
-
-
-def _lose_engine() -> Any:
-    raise JudgeUnavailable("the engine was lost", permanent=True)
 
 
 async def _judge(evaluation: Evaluation, journal: Journal, build_engine: BuildEngine, wait: Wait) -> Counter[str]:

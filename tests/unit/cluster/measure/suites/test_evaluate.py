@@ -337,17 +337,49 @@ def test_rules_are_refused_on_prompts_that_are_not_of_their_world(tmp_path: Path
     assert "rules knows the sandbox's world only, and 1 of the 1 prompts of s are not of it" in command.err
 
 
-def test_a_200_with_an_error_inside_is_no_answer(
-    server: OpenAIServer, suite: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({"error": {"message": f"too many: {TRUSTED}", "code": 429}, "choices": None}, "rate limited"),
+        ({"error": {"message": f"no room for {TRUSTED}", "code": 503}}, "server error 503"),
+        ({"error": f"I choke on {TRUSTED}"}, "error in an answer"),
+        ({"choices": None}, "rate limited"),
+        ({"object": "list", "data": []}, "endpoint answered no chat completion"),
+    ],
+)
+def test_a_200_with_an_error_inside_is_no_answer_and_what_was_answered_is_kept(
+    body: dict[str, Any],
+    why: str,
+    server: OpenAIServer,
+    suite: str,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    error = {"error": {"message": f"too many: {TRUSTED}", "code": 429}, "choices": None}
+    whole = server._completion
+    args = (f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out", "--retries", 0)
+    args = (*args, "--at-once", 1, "--samples", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(server, "_completion", lambda body: error)
-        args = (f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out", "--retries", 0)
-        assert command(*args, "--at-once", 1) == 2
-    assert "evaluate: m at " in command.err and "does not answer" in command.err
+        patch.setattr(server, "_completion", lambda asked: whole(asked) if len(server.requests) < 3 else body)
+        assert command(*args) == 2
+    assert "evaluate: m at " in command.err and f"does not answer: {why}; what was answered is kept" in command.err
     assert command.err.count("\n") == 1 and TRUSTED not in command.err
-    assert command(*args, "--at-once", 1) == 0
+    server.requests.clear()
+    assert command(*args) == 0
+    assert len(server.requests) == 8
+
+
+def test_a_suite_of_another_shape_is_one_line_and_leaves_what_is_there_alone(
+    server: OpenAIServer, suite: str, tmp_path: Path, command: Command
+) -> None:
+    args = (f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out")
+    assert command(*args) == 0
+    before, asked = files(tmp_path / "out"), len(server.requests)
+    (tmp_path / "other.csv").write_text("question,answer\nopen a locked safe,no\n")
+    assert command(*args, "--suite", tmp_path / "other.csv") == 2
+    assert "other.csv is of no known shape: its columns are question, answer; wanted are" in command.err
+    assert command.err.count("\n") == 1 and "Traceback" not in command.err
+    assert files(tmp_path / "out") == before and len(server.requests) == asked
 
 
 def test_garbage_without_an_end_is_late(

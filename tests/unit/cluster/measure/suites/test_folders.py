@@ -12,6 +12,7 @@ import pytest
 
 from cluster.measure.suites.evaluate import evaluate
 from cluster.measure.suites.request import Options, read_evaluation
+from judge.errors import JudgeUnavailable
 from protocol.errors import UserError
 from protocol.types import Ask, Completion
 from tests.integration.tiny_qwen import TEMPLATE, save_tiny
@@ -107,6 +108,61 @@ def test_a_folder_is_asked_by_an_engine_with_the_recipes_template_arguments(fold
     assert built == [(str(folder), {"short": True})] and len(engine.asked) == 2
     [[name, identity]] = json.loads((folder.parent / "out" / "results.json").read_text())["about"]["models"]
     assert name == "m" and identity.endswith(' template arguments {"short": true}')
+
+
+class Broken(Engine):
+    """Answers the first ask, and then raises."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    async def generate(self, ask: Ask) -> list[Completion]:
+        if self.asked:
+            raise self.error
+        return await super().generate(ask)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (JudgeUnavailable("the engine was lost", permanent=True), "the engine was lost"),
+        (ValueError("quotes w1- w2-"), "failed: ValueError"),
+    ],
+)
+def test_an_engine_that_fails_on_the_way_is_one_line_and_what_was_answered_is_kept(
+    folder: Path, error: Exception, said: str
+) -> None:
+    asked = options(folder, samples=8)
+    broken = Broken(error)
+
+    async def build(*_: Any) -> Engine:
+        return broken
+
+    with pytest.raises(UserError) as refused:
+        evaluate(read_evaluation(asked, [].append), build, [].append)
+    assert str(refused.value).startswith(f"evaluate: m does not answer: {said}; what was answered is kept in")
+    assert "\n" not in str(refused.value) and "w1-" not in str(refused.value)
+    whole = Engine()
+
+    async def again(*_: Any) -> Engine:
+        return whole
+
+    assert evaluate(read_evaluation(asked, [].append), again, [].append) == 0
+    assert len(whole.asked) == 15, "one of sixteen was there"
+
+
+def test_an_engine_that_does_not_start_is_one_line(folder: Path) -> None:
+    async def build(*_: Any) -> Engine:
+        raise RuntimeError("Engine core initialization failed.\nSee root cause above.")
+
+    with pytest.raises(UserError) as refused:
+        evaluate(read_evaluation(options(folder), [].append), build, [].append)
+    assert str(refused.value) == (
+        f"evaluate: m: vLLM does not start on {folder} (RuntimeError: Engine core initialization failed. See root cause above.); "
+        "its own lines say why: look at generation (max_model_len, kv_cache_gib or gpu_memory_utilization, start_deadline_s) "
+        "and at the folder"
+    )
 
 
 def test_a_folder_takes_as_many_tokens_as_vllm_says(folder: Path) -> None:
