@@ -39,11 +39,19 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: a file is missing or no YAML mapping, files extend each other in a circle, or a value does not fit the schema.
     """
-    values = _read(path, ())
+    values = _read(path_on_command_line(path), ())
     for override in overrides:
         _apply(values, override)
     _change_paths(values, _expand_home)
     return parse_recipe(values)
+
+
+def path_on_command_line(path: Path) -> Path:
+    """With `~` as the home folder: the shell leaves it alone in `--judge=~/r.yaml`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: {path.parts[0]} is no user's home here; write the path out") from None
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """An endpoint that `evaluate` is given, as URL#MODEL, and what its options say of requests to it. Sends nothing."""
 
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urldefrag
+from urllib.parse import urldefrag, urlsplit
 
 from protocol.errors import UserError
 from protocol.recipe import ApiConfig
@@ -18,6 +19,7 @@ LEAVE_OUT = {  # by a request's parameter the key of the recipe's sampling
     "max_tokens": "max_new_tokens",
     "max_completion_tokens": "max_new_tokens",
 }
+_REFUSED = re.compile(rf"(?:request|{'|'.join(LEAVE_OUT)}) refused \(")  # what is asked, not who asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,25 @@ def read_endpoint(named: str, where: str, options: EndpointOptions) -> tuple[Api
 
     base_url(api)
     return api, _left_out(options.leave_out)
+
+
+def hint_at(reason: str, api: ApiConfig) -> str:
+    """What may be done about an endpoint that does not answer, in brackets; "" where nothing more than the reason is known.
+
+    Args:
+        reason: in the words of `judge.api.outcome`, which are ours.
+    """
+    from judge.api.network import is_local, proxy_variable
+
+    if _REFUSED.match(reason):
+        return f" (--leave-out leaves a parameter out of the requests: {', '.join(LEAVE_OUT)})"
+    url = api.base_url or ""
+    proxy, host = proxy_variable(url), urlsplit(url).hostname or ""
+    if proxy is None or reason.startswith("rate limited"):
+        return ""
+    if is_local(host):
+        return f" (from a proxy that is in the way: {proxy} names it; add {host} to no_proxy)"
+    return f" (through the proxy that {proxy} names)"
 
 
 def _max_tokens_name(named: str) -> Literal["max_completion_tokens", "max_tokens"]:

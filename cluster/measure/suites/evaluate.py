@@ -6,7 +6,6 @@ in the journal, so that the same command goes on where this one ended, however i
 
 import asyncio
 import contextlib
-import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 from cluster.console import make_console
 from cluster.exits import FAILED
-from cluster.inputs.target_endpoint import LEAVE_OUT
+from cluster.inputs.target_endpoint import hint_at
 from cluster.inputs.targets import Target
 from cluster.measure.correction import JudgeErrors, count_errors
 from cluster.measure.passes import BuildEngine, open_judge, start_engine
@@ -38,9 +37,6 @@ from protocol.errors import UserError
 from protocol.interfaces import Generator
 
 JOURNAL = "journal.jsonl"
-REFUSED = re.compile(
-    rf"(?:request|{'|'.join(LEAVE_OUT)}) refused \("
-)  # what is asked, not who asks: `judge.api.outcome`
 AGAIN = "run the same command again: it asks only for what is missing"
 
 Say = Callable[[str], None]
@@ -129,8 +125,7 @@ async def _ask_model(
                 return await ask_target(generator, target, missing, evaluation.manner, at_once, journal, _tell(note))
     except GaveUp as why:
         where = "" if target.api is None else f" at {target.api.base_url}"
-        refusal = REFUSED.match(str(why))
-        hint = f" (--leave-out leaves a parameter out of the requests: {', '.join(LEAVE_OUT)})" if refusal else ""
+        hint = "" if target.api is None else hint_at(str(why), target.api)
         raise UserError(
             f"evaluate: {target.name}{where} does not answer: {why}{hint}; what was answered is kept in {evaluation.out}; mend it, "
             f"and {AGAIN}"

@@ -163,6 +163,20 @@ def test_model_cards_that_cannot_be_written_are_one_line_and_the_judges_is_there
     assert "\n" not in str(refused.value) and run_dir.judge_card.is_file()
 
 
+def test_the_home_folder_is_found_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `--out=~/cards`, where the shell leaves it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r.yaml").write_text("judge: {kind: match}\n")
+    (tmp_path / "cards").mkdir()
+    calibrate(Path("~/r.yaml"), [], LABELS, Path("~/report.json"), 5, build_judge_engine, Path("~/cards"))
+    assert (tmp_path / "report.json").is_file() and (tmp_path / "cards" / "judge_card.md").is_file()
+    run_dir = write_run(tmp_path, "judge: {kind: match}\n")
+    calibrate(Path("~/run"), [], LABELS, None, 5, build_judge_engine)
+    assert run_dir.judge_card.is_file()
+    with pytest.raises(UserError, match=r"^~nobody-here/r\.yaml: ~nobody-here is no user's home here"):
+        calibrate(Path("~nobody-here/r.yaml"), [], LABELS, None, 5, build_judge_engine)
+
+
 def test_a_run_gets_no_card_of_another_judge(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path, "judge: {kind: match}\n")
     with pytest.raises(UserError, match="--set: changes the judge of the run"):

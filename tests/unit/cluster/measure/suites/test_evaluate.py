@@ -193,6 +193,30 @@ def test_what_a_server_filters_is_no_answer_and_not_asked_again(
     assert {a["why"] for a in pq.read_table(out / "attempts.parquet").to_pylist()} == {"content filtered"}
 
 
+def test_a_proxy_in_the_way_of_a_local_target_is_named(
+    server: OpenAIServer, suite: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://someone:secret@127.0.0.1:9")  # nobody listens there
+    args = (f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out", "--retries", 0)
+    assert command(*args) == 2
+    assert (
+        "no connection (from a proxy that is in the way: http_proxy names it; add 127.0.0.1 to no_proxy)" in command.err
+    )
+    assert command.err.count("\n") == 1 and "secret" not in command.err
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert command(*args) == 0
+
+
+def test_certificates_that_cannot_be_read_are_one_line(
+    server: OpenAIServer, suite: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    assert command(f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out") == 2
+    assert command.err.startswith("advgame: SSL_CERT_FILE: ") and command.err.count("\n") == 1
+
+
 def test_an_endpoint_that_refuses_a_parameter_is_asked_without_it(
     server: OpenAIServer, suite: str, tmp_path: Path, command: Command
 ) -> None:
