@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.inputs.context_length import length_of
+from cluster.inputs.home import expand_home
 from cluster.inputs.judge_digest import digest_model
 from cluster.inputs.recipe_file import load_recipe
 from cluster.inputs.target_endpoint import EndpointOptions, is_endpoint, read_endpoint
@@ -89,7 +90,7 @@ def find_run_dir(named: str) -> RunDir | None:
     """The run's directory that a target names; None if it is none."""
     if is_endpoint(named):
         return None
-    run_dir = RunDir(Path(named).expanduser().resolve())
+    run_dir = RunDir(expand_home(named).resolve())
     return run_dir if run_dir.recipe.is_file() else None
 
 
@@ -131,7 +132,7 @@ def find_target(named: str, where: str, recipe: Recipe | None, options: Endpoint
     run_dir = find_run_dir(named)
     if run_dir is not None:
         return _of_run(run_dir, where, recipe)
-    path = Path(named).expanduser().resolve()
+    path = expand_home(named, where).resolve()
     if not path.is_dir():
         raise UserError(
             f"{where}: {named} is neither a model folder nor a run's directory nor an address; give one of them "

@@ -16,9 +16,10 @@ from rich.table import Table
 
 from cluster.console import make_console
 from cluster.inputs.find import find_judge
+from cluster.inputs.home import expand_home
 from cluster.inputs.labels import load_labels
 from cluster.inputs.package_versions import package_versions
-from cluster.inputs.recipe_file import load_recipe, path_on_command_line
+from cluster.inputs.recipe_file import load_recipe
 from cluster.measure.agreement import Row, failures, report
 from cluster.measure.card import NO_REWORDINGS, NO_RUBRIC, NOT_ASKED, make_card
 from cluster.measure.card_text import MARKDOWN, say_share, write_card
@@ -73,9 +74,9 @@ def calibrate(
     Raises:
         UserError: before the judge is started; or the model cards cannot be written, when everything else is.
     """
-    recipe_file = path_on_command_line(recipe_file)
-    json_file = json_file and path_on_command_line(json_file)
-    out = out and path_on_command_line(out)
+    recipe_file = expand_home(recipe_file)
+    json_file = json_file and expand_home(json_file, "--json")
+    out = out and expand_home(out, "--out")
     run_dir = find_calibrated_run(recipe_file)
     recipe = load_recipe(recipe_file if run_dir is None else run_dir.recipe, overrides)
     if run_dir is not None and out is None:

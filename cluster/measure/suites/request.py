@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.inputs.find import FoundJudge, find_judge
+from cluster.inputs.home import expand_home
 from cluster.inputs.judge_digest import digest_model
 from cluster.inputs.labels import Label, load_labels
 from cluster.inputs.recipe_file import load_recipe
@@ -236,7 +237,7 @@ def _trainer_of(recipe: Recipe, found: FoundJudge) -> str:
 
 
 def _make_out(out: Path) -> Path:
-    path = out.expanduser().resolve()
+    path = expand_home(out, "--out").resolve()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
