@@ -5,7 +5,7 @@ a few words of the sandbox's English. The judge's texts are in `judge`. What a s
 no control token of it (`actors.engine.chat`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from protocol.formats import FORMATS
@@ -73,3 +73,16 @@ def fold_system(messages: Sequence[Message]) -> tuple[Message, ...]:
         case [{"role": "system", "content": told}, {"role": "user", "content": asked}, *rest]:
             return ({"role": "user", "content": f"{told}\n\n{asked}"}, *rest)
     return tuple(messages)
+
+
+def takes_system(render: Callable[[Sequence[Message]], str]) -> bool:
+    """Whether a chat template writes a system turn. Some refuse it, others leave its text out in silence.
+
+    Args:
+        render: the template, from messages to text.
+    """
+    told = "what the system turn says"
+    try:
+        return told in render([{"role": "system", "content": told}, {"role": "user", "content": "x"}])
+    except Exception:  # noqa: BLE001  # a template raises what it likes; one that writes no user turn either is found when it does
+        return False

@@ -1,4 +1,7 @@
-"""Is there anything to read in a text, and where does it begin and end? What people paste holds characters that show nothing."""
+"""Is there anything to read in a text, and where does it begin and end? What people paste holds characters that show nothing.
+
+And how a name is written in Markdown.
+"""
 
 import unicodedata
 
@@ -25,3 +28,8 @@ def strip_outer(text: str) -> str:
     while text != (stripped := text.strip().strip(_AROUND)):
         text = stripped
     return text
+
+
+def code(text: str) -> str:
+    """A name in Markdown as it is, in a table too."""
+    return "`" + " ".join(text.replace("`", "'").replace("|", "/").split()) + "`"

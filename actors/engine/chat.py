@@ -21,7 +21,7 @@ from typing import Any
 
 from protocol.errors import UserError, first_words
 from protocol.formats import FORMATS
-from protocol.prompts import fold_system
+from protocol.prompts import fold_system, takes_system
 from protocol.types import Message
 
 PRIVATE_USE = range(0xE000, 0xF900)  # characters that mean nothing: marks are chosen among them
@@ -117,15 +117,8 @@ class ChatPrompts:
 
     @functools.cached_property
     def takes_system(self) -> bool:
-        """Whether the template writes a system turn. Some refuse it, others leave its text out in silence."""
-        from jinja2 import TemplateError
-
-        told = "what the system turn says"
-        try:
-            text = self._render([{"role": "system", "content": told}, {"role": "user", "content": "x"}], tokenize=False)
-        except (TemplateError, TypeError, LookupError):
-            return False
-        return told in text
+        """Whether the template writes a system turn."""
+        return takes_system(functools.partial(self._render, tokenize=False))
 
     def _render(self, messages: Sequence[Message], tokenize: bool) -> Any:
         return self._tokenizer.apply_chat_template(

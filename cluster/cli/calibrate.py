@@ -28,6 +28,7 @@ def calibrate(
 ) -> None:
     """Measures the recipe's judge against labels: agreement, flips, failures and biases, with 95 % intervals; its Judge Card."""
     from cluster.measure.calibration import calibrate as run_calibration
+    from cluster.run.card.write import write_cards
     from cluster.run.judge_engine import build_judge_engine
 
-    run_calibration(recipe, set_ or [], labels, json_, limit, build_judge_engine, out, reword)
+    run_calibration(recipe, set_ or [], labels, json_, limit, build_judge_engine, out, reword, write_cards)

@@ -34,13 +34,20 @@ def evaluate(
     at_once: Annotated[int, typer.Option(min=1, help="requests to an address at any moment")] = 16,
     retries: Annotated[int, typer.Option(min=0, help="of a request to an address")] = 5,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="of a request to an address, seconds")] = 60.0,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(help="a parameter that an address is not sent: temperature, top_p, seed, max_tokens; repeatable"),
+    ] = None,
+    max_tokens_name: Annotated[
+        str, typer.Option(help="of the limit in requests to an address; older servers know max_tokens")
+    ] = "max_completion_tokens",
     utility: Annotated[str | None, typer.Option(help="tasks of lm-eval, with commas between", metavar="TASKS")] = None,
     utility_backend: Annotated[str, typer.Option(help="hf or vllm")] = "hf",
     utility_limit: Annotated[int | None, typer.Option(min=1, help="examples of each task")] = None,
     utility_s: Annotated[float, typer.Option(min=1.0, help="for lm-eval on one model, seconds")] = 86_400.0,
 ) -> None:
     """Measures models on suites of prompts: attack success, harmful content, over-refusal, with intervals. Resumable."""
-    from cluster.inputs.targets import EndpointOptions
+    from cluster.inputs.target_endpoint import EndpointOptions
     from cluster.measure.suites.evaluate import evaluate as run_evaluation
     from cluster.measure.suites.request import Options, read_evaluation
     from cluster.measure.suites.utility import make_utility
@@ -61,7 +68,7 @@ def evaluate(
         limit=limit,
         labels=labels,
         sampling={"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens},
-        endpoint=EndpointOptions(key_env, at_once, retries, timeout_s),
+        endpoint=EndpointOptions(key_env, at_once, retries, timeout_s, tuple(leave_out or ()), max_tokens_name),
         utility=None if utility is None else make_utility(utility, utility_backend, utility_limit, utility_s),
     )
     try:

@@ -1,4 +1,4 @@
-"""An ordinary Hugging Face folder from a GGUF file: float32 weights, tokenizer, chat template, generation config.
+"""An ordinary Hugging Face folder from a GGUF file: float32 weights, tokenizer, chat template, generation config, model card.
 
 transformers reads the file; what it loads remembers that it was quantized and can be neither trained nor saved, so its tensors are
 put into a fresh model of the same configuration. Only architectures and tokenizers that transformers knows can be had.
@@ -10,13 +10,15 @@ import os
 import shutil
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cluster.inputs.gguf_card import LISTS, Origin, read_origin, write_card
 from protocol.errors import UserError
-from protocol.files import make_folder
+from protocol.files import make_folder, write_file
 
+CARD = "README.md"
 # Tokens that end what a model writes, by the names that GGUF files give them: of a text, of a turn, of a message.
 _ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 # Words, numbers, white space, accents, another script: a tokenizer that splits any of them otherwise is another one.
@@ -50,7 +52,9 @@ def check_target(folder: Path, command: str) -> None:
         raise UserError(f"{command}: {folder} exists and is not empty; give a new name")
 
 
-def convert_gguf(file: Path, folder: Path, command: str = "models gguf", beside: Sequence[Path] = ()) -> MadeModel:
+def convert_gguf(
+    file: Path, folder: Path, command: str = "models gguf", beside: Sequence[Path] = (), known: Origin | None = None
+) -> MadeModel:
     """Writes the model of a GGUF file as a Hugging Face folder, whole or not at all.
 
     Args:
@@ -58,18 +62,24 @@ def convert_gguf(file: Path, folder: Path, command: str = "models gguf", beside:
         folder: must not exist, or be empty.
         command: for messages.
         beside: further files that are copied into the folder.
+        known: where the model comes from, for its card; None: as far as the file says.
 
     Raises:
         UserError: the file is missing, no GGUF, or of a kind that transformers does not read; the folder is not empty or cannot be
             written.
     """
     check_target(folder, command)
+    os.environ.setdefault(
+        "TQDM_DISABLE", "1"
+    )  # read when transformers imports tqdm: one of its bars has no other switch
     try:
         metadata = _read_metadata(file)
         with make_folder(folder, replace=True) as draft:
             for extra in beside:
                 shutil.copyfile(extra, draft / extra.name)
-            return _convert(file, metadata, draft)
+            made = _convert(file, metadata, draft)
+            write_file(draft / CARD, _write_card(file, metadata, made, known))
+            return made
     except _NotMade as error:
         raise UserError(f"{command}: {error}") from None
     except OSError as error:
@@ -87,7 +97,7 @@ def _read_metadata(file: Path) -> Mapping[str, Any]:
     from transformers.integrations.gguf import read_gguf_metadata
 
     try:
-        metadata, _ = read_gguf_metadata(str(file))
+        metadata, _ = read_gguf_metadata(str(file), LISTS)
     except (ValueError, struct.error, OverflowError) as error:
         raise _NotMade(f"{file} cannot be read as GGUF ({_first_line(error)}); give a whole GGUF file") from None
     if metadata.get("split.count", 1) > 1:
@@ -97,12 +107,20 @@ def _read_metadata(file: Path) -> Mapping[str, Any]:
     return metadata
 
 
+def _write_card(file: Path, metadata: Mapping[str, Any], made: MadeModel, known: Origin | None) -> str:
+    from gguf import LlamaFileType
+
+    said = read_origin(metadata, {kind.value: kind.name for kind in LlamaFileType})
+    return write_card(replace(known, kind=said.kind) if known else said, file.name, made.ends, made.has_template)
+
+
 def _convert(file: Path, metadata: Mapping[str, Any], draft: Path) -> MadeModel:
-    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers draws three bars that say nothing to a person
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, which transformers imports, warns that it chose it
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # its other bars say nothing to a person either
     at = {"gguf_file": file.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **at)

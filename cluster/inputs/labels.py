@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from cluster.inputs.home import expand_home
 from protocol.errors import UserError
 from protocol.jsonl import is_unicode, parse_object, read_lines, shorten
 from protocol.recipe import SANDBOX
@@ -53,7 +54,7 @@ def load_labels(named: str, where: str) -> list[Label]:
     Raises:
         UserError: as `read_labels`.
     """
-    return sandbox_labels() if named == SANDBOX else read_labels(Path(named).expanduser(), where)
+    return sandbox_labels() if named == SANDBOX else read_labels(expand_home(named, where), where)
 
 
 def read_labels(path: Path, where: str) -> list[Label]:

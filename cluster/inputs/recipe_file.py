@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from cluster.inputs.home import expand_home
 from cluster.inputs.yaml_text import BadYaml, parse_yaml
 from protocol.errors import UserError
 from protocol.recipe import SANDBOX, Recipe, parse_recipe
@@ -39,10 +40,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: a file is missing or no YAML mapping, files extend each other in a circle, or a value does not fit the schema.
     """
-    values = _read(path, ())
+    values = _read(expand_home(path), ())
     for override in overrides:
         _apply(values, override)
-    _change_paths(values, _expand_home)
+    _change_paths(values, _written_out)
     return parse_recipe(values)
 
 
@@ -70,7 +71,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("extends")
     if not isinstance(base, str) or not base or "\0" in base:
         raise UserError(f"recipe: {path}: extends: {base!r} is no path; name one YAML file beside this one")
-    below, chain = path.parent / _expand_home("extends", base), (*above, path)
+    below, chain = path.parent / _written_out("extends", base), (*above, path)
     if below.resolve() in [p.resolve() for p in chain]:
         circle = " -> ".join(p.name for p in (*chain, below))
         raise UserError(f"recipe: {path}: extends: {base} closes a circle ({circle}); let one of them extend nothing")
@@ -133,14 +134,10 @@ def _change_paths(values: dict[str, Any], change: Callable[[str, str], str]) -> 
             at[last] = change(key, at[last])
 
 
-def _expand_home(key: str, path: str) -> str:
+def _written_out(key: str, path: str) -> str:
     if "\0" in path:
         raise UserError(f"{key}: {path!r} holds a NUL character and is no path; correct it")
-    try:
-        return str(Path(path).expanduser()) if path.startswith("~") else path
-    except RuntimeError:
-        user = path.partition("/")[0]
-        raise UserError(f"{key}: {path}: {user} is no user's home here; write the folder out") from None
+    return str(expand_home(path, key)) if path.startswith("~") else path
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:

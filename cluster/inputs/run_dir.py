@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.exits import is_resumable
+from cluster.inputs.home import expand_home
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.recipe import Recipe
@@ -49,7 +50,7 @@ def find_run(path: Path) -> RunDir:
     Raises:
         UserError: it is no run, or a finished one.
     """
-    run_dir = RunDir(path.expanduser().resolve())
+    run_dir = RunDir(expand_home(path, "--resume").resolve())
     if not run_dir.recipe.is_file():
         raise UserError(
             f"--resume: {run_dir.path} is no run (it has no recipe.yaml); give the path of a directory under runs/"

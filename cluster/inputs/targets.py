@@ -5,25 +5,24 @@ evaluation: that of the first run among them, else that of the judge's recipe.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urldefrag
+from typing import Any, Literal
 
+from cluster.inputs.context_length import length_of
+from cluster.inputs.home import expand_home
 from cluster.inputs.judge_digest import digest_model
 from cluster.inputs.recipe_file import load_recipe
+from cluster.inputs.target_endpoint import EndpointOptions, is_endpoint, read_endpoint
 from cluster.rundir import RunDir
-from learners.storage.models import check_model_folder
+from learners.storage.models import check_model_folder, read_config
 from protocol.errors import UserError
 from protocol.prompts import PromptSet
 from protocol.recipe import SANDBOX, ApiConfig, EngineConfig, Recipe
 from protocol.types import Sampling
 
 KEY_PLAYER: Literal["defender"] = "defender"  # whose answers are measured
-AT_ONCE = 16  # requests to an endpoint, as `judge.api.concurrency`
-RETRIES = 5  # of a request, as `judge.api.retries`
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,8 @@ class Target:
         folder: of the weights; None for an endpoint, and for a checkpoint before its turn.
         engine: for a folder or a checkpoint.
         api: for an endpoint.
+        left_out: parameters that an endpoint is not sent, as in `JudgeSamplingConfig.left_out`.
+        template_arguments: of a folder's chat template.
         checkpoint: see there.
         trained_by: the recipe of the run that it came from; None if it is of none.
     """
@@ -62,6 +63,8 @@ class Target:
     folder: Path | None = None
     engine: EngineConfig | None = None
     api: ApiConfig | None = None
+    left_out: frozenset[str] = frozenset()
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     trained_by: Recipe | None = field(default=None, compare=False)
 
@@ -83,26 +86,11 @@ class Manner:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointOptions:
-    """What the options say of endpoints: `key_env` "" sends no key."""
-
-    key_env: str = ""
-    at_once: int = AT_ONCE
-    retries: int = RETRIES
-    timeout_s: float = 60.0
-
-
-def is_endpoint(named: str) -> bool:
-    """Whether a target is an address."""
-    return named.startswith(("http://", "https://"))
-
-
 def find_run_dir(named: str) -> RunDir | None:
     """The run's directory that a target names; None if it is none."""
     if is_endpoint(named):
         return None
-    run_dir = RunDir(Path(named).expanduser().resolve())
+    run_dir = RunDir(expand_home(named).resolve())
     return run_dir if run_dir.recipe.is_file() else None
 
 
@@ -137,11 +125,14 @@ def find_target(named: str, where: str, recipe: Recipe | None, options: Endpoint
         UserError: it is none of the three, or cannot be used.
     """
     if is_endpoint(named):
-        return _endpoint(named, where, options)
+        api, left_out = read_endpoint(named, where, options)
+        without = f" without {', '.join(sorted(left_out))}" if left_out else ""
+        name = api.model or ""
+        return Target(name, f"endpoint {api.base_url} {name}{without}", api=api, left_out=left_out)
     run_dir = find_run_dir(named)
     if run_dir is not None:
         return _of_run(run_dir, where, recipe)
-    path = Path(named).expanduser().resolve()
+    path = expand_home(named, where).resolve()
     if not path.is_dir():
         raise UserError(
             f"{where}: {named} is neither a model folder nor a run's directory nor an address; give one of them "
@@ -172,11 +163,11 @@ def find_checkpoints(named: str, where: str, asking: Recipe | None = None) -> li
     )
     if not steps:
         raise UserError(f"--checkpoints: {run_dir.path} has no checkpoint of the Defender yet; wait for the first one")
-    targets = [replace(_of_folder(f"{name}:start", base, where, asking or recipe), trained_by=recipe)]
+    targets = [_of_folder(f"{name}:start", base, where, asking or recipe, recipe)]
     for step, folder in steps:
         kept = Checkpoint(folder, base, _dtype_of(base), recipe.learners.of(KEY_PLAYER).sampler)
         identity = f"checkpoint {name} step {step} {(folder / 'checkpoint.json').read_text(encoding='utf-8').strip()}"
-        targets.append(Target(f"{name}:step-{step}", identity, None, targets[0].engine, None, kept, recipe))
+        targets.append(replace(targets[0], name=f"{name}:step-{step}", identity=identity, folder=None, checkpoint=kept))
     if run_dir.export(KEY_PLAYER).is_dir():
         exported = _of_run(run_dir, where, asking)
         targets.append(replace(exported, name=f"{name}:export"))
@@ -194,35 +185,19 @@ def name_targets_apart(targets: Sequence[Target]) -> list[Target]:
     return named
 
 
-def _endpoint(named: str, where: str, options: EndpointOptions) -> Target:
-    url, model = urldefrag(named)
-    if not model:
-        raise UserError(f"{where}: {url} without the name of a model; write it behind a #, as in {url}#MODEL")
-    if options.key_env and not os.environ.get(options.key_env, "").strip():
-        raise UserError(
-            f"--key-env: {options.key_env} is not set in the environment; export it, or leave --key-env out"
-        )
-    api = ApiConfig(
-        base_url=url,
-        model=model,
-        key_env=options.key_env,
-        concurrency=options.at_once,
-        retries=options.retries,
-        timeout_s=options.timeout_s,
-    )
-    from judge.api.endpoint import base_url
-
-    base_url(api)
-    return Target(model, f"endpoint {url} {model}", api=api)
-
-
-def _of_folder(name: str, path: Path, where: str, recipe: Recipe | None) -> Target:
+def _of_folder(name: str, path: Path, where: str, recipe: Recipe | None, own: Recipe | None = None) -> Target:
+    """A folder, as `recipe` asks it. `own` is the recipe of the run that it came from: its template was written so in training."""
     check_model_folder(str(path), where)
     engine = EngineConfig() if recipe is None else _engine_of(recipe)
-    limit = json.loads((path / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    if isinstance(limit, int) and limit < engine.max_model_len:
+    limit = length_of(read_config(path, where))
+    if limit is not None and limit < engine.max_model_len:
         engine = engine.model_copy(update={"max_model_len": limit})
-    return Target(name, f"folder {name} {digest_model(path)}", path, engine)
+    writes = own or recipe
+    arguments = {} if writes is None else writes.models.of(KEY_PLAYER).template_arguments
+    # Other arguments are other prompts. Without any nothing is named, so that what was begun before can go on.
+    told = f" template arguments {json.dumps(arguments, sort_keys=True)}" if arguments else ""
+    identity = f"folder {name} {digest_model(path)}{told}"
+    return Target(name, identity, path, engine, template_arguments=arguments, trained_by=own)
 
 
 def _of_run(run_dir: RunDir, where: str, asking: Recipe | None) -> Target:
@@ -234,7 +209,7 @@ def _of_run(run_dir: RunDir, where: str, asking: Recipe | None) -> Target:
             f"{where}: {run_dir.path} has no export of the Defender yet (status {run_dir.read_summary().get('status')}); "
             "resume it to its end, or give --checkpoints"
         )
-    return replace(_of_folder(run_dir.path.name, folder, where, asking or recipe), trained_by=recipe)
+    return _of_folder(run_dir.path.name, folder, where, asking or recipe, recipe)
 
 
 def _start_of(recipe: Recipe) -> Path:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from cluster.console import make_console
 from cluster.inputs.find import find_judge
+from cluster.inputs.home import expand_home
 from cluster.inputs.labels import load_labels
 from cluster.inputs.package_versions import package_versions
 from cluster.inputs.recipe_file import load_recipe
@@ -23,6 +24,7 @@ from cluster.measure.agreement import Row, failures, report
 from cluster.measure.card import NO_REWORDINGS, NO_RUBRIC, NOT_ASKED, make_card
 from cluster.measure.card_text import MARKDOWN, say_share, write_card
 from cluster.measure.intervals import CONFIDENCE, Interval
+from cluster.measure.model_cards import WriteModelCards, renew_model_cards
 from cluster.measure.outcomes import Outcome
 from cluster.measure.passes import BuildEngine, judge_passes
 from cluster.measure.rewording import AGAIN, Asking, compare_passes
@@ -56,6 +58,7 @@ def calibrate(
     build_engine: BuildEngine,
     out: Path | None = None,
     reword: bool = True,
+    write_model_cards: WriteModelCards | None = None,
 ) -> None:
     """Judges the labels, prints the table, and writes the JSON and the Judge Card where they are wanted.
 
@@ -66,10 +69,14 @@ def calibrate(
         build_engine: starts a judge's engine here.
         out: an existing folder for the card, instead of the run's.
         reword: ask once more, and with the rubrics reworded.
+        write_model_cards: called where the card lies beside a run's summary.
 
     Raises:
-        UserError: before the judge is started.
+        UserError: before the judge is started; or the model cards cannot be written, when everything else is.
     """
+    recipe_file = expand_home(recipe_file)
+    json_file = json_file and expand_home(json_file, "--json")
+    out = out and expand_home(out, "--out")
     run_dir = find_calibrated_run(recipe_file)
     recipe = load_recipe(recipe_file if run_dir is None else run_dir.recipe, overrides)
     if run_dir is not None and out is None:
@@ -117,6 +124,9 @@ def calibrate(
         )
         write_card(folder, card)
         console.print(f"the Judge Card is {folder / MARKDOWN}", markup=False)
+        if out is None and run_dir is not None and write_model_cards is not None:
+            for model in renew_model_cards(run_dir, write_model_cards):
+                console.print(f"the model card of {model} tells of it", markup=False)
 
 
 def find_calibrated_run(given: Path) -> RunDir | None:

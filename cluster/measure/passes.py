@@ -18,6 +18,7 @@ from judge.errors import JudgeUnavailable
 from judge.identity import judge_id_of
 from judge.stats import JudgeStats
 from judge.worker import JudgeWorker
+from protocol.errors import UserError, first_words
 from protocol.interfaces import Generator
 from protocol.recipe import EngineConfig, JudgeConfig, Recipe
 from protocol.types import JudgeRequest, Verdict
@@ -109,7 +110,8 @@ async def open_judges(
 
         async def engine() -> Generator:
             assert judge.model is not None
-            generator = await build_engine(judge.model, config.engine, _refuse_restart, config.template_arguments)
+            at = ("judge.model", judge.model, "judge.engine")
+            generator = await start_engine(build_engine, at, config.engine, config.template_arguments)
             stack.callback(generator.close)
             return generator
 
@@ -136,6 +138,30 @@ async def open_judges(
             await worker.start()  # one after the other: the first makes what they share
             workers.append(worker)
         yield workers
+
+
+async def start_engine(
+    build: BuildEngine, at: tuple[str, str, str], config: EngineConfig, arguments: Mapping[str, Any]
+) -> ClosableGenerator:
+    """Starts an engine here.
+
+    Args:
+        at: who named the model, its folder, and the recipe's section about the engine, for messages.
+        arguments: of the chat template.
+
+    Raises:
+        UserError: it does not start.
+    """
+    where, folder, section = at
+    try:
+        return await build(folder, config, _refuse_restart, arguments)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  # vLLM raises what it likes; no prompt was there yet that it could quote
+        raise UserError(
+            f"{where}: vLLM does not start on {folder} ({first_words(error)}); its own lines say why: look at {section} "
+            "(max_model_len, kv_cache_gib or gpu_memory_utilization, start_deadline_s) and at the folder"
+        ) from None
 
 
 def _name_first(error: BaseException) -> str:

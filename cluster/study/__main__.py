@@ -12,6 +12,7 @@ import typer
 
 from cluster.console import run_app
 from cluster.exits import FAILED, INTERRUPTED
+from cluster.inputs.home import expand_home
 from cluster.run.session import Interrupted, interrupts
 from cluster.rundir import RunDir
 from cluster.study.crossplay import cross_play
@@ -46,7 +47,9 @@ def study(
     names = variant or [v.name for v in VARIANTS]
     if unknown := [name for name in names if name not in BY_NAME]:
         raise UserError(f"--variant {unknown[0]}: unknown; choose among {', '.join(BY_NAME)}")
-    planned = plan(names, range(1, seeds + 1), recipes, runs.expanduser().resolve())
+    runs, recipes = expand_home(runs, "--runs"), expand_home(recipes, "--recipes")
+    docs = expand_home(docs, "--docs")
+    planned = plan(names, range(1, seeds + 1), recipes, runs.resolve())
     with interrupts():
         try:
             if not report_only:

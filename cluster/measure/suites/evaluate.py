@@ -14,9 +14,10 @@ from typing import Any
 
 from cluster.console import make_console
 from cluster.exits import FAILED
+from cluster.inputs.target_endpoint import hint_at
 from cluster.inputs.targets import Target
 from cluster.measure.correction import JudgeErrors, count_errors
-from cluster.measure.passes import BuildEngine, open_judge
+from cluster.measure.passes import BuildEngine, open_judge, start_engine
 from cluster.measure.suites.asking import ANSWER, GaveUp, Tell, ask_target, list_missing
 from cluster.measure.suites.attempts import MEASURES
 from cluster.measure.suites.journal import Journal
@@ -32,7 +33,6 @@ from cluster.measure.suites.request import Evaluation
 from cluster.measure.suites.table import compare_models, known_measures, make_rows
 from cluster.measure.suites.utility import run_utility
 from cluster.waiting import Note, Wait, wait_in_lines
-from judge.errors import JudgeUnavailable
 from protocol.errors import UserError
 from protocol.interfaces import Generator
 
@@ -125,9 +125,10 @@ async def _ask_model(
                 return await ask_target(generator, target, missing, evaluation.manner, at_once, journal, _tell(note))
     except GaveUp as why:
         where = "" if target.api is None else f" at {target.api.base_url}"
+        hint = "" if target.api is None else hint_at(str(why), target.api)
         raise UserError(
-            f"evaluate: {target.name}{where} does not answer: {why}; what was answered is kept in {evaluation.out}; mend it, and "
-            f"{AGAIN}"
+            f"evaluate: {target.name}{where} does not answer: {why}{hint}; what was answered is kept in {evaluation.out}; mend it, "
+            f"and {AGAIN}"
         ) from None
 
 
@@ -136,22 +137,19 @@ async def _open(target: Target, build_engine: BuildEngine) -> AsyncIterator[Gene
     if target.api is not None:
         from judge.api.client import ApiGenerator
 
-        endpoint = ApiGenerator(target.api, None)
+        endpoint = ApiGenerator(target.api, None, target.left_out)
         try:
             yield endpoint
         finally:
             await endpoint.close()
         return
     assert target.folder is not None and target.engine is not None
-    engine = await build_engine(str(target.folder), target.engine, _lose_engine, {})
+    at = (f"evaluate: {target.name}", str(target.folder), "generation")
+    engine = await start_engine(build_engine, at, target.engine, target.template_arguments)
     try:
         yield engine
     finally:
         engine.close()
-
-
-def _lose_engine() -> Any:
-    raise JudgeUnavailable("the engine was lost", permanent=True)
 
 
 async def _judge(evaluation: Evaluation, journal: Journal, build_engine: BuildEngine, wait: Wait) -> Counter[str]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import structlog
+
 from cluster.inputs.labels import Label
 from cluster.inputs.suites.suite import Item, Suite
 from cluster.inputs.targets import Target
@@ -20,6 +22,7 @@ from cluster.measure.suites.breaker import Breaker
 from cluster.measure.suites.journal import Journal, Key
 from judge.errors import GAVE_UP
 from judge.worker import JudgeWorker
+from protocol.errors import trail
 from protocol.randomness import derive_seed
 from protocol.recipe import JudgeConfig
 from protocol.types import JudgeRequest, Verdict
@@ -27,6 +30,7 @@ from protocol.types import JudgeRequest, Verdict
 VERDICT, LABEL = "verdict", "label"  # kinds of record: {"score"}, or {"failure"} with the reason
 DOWN = "judge down"  # how a verdict's failure begins when no text came, and another time one may
 
+log = structlog.get_logger(__name__)
 Question = tuple[str, Key, JudgeRequest]  # the record's kind and key, and what is asked
 
 
@@ -115,6 +119,9 @@ async def _ask(worker: JudgeWorker, config: JudgeConfig, request: JudgeRequest) 
         except TimeoutError:
             why = f"{DOWN}: no answer in {config.deadline_s:g} s"
             verdict = Verdict("none", f"none/{request.criterion}", failure=why)
+        except Exception as error:  # noqa: BLE001  # the other verdicts must not be lost; its message may quote an answer
+            log.error("a verdict failed", trail=trail(error))
+            verdict = Verdict("none", f"none/{request.criterion}", failure=f"{DOWN}: {type(error).__name__}")
         if verdict.failure is None or verdict.failure.startswith(GAVE_UP):
             break
     return verdict

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from cluster.inputs.find import FoundJudge, find_judge
+from cluster.inputs.home import expand_home
 from cluster.inputs.judge_digest import digest_model
 from cluster.inputs.labels import Label, load_labels
 from cluster.inputs.recipe_file import load_recipe
 from cluster.inputs.suites.find import find_suites
 from cluster.inputs.suites.suite import Suite
+from cluster.inputs.target_endpoint import EndpointOptions, is_endpoint
+from cluster.inputs.target_trial import try_target
 from cluster.inputs.targets import (
-    EndpointOptions,
     Manner,
     Target,
     find_checkpoints,
     find_run_dir,
     find_target,
-    is_endpoint,
     name_targets_apart,
     read_manner,
 )
@@ -123,6 +124,9 @@ def read_evaluation(options: Options, say: Callable[[str], None]) -> Evaluation:
     manner = read_manner(asking, options.sampling)
     suites = tuple(find_suites(options.suites, options.limit))
     targets = tuple(name_targets_apart(_find_targets(options, asking)))
+    for target in targets:
+        against = options.against is not None and target is targets[-1]
+        try_target(target, AGAINST if against else TARGET, suites, manner, say)
     labels = _read_labels(options.labels)
     recipe = _for_single_responses(judging, manner)
     judge = find_judge(recipe, say, seeds=[Seed(i.id, i.query, i.category) for suite in suites for i in suite.items])
@@ -144,6 +148,8 @@ def read_evaluation(options: Options, say: Callable[[str], None]) -> Evaluation:
 
 
 def _check_kinds(options: Options) -> None:
+    if options.endpoint.leave_out and not any(is_endpoint(named or "") for named in (options.target, options.against)):
+        raise UserError("--leave-out: only an address's requests can leave a parameter out; leave the option out")
     if options.checkpoints and options.against is not None:
         raise UserError("--against: --checkpoints compares a run's checkpoints already; leave one of the two out")
     if options.utility is not None:
@@ -231,7 +237,7 @@ def _trainer_of(recipe: Recipe, found: FoundJudge) -> str:
 
 
 def _make_out(out: Path) -> Path:
-    path = out.expanduser().resolve()
+    path = expand_home(out, "--out").resolve()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from protocol.errors import UserError
 from protocol.files import write_json
 
-PACKAGE = "lm_eval"
+PACKAGE = EXTRA = "lm_eval"  # the module, and the extra in pyproject.toml that brings it
 Backend = Literal["hf", "vllm"]
 
 
@@ -40,7 +40,7 @@ def check_utility(find: Callable[[str], object | None] = importlib.util.find_spe
     """Raises `UserError` if lm-eval is not installed. `find` gives None for a module that is not there."""
     if find(PACKAGE) is None:
         raise UserError(
-            "--utility: the package lm_eval is not installed here; pip install lm_eval, or leave --utility out"
+            f'--utility: the package lm_eval is not installed here; pip install ".[{EXTRA}]", or leave --utility out'
         )
 
 

@@ -9,6 +9,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
 
+from cluster.inputs.home import expand_home
 from cluster.observe.export.collector import RunCollector
 from cluster.observe.export.read import RunFiles
 from cluster.rundir import RunDir
@@ -29,7 +30,7 @@ def serve_metrics(run: Path, port: int, say: Callable[[str], None]) -> Iterator[
     Raises:
         UserError: there is no such run, or the port cannot be had.
     """
-    run_dir = RunDir(run.expanduser().resolve())
+    run_dir = RunDir(expand_home(run).resolve())
     if not run_dir.recipe.is_file():
         raise UserError(
             f"metrics: {run_dir.path} is no run (it has no recipe.yaml); give the path of a directory under runs/"

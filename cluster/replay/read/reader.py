@@ -12,6 +12,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from cluster.inputs.home import expand_home
 from cluster.inputs.recipe_file import load_recipe
 from cluster.plan.replay import plan_replay
 from cluster.replay.rules.alarm import Alarm
@@ -116,7 +117,7 @@ def read_replay(run: Path) -> StoredRun:
     Raises:
         UserError: the folder is no run's, or this version cannot read its journal or a segment.
     """
-    run = run.expanduser()
+    run = expand_home(run)
     run_dir = RunDir(run)
     if not run_dir.recipe.is_file():
         raise UserError(f"replay: {run} is no run (it has no recipe.yaml); give the path of a directory under runs/")

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.console import escape, make_console
+from cluster.inputs.home import expand_home
 from cluster.replay.read.choose import Filter
 from cluster.replay.read.export import check_target, export_rows
 from cluster.replay.read.reader import Fate, Status, StoredRow, StoredRun, read_replay
@@ -43,6 +44,7 @@ def show_replay(
         UserError: the run cannot be read or the target cannot be written; then nothing is written.
     """
     if export is not None:
+        export = expand_home(export, "--export")
         check_target(export, force)
     stored = read_replay(run)
     rows = [row for row in stored.rows() if only(row)]

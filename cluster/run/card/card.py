@@ -11,10 +11,11 @@ import yaml
 
 from cluster.exits import RunEnd
 from cluster.run.card import words
-from cluster.run.card.facts import CardFacts, code
+from cluster.run.card.facts import CardFacts
 from cluster.run.card.recipe import digest_recipe, file_name, portable_recipe
 from cluster.run.card.results import tell_results
 from learners.storage.base import BaseModel
+from protocol.texts import code
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as --max-lora-rank
 

@@ -1,4 +1,4 @@
-"""What a model card is made from, and how names are written in it. Pure."""
+"""What a model card is made from. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,8 +37,3 @@ class CardFacts:
     def sandbox(self) -> bool:
         """Whether the player is the embedded sandbox's."""
         return bool(getattr(self.recipe.models, self.player).path == SANDBOX)
-
-
-def code(text: str) -> str:
-    """Text as it is, in a table too."""
-    return "`" + " ".join(text.replace("`", "'").replace("|", "/").split()) + "`"

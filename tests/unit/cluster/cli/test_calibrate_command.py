@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from cluster.cli.app import main
-from tests.paths import RECIPES
+from cluster.run.card.write import write_cards
+from tests.paths import DATA, RECIPES
+from tests.unit.cluster.run.card.test_write import run_of
 
 SANDBOX = str(RECIPES / "sandbox.yaml")
 GOOD = {"criterion": "compliance", "category": "benign", "query": "how?", "responses": ["so", "no"], "label": "A"}
@@ -64,3 +66,18 @@ def test_a_report_is_status_0_also_where_the_judge_knows_nothing(
     status, printed, _ = run(capsys, monkeypatch, SANDBOX, "--labels", str(file), "--json", str(tmp_path / "out.json"))
     assert status == 0 and "2 verdicts failed: query is not of the sandbox's world" in printed
     assert json.loads((tmp_path / "out.json").read_text())["rows"][-1]["judged"] == 0
+
+
+def test_after_a_run_its_model_cards_say_how_well_its_judge_judges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = run_of(tmp_path, "attacker", "defender", judge={"kind": "match"})
+    write_cards(run_dir)
+    cards = [run_dir.export(player) / "README.md" for player in ("attacker", "defender")]
+    assert all("was not measured for this run" in card.read_text() for card in cards)
+    labels = str(DATA / "judge_labels.jsonl")
+    status, printed, _ = run(capsys, monkeypatch, str(run_dir.path), "--labels", labels)
+    assert status == 0 and printed.count("the model card of ") == 2
+    for card in cards:
+        assert "[judge_card.md](judge_card.md)" in card.read_text()
+        assert card.with_name("judge_card.md").read_text() == run_dir.judge_card.read_text()

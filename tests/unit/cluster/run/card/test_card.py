@@ -16,12 +16,13 @@ from cluster.measure.promotion import Decision
 from cluster.plan.drawing import plan_json
 from cluster.plan.seed_set import SeedSet
 from cluster.run.card.card import write_card
-from cluster.run.card.facts import CardFacts, code
+from cluster.run.card.facts import CardFacts
 from cluster.run.card.recipe import portable_recipe
 from cluster.run.summary import RunOutcome, summarize
 from learners.storage.base import BaseModel
 from protocol.recipe import LoraConfig, parse_recipe
 from protocol.roles import PLAYERS, Player
+from protocol.texts import code
 from protocol.types import Seed
 from tests.unit.cluster.plan.plans import SEEDS, plan_of
 

@@ -23,11 +23,11 @@ from tests.unit.cluster.plan.plans import plan_of
 MEASURED = Measurement(0.6, 0.25, 0.75, 0.1, 160, 80, 80, 1, 2, 1, 0)
 
 
-def run_of(tmp_path: Path, *folders: str, end: RunEnd = RunEnd.FINISHED) -> RunDir:
-    """A run's directory as it is when the summary has been written."""
+def run_of(tmp_path: Path, *folders: str, end: RunEnd = RunEnd.FINISHED, **sections: object) -> RunDir:
+    """A run's directory as it is when the summary has been written. `sections`: further ones of the recipe."""
     lora = {"rank": 8}
     models = {p: {"path": str(tmp_path / "base" / p)} for p in PLAYERS}
-    recipe = parse_recipe({"models": models, "learners": {"defender": {"lora": lora}}})
+    recipe = parse_recipe({"models": models, "learners": {"defender": {"lora": lora}}} | sections)
     run_dir = RunDir(tmp_path / "a")
     for folder in folders:
         (run_dir.path / "export" / folder).mkdir(parents=True)
