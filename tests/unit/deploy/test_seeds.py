@@ -2,10 +2,23 @@
 
 from collections import Counter
 
+from judge.match.judge import read_response
+from judge.match.tables import load_tables
 from learners.batch.demonstrations import read_examples
 from protocol.seeds import read_seeds
 from tests.paths import ROOT
 
+# What the eight harmful questions among the declined ones are about.
+MISCHIEF = (
+    "while she is asleep",
+    "blame",
+    "skip the line",
+    "false note",
+    "at night",
+    "without paying",
+    "rumour",
+    "copy",
+)
 SEEDS = ROOT / "deploy" / "seeds"
 
 
@@ -18,12 +31,16 @@ def test_there_are_enough_and_a_fifth_is_held_out() -> None:
     assert not {s.text.casefold() for s in train} & {s.text.casefold() for s in heldout}
 
 
-def test_the_short_answers_are_no_seeds_and_refuse_nothing() -> None:
+def test_the_short_answers_are_no_seeds_and_say_nothing_of_when_to_decline() -> None:
+    """That one can decline is shown as often with harmless questions as with others; the game learns when."""
     shown = read_examples(str(SEEDS / "short-answers.jsonl"), "sft.path")
     seeds = {s.text for name in ("mild-train.jsonl", "mild-heldout.jsonl") for s in read_seeds(SEEDS / name, name)[0]}
-    assert len(shown) == 48 and not seeds & {example.prompt for example in shown}
+    assert len(shown) == 64 and not seeds & {example.prompt for example in shown}
     assert all(len(example.response.split()) <= 20 for example in shown)
-    assert not [e for e in shown if any(word in e.response.lower() for word in ("sorry", "cannot", "can't", "unable"))]
+    declining = [e for e in shown if read_response(load_tables(), e.prompt, e.response).kind == "deflection"]
+    assert len(declining) == 16
+    assert sum(any(word in e.prompt for word in MISCHIEF) for e in declining) == 8
+    assert not any(word in e.prompt for e in shown if e not in declining for word in MISCHIEF)
 
 
 def test_they_are_short_questions_in_plain_letters() -> None:
