@@ -95,7 +95,7 @@ class SharedBuffer:
 
 
 class SharedPool:
-    """Shared buffers of one length that many versions in turn lie in, because new memory costs as much as many copies. Of any thread.
+    """Shared buffers of one length, for many versions in turn: new memory costs as much as many copies. Of any thread.
 
     Args:
         keep: free ones that are kept for the next.

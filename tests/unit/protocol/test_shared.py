@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from protocol.packed import RunningChecksum, checksum
+from protocol.packed import checksum
 from protocol.shared import SharedBuffer, SharedPool
 
 NBYTES = 192 << 20  # long enough for many turns of a loop, on any machine
@@ -36,17 +36,7 @@ def hash_all() -> Callable[[], object]:
     return lambda: checksum(packed)
 
 
-def hash_what_is_staged() -> Callable[[], object]:
-    running, packed = RunningChecksum(), np.ones(NBYTES, np.uint8)
-
-    def work() -> None:
-        running.add(packed)
-        running.hexdigest()
-
-    return work
-
-
-@pytest.mark.parametrize("prepare", [map_new_memory, hash_all, hash_what_is_staged])
+@pytest.mark.parametrize("prepare", [map_new_memory, hash_all])
 async def test_a_loop_goes_on_while_a_thread_works_on_gigabytes(prepare: Callable[[], Callable[[], object]]) -> None:
     """Whoever keeps the interpreter lock stops the loop for nearly all of the time; a busy machine stops it for a part."""
     shares = []
