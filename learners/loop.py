@@ -223,7 +223,10 @@ class _RankLoop:
         deadline_s = spec.config.collective_deadline_s
         self.source.acknowledge(spec.player, spec.steps)
         self.source.finished(spec.player)
-        self.handover.close(deadline_s)
+        self.handover.drain(deadline_s)
         self.enter("ended")
         delivered = self.version == 0 or self.sink.wait_delivered(spec.player, self.version, deadline_s)
+        self.handover.close()  # not before: a publisher that restarts needs the last version again
+        if not self.sink.flush(deadline_s):
+            log.error("the last reports are lost", player=spec.player)
         return replace(result, pushes=self.handover.published, superseded=self.handover.superseded, delivered=delivered)

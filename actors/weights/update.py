@@ -19,12 +19,15 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
-from actors.errors import PushLate, WeightsRefused, WorkerBroken
+from actors.errors import JoinFailed, PushLate, WeightsRefused, WorkerBroken
+from actors.weights.joining import FAILED, JOINED
 from actors.weights.receive import REFUSED, Mappings, receive
 from protocol.errors import DIGEST_MISMATCH
 from protocol.recipe import DeadlinesConfig
 from protocol.shared import SharedFile
 from protocol.types import NativeUpdate, WeightManifest
+
+JOIN_POLL_S = 0.05  # each look is one message to the engine, between two of its steps
 
 
 class Updatable(Protocol):
@@ -38,6 +41,32 @@ class Updatable(Protocol):
     async def load(self, update_info: dict[str, Any]) -> None: ...
     async def finish_update(self, version: int) -> None: ...
     async def checksums(self) -> dict[str, str]: ...
+
+
+class Joinable(Protocol):
+    """An engine that can meet a learner; see `actors.engine.engine.Engine`."""
+
+    async def begin_join(self, transport: str, native: dict[str, Any]) -> None: ...
+    async def read_join(self) -> list[str]: ...
+    async def abandon_join(self) -> None: ...
+
+
+async def join(engine: Joinable, transport: str, native: dict[str, Any], limit_s: float) -> None:
+    """See `GenerationWorker.join`."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await engine.begin_join(transport, native)
+            while set(states := await engine.read_join()) != {JOINED}:
+                failed = [state for state in states if state.startswith(FAILED)]
+                if failed:
+                    raise JoinFailed(failed[0])
+                await asyncio.sleep(JOIN_POLL_S)
+    except TimeoutError:
+        await engine.abandon_join()
+        raise PushLate(f"join: not all members came within {limit_s:.3g} s", "join_deadline") from None
+    except BaseException:
+        await engine.abandon_join()
+        raise
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

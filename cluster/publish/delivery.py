@@ -129,6 +129,14 @@ class Delivery:
         view.state, view.version = "healthy", version
         return True
 
+    def postpone(self, worker: str, ticket: int) -> bool:
+        """The push could not begin, which is no fault of the worker's: it serves on. False if it came too late to count."""
+        view = self._current(worker, ticket, "delivering")
+        if view is None:
+            return False
+        view.state = "healthy"
+        return True
+
     def record_start(self, worker: str, ticket: int, version: int) -> bool:
         """The worker started and serves `version`. False if the answer came too late to count."""
         view = self._current(worker, ticket, "starting")
@@ -176,6 +184,10 @@ class Delivery:
     def newest(self, player: Player) -> int:
         """The newest version; 0 before the first push."""
         return self._players[player].newest
+
+    def first(self, player: Player) -> int:
+        """The first version that came; 0 before it."""
+        return self._players[player].first
 
     def published(self, player: Player) -> int:
         """Versions published."""

@@ -81,7 +81,8 @@ class Learner:
         return time.perf_counter() - began, staged_s
 
     def close(self) -> None:
-        self._publisher.close(60.0)
+        self._publisher.drain(60.0)
+        self._publisher.close()
 
 
 def memcpy(nbytes: int, rooms: list[Any]) -> float:

@@ -36,6 +36,9 @@ class Published:
     async def newest(self, player: str) -> Any:
         return pack_model(tiny_model(1), 5)
 
+    async def chosen(self, player: str) -> int:
+        return 5
+
 
 class Source:
     """Deals `GAMES` games once and notes how each came back."""

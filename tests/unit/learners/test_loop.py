@@ -17,7 +17,7 @@ from learners.storage import checkpoints
 from learners.zero3.staging import Destination
 from protocol.recipe import LearnerConfig, LoraConfig, QuirksConfig
 from protocol.rows import SCHEMA
-from protocol.types import WeightManifest
+from protocol.types import Holding, WeightManifest
 from tests.unit.meters import RecordingMeter
 
 
@@ -78,11 +78,17 @@ class Cluster:
     def finished(self, player: str) -> None:
         self.calls.append(("finished",))
 
-    def publish(self, manifest: WeightManifest, packed: Any) -> list[int]:
+    def publish(self, manifest: WeightManifest, packed: Any) -> Holding:
         assert packed.view[0] == manifest.version
         self.pushed.append((manifest.version, manifest.step))
         self.last.append(manifest.last)
-        return []
+        return self.holding(manifest.player)
+
+    def holding(self, player: str) -> Holding:
+        return Holding("here", frozenset(version for version, _ in self.pushed))
+
+    def flush(self, limit_s: float) -> bool:
+        return True
 
     def report(self, player: str, step: int, version: int, metrics: dict[str, float]) -> None:
         self.calls.append(("report", step, version))
