@@ -4,7 +4,7 @@ Life: made (cheap) -> started (engine built, newest published version loaded) ->
 the worker is not ready then, until somebody starts it again.
 
 Invariants:
-- It serves only versions that it can name: the folder's weights (0) or a push that it loaded and verified.
+- It serves only versions that it can name: the folder's weights (0) or a push that it loaded and, before it served, verified.
 - Its version never goes down while the worker lives.
 - Loads happen one at a time; asks go on meanwhile.
 - Only `start` builds an engine. Whatever else needs one is refused at once where there is none.
@@ -16,7 +16,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
@@ -49,6 +49,10 @@ class VersionSource(Protocol):
 
     async def chosen(self, player: Player) -> int:
         """The number of that version; 0: the starting weights."""
+        ...
+
+    async def confirm(self, player: Player, version: int, layout: str, digest: str) -> bool:
+        """Whether others of the same layout that loaded the version hold the same parameters, as far as anybody knows."""
         ...
 
     async def fetch(self, manifest: WeightManifest, file: SharedFile) -> SharedFile:
@@ -166,12 +170,24 @@ class GenerationWorker:
                     return weights, 0
                 manifest, packed = found
                 try:
-                    report = await update(engine, manifest, packed, weights, Phases(limits, limit_s), self._mappings)
+                    report = await self._update(engine, manifest, packed, weights, Phases(limits, limit_s))
                 except WeightsRefused:
                     if await versions.chosen(self._player) == manifest.version:
                         raise
                     continue  # its buffer was written again while we read it, because there is a newer version
                 return LoadedWeights(report.checksum_after, manifest.checksum), manifest.version
+
+    async def _update(
+        self, engine: Engine, manifest: WeightManifest, packed: Any, before: LoadedWeights, phases: Phases
+    ) -> LoadReport:
+        config, versions = self._config, self._versions
+        layout = f"{engine.dtype}-{'gpu' if config.gpus_per_worker else 'cpu'}-tp{config.tensor_parallel}"
+
+        async def confirm(digest: str) -> bool:
+            return versions is None or await versions.confirm(self._player, manifest.version, layout, digest)
+
+        report = await update(engine, manifest, packed, before, phases, self._mappings, confirm)
+        return replace(report, layout=layout)
 
     def _running_engine(self) -> Engine:
         if self._engine is None:
@@ -281,7 +297,7 @@ class GenerationWorker:
                 if isinstance(packed, SharedFile) and self._versions is not None:
                     async with phases("send"):
                         packed = await self._versions.fetch(manifest, packed)
-                report = await update(engine, manifest, packed, self._weights, phases, self._mappings)
+                report = await self._update(engine, manifest, packed, self._weights, phases)
             except WorkerBroken:
                 self._discard(engine)
                 raise
@@ -320,7 +336,7 @@ class GenerationWorker:
         return self._version
 
     async def checksums(self) -> dict[str, str]:
-        """xxh3 of each parameter as the engine holds it, by vLLM's name (q, k, v are one tensor there)."""
+        """A digest of each parameter as the engine holds it, by vLLM's name (q, k, v are one tensor there)."""
         return await self._running_engine().checksums()
 
     async def stats(self) -> GenerationStats:

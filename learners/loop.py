@@ -115,6 +115,8 @@ class _RankLoop:
         self.rank0 = engine.rank == 0
         self.pool = StagingPool(lock_pages=spec.config.gpus_per_rank > 0)
         self.handover = Handover(sink, self.pool) if self.rank0 else None
+        if self.rank0:
+            self.pool.fill(engine.packed_bytes(spec.push_dtype))  # now: locking gigabytes takes longer than a push may
         peak = peak_here() if spec.config.gpus_per_rank else None
         self.peak_flops = None if peak is None else peak * engine.world
 

@@ -37,7 +37,7 @@ from protocol.types import Ask, Completion, as_array
 __all__ = ["Engine", "PromptTooLong", "limit_new_tokens", "to_completion"]
 _log = structlog.get_logger(__name__)
 
-DIGEST_POLL_S = 0.02  # each look is one message to the engine, between two of its steps
+DIGEST_POLL_S = 0.005  # each look is one message to the engine, between two of its steps
 # vLLM's `stream_interval`: it tells of a sample's first token, and of all others when it is finished.
 FIRST_AND_LAST = 1 << 30
 
@@ -303,7 +303,7 @@ class Engine:
         self._salt = str(version)
 
     async def checksums(self) -> dict[str, str]:
-        """xxh3 of every parameter as it lies in the workers, by vLLM's name for it (prefixed with its rank).
+        """A digest of every parameter as it lies in the workers, by vLLM's name for it (prefixed with its rank).
 
         Taken beside generation; nothing may be loaded meanwhile.
         """

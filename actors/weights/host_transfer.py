@@ -41,10 +41,10 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.engine.arguments import BACKEND, CPU_LOAD_FORMAT
+from actors.weights.digests import digests
 from actors.weights.handles import from_plain
 from actors.weights.joining import Joining
 from actors.weights.receive import Mappings, check_layout, read_tensors, split_evenly
-from protocol.packed import checksum
 from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import TensorSpec
 
@@ -242,7 +242,7 @@ class HostTransferExtension:
         self.weight_transfer_engine.abandon_join()  # type: ignore[attr-defined]
 
     def read_parameter_digests(self) -> dict[str, str] | None:
-        """xxh3 of each parameter's bytes by vLLM's name for it, or None as long as they are not all hashed."""
+        """A digest of each parameter's bytes by vLLM's name for it, or None as long as they are not all hashed."""
         if self._digests is None or not self._digests.done():
             return None
         return self._digests.result()
@@ -252,11 +252,8 @@ _hashing = ThreadPoolExecutor(1, thread_name_prefix="parameter-digests")
 
 
 def _hash_parameters(model: torch.nn.Module, prefix: str) -> dict[str, str]:
-    """By name. vLLM's own digests are sha256, which takes seconds for each GB; this takes a tenth of a second."""
-    return {
-        prefix + name: checksum(parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
-        for name, parameter in model.named_parameters()
-    }
+    """By name. vLLM's own digests are sha256 of a copy on the host, which takes seconds for each GB."""
+    return {prefix + name: digest for name, digest in digests(model.named_parameters()).items()}
 
 
 def _die_with_parent() -> None:

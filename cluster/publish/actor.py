@@ -225,6 +225,10 @@ class WeightPublisher:
         """Where a version's bytes lie on a node, for all of its workers. Raises `VersionGone`."""
         return await self._versions.file_on(player, version, node)
 
+    async def confirm(self, player: Player, version: int, layout: str, worker: str, digest: str) -> bool:
+        """A worker loaded a version, and is about to serve it. False: it must not, the others hold other parameters."""
+        return self._workers.confirm(player, version, layout, worker, digest)
+
     async def newest_version(self, player: Player) -> int:
         """The newest version that was published, before a restart too; 0 before the first."""
         return max(self._delivery.newest(player), self._registered.get(player, 0))

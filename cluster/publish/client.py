@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 import ray
+import structlog
 from ray.exceptions import RayTaskError
 
 from cluster.calls import Unavailable, ask, ask_blocking, last_line
@@ -20,7 +21,10 @@ from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import Holding, WeightManifest
 
 ANSWER_S = 120.0  # to copy a version of some ten GB across the network, and more
+CONFIRM_S = 2.0  # generation stands still for it
 PART = "publisher-0"
+
+log = structlog.get_logger(__name__)
 
 
 class PublisherSink:
@@ -122,6 +126,19 @@ class VersionClient:
     async def chosen(self, player: Player) -> int:
         """The number of the version to start with; 0: the model folder."""
         return int(await self._ask("chosen", player, self._worker))
+
+    async def confirm(self, player: Player, version: int, layout: str, digest: str) -> bool:
+        """Whether others of the same layout that loaded the version hold the same parameters.
+
+        True, too, where the publisher does not answer at once: generation stands still meanwhile. The report of the load tells it
+        again.
+        """
+        try:
+            asked = player, version, layout, self._worker, digest
+            return bool(await ask(self._handle, "confirm", *asked, part=PART, limit_s=CONFIRM_S))
+        except Unavailable:
+            log.warning("load_not_confirmed", player=player, version=version)
+            return True
 
     async def fetch(self, manifest: WeightManifest, file: SharedFile) -> SharedFile:
         """`file` itself if it is of this node, else where its one copy on this node lies. Raises `VersionGone`."""

@@ -22,11 +22,13 @@ from ray.exceptions import RayActorError, RayError
 
 from cluster.calls import Unavailable, ask
 from cluster.commit import ChangeSignal
+from cluster.publish.agreement import Agreement
 from cluster.publish.delivery import Delivery, Push
 from cluster.publish.pushes import PushTimer, count_failure, count_push, reason_of
 from cluster.publish.transfer import NativeTransfer
 from cluster.publish.versions import HeldVersion, Versions
 from protocol import metrics as m
+from protocol.errors import DIGEST_MISMATCH
 from protocol.meter import meter
 from protocol.recipe import PushConfig
 from protocol.roles import Player
@@ -66,6 +68,7 @@ class Workers:
         self._delivery, self._push, self._start_deadline_s = delivery, push, start_deadline_s
         self._versions, self._timers, self._checksums = versions, timers, checksums
         self._note_change = note_change
+        self._agreement = Agreement()
         self._handles: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.changed = ChangeSignal()  # some worker serves another version than before
@@ -121,12 +124,22 @@ class Workers:
             return
         if report.version < push.version:
             await self._replace(push.worker, push.ticket, "not_loaded", kill=True)
+        elif not self.confirm(push.player, report.version, report.layout, push.worker, report.checksum_after):
+            await self._replace(push.worker, push.ticket, DIGEST_MISMATCH, kill=True)
         elif self._delivery.record_load(push.worker, push.ticket, report.version):
             took_s = time.monotonic() - began
             self._timers[push.player].add(took_s, report.pause_s, report.moved, report.phases)
             count_push(push.player, took_s, report.pause_s, report.phases, version.manifest.nbytes)
             self._checksums[push.worker] = report.checksum_after
             self._after_change()
+
+    def confirm(self, player: Player, version: int, layout: str, worker: str, digest: str) -> bool:
+        """Whether a worker that loaded a version may serve it. Those that hold other parameters than most are started anew."""
+        may = self._agreement.report(player, version, layout, worker, digest)
+        for other in self._agreement.list_dissenters(player, version, layout):
+            if other != worker and self.restart(other, DIGEST_MISMATCH, kill=True):
+                count_failure(player, DIGEST_MISMATCH)
+        return may
 
     async def _postpone(self, push: Push, version: HeldVersion) -> None:
         """The version's bytes could not be had: another try, or a newer version, follows."""
@@ -162,6 +175,7 @@ class Workers:
         log.warning("worker_evicted", worker=worker, reason=reason)
         meter().inc(m.EVICTIONS, player=self._delivery.player(worker), reason=reason)
         self._checksums.pop(worker, None)
+        self._agreement.forget(worker)
         if kill:
             ray.kill(self._handles[worker], no_restart=False)
         await asyncio.sleep(SETTLE_S)

@@ -174,6 +174,9 @@ class Published:
     async def chosen(self, player: str) -> int:
         return self.version
 
+    async def confirm(self, player: str, version: int, layout: str, digest: str) -> bool:
+        return True
+
 
 async def test_a_push_that_fails_half_way_is_never_served_and_the_worker_comes_back_on_the_newest(
     served: Served,

@@ -39,6 +39,9 @@ class Published:
     async def chosen(self, player: str) -> int:
         return 5
 
+    async def confirm(self, player: str, version: int, layout: str, digest: str) -> bool:
+        return True
+
 
 class Source:
     """Deals `GAMES` games once and notes how each came back."""

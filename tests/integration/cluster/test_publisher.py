@@ -34,6 +34,7 @@ class FakeReport:
     phases: dict[str, float]
     checksum_after: str
     moved: bool = True
+    layout: str = "float32"
 
 
 class FakeWorker:
