@@ -114,7 +114,7 @@ class WeightPublisher:
         return self._workers.restart(worker, reason, kill)
 
     async def publish(self, manifest: WeightManifest, file: SharedFile) -> Holding:
-        """A new version. A version that is not newer than the newest is ignored.
+        """A new version. A version that is not newer than the newest is ignored, unless the newest was lost with a node.
 
         Args:
             file: stays as it is for as long as its version is held.
@@ -126,15 +126,16 @@ class WeightPublisher:
             FileNotFoundError, RayError, TimeoutError: it cannot be held.
         """
         player, version = manifest.player, manifest.version
-        if version > self._delivery.newest(player):
+        lost = version == self._delivery.newest(player) and self._versions.get(player, version) is None
+        if version > self._delivery.newest(player) or lost:
             async with asyncio.timeout(self._push.deadline_s):
                 await self._versions.take(manifest, file)
             if self._delivery.publish(player, version, manifest.last):
                 self._transfers.pop(player, None)
                 if player in self._fallbacks and self._fallbacks[player].off_since is None:
                     self._transfers[player] = NativeTransfer(version)
-                self._workers.push_all(self._transfers.get(player))
-                self._known.notify()
+            self._workers.push_all(self._transfers.get(player))
+            self._known.notify()
         return self._release(player)
 
     async def holding(self, player: Player) -> Holding:

@@ -77,6 +77,9 @@ class Holder:
             raise VersionGone(player, version)
         return (await asyncio.to_thread(_array_of, buffer))[offset : offset + nbytes]
 
+    async def alive(self) -> None:
+        """Returns."""
+
     async def drop(self, keys: Sequence[Key]) -> None:
         """Nobody needs these any more."""
         dropped = [(key in self._copies, self._held.pop(key)) for key in keys if key in self._held]

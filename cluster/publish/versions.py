@@ -17,6 +17,8 @@ from protocol.roles import PLAYERS, Player
 from protocol.shared import SharedFile
 from protocol.types import WeightManifest
 
+CHECK_S = 5.0  # for a holder to say that it is there; it does nothing else in its loop
+
 
 @dataclass
 class HeldVersion:
@@ -68,13 +70,9 @@ class Versions:
         """
         key = manifest.player, manifest.version
         if key not in self._taking:
-            self._taking[key] = asyncio.ensure_future(self._take(manifest, file))
-        try:
-            held = await asyncio.shield(self._taking[key])
-        finally:
-            if key in self._taking and self._taking[key].done():
-                del self._taking[key]
-        self._held[manifest.player][manifest.version] = held
+            taking = self._taking[key] = asyncio.ensure_future(self._take(manifest, file))
+            taking.add_done_callback(lambda _: self._taking.pop(key))
+        self._held[manifest.player][manifest.version] = await asyncio.shield(self._taking[key])
 
     async def _take(self, manifest: WeightManifest, file: SharedFile) -> HeldVersion:
         held = HeldVersion(manifest, file.node or self._node)
@@ -99,14 +97,37 @@ class Versions:
             return await asyncio.shield(found)
         except (RayError, OSError, VersionGone, ExceptionGroup) as error:
             held.files.pop(node, None)
+            if held.source not in (self._node, *self._holders):
+                self._lose(held)
             raise VersionGone(player, version) from error
 
+    async def check(self, player: Player, version: int, node: str) -> None:
+        """A worker could not have the bytes: if the holder on that node does not answer, they are not there any more."""
+        if node == self._node or node not in self._holders:
+            return
+        try:
+            async with asyncio.timeout(CHECK_S):
+                await self._holders[node].alive.remote()
+        except (RayActorError, TimeoutError):
+            self.forget(player, version, node)
+
     def forget(self, player: Player, version: int, node: str) -> None:
-        """The bytes are not on that node, whatever was thought: its holder died. The next who asks has them brought anew."""
+        """The bytes are not on that node, whatever was thought: its holder died. The next who asks has them brought anew.
+
+        Where its learner left them there, they are lost.
+        """
         held = self._held[player].get(version)
         if held is not None and node != self._node and node in held.files and held.files[node].done():
             del held.files[node]
             self._holders.pop(node, None)
+            if node == held.source:
+                self._lose(held)
+
+    def _lose(self, held: HeldVersion) -> None:
+        """The holder on its learner's node is gone: it is not held any more, so that its learner, if it lives, leaves it again."""
+        mine = self._held[held.manifest.player]
+        if mine.get(held.manifest.version) is held:
+            self._drop(mine.pop(held.manifest.version))
 
     def release(self, player: Player, needed: Collection[int]) -> None:
         """Drops the player's versions that are not among the needed ones."""

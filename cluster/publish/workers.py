@@ -95,8 +95,9 @@ class Workers:
         """Begins every push that is due. Those of the version of `transfer` wait for its learner."""
         for push in self._delivery.next_pushes(time.monotonic()):
             version = self._versions.get(push.player, push.version)
-            assert version is not None, "what is needed is held"
-            if transfer is None or version.manifest.version != transfer.version:
+            if version is None:  # it was lost with a node: its learner leaves it again, or a newer one
+                self._delivery.postpone(push.worker, push.ticket)
+            elif transfer is None or version.manifest.version != transfer.version:
                 self._spawn(self._deliver(push, version, None))
             else:
                 transfer.pushes[push.worker] = self._spawn(self._deliver(push, version, transfer))
@@ -145,8 +146,8 @@ class Workers:
         """The version's bytes could not be had: another try, or a newer version, follows."""
         log.warning("version_gone", worker=push.worker, version=push.version)
         count_failure(push.player, GONE[0])
-        for node in list(version.files):
-            self._versions.forget(push.player, push.version, node)
+        for node in [*version.files]:
+            await self._versions.check(push.player, push.version, node)
         await asyncio.sleep(AGAIN_S)
         if self._delivery.postpone(push.worker, push.ticket):
             self.push_all()

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.far_push FILE
 
-Two Ray nodes on this machine, each with its own object store. Learner and publisher are on the first, two workers on the second. The
-workers are real where they take bytes in (`VersionClient`, `receive`: mapped, verified) and have no engine. What is measured:
+Two Ray nodes on this machine, each with its own object store. Learner and publisher are on the first, two workers on the second.
+They are real where they take bytes in (`VersionClient`, `receive`: mapped, verified) and have no engine. What is measured:
 
-- `publisher-stop`: the longest time that the publisher's event loop stood still in a push, by a coroutine that asks every millisecond;
+- `publisher-stop`: the longest time that the publisher's event loop stood still in a push, seen by a coroutine in it;
 - `report-wait`: the longest time that the other learner's report waited for the publisher's answer meanwhile;
 - `push-bytes`: bytes that crossed between the nodes, for each byte of the version; `push-copies`: buffers on the other node.
 """

@@ -9,7 +9,9 @@ import ray
 
 from actors.weights.update import LoadReport
 from cluster.publish import actor
+from cluster.publish import workers as workers_module
 from cluster.publish.actor import WeightPublisher
+from cluster.publish.holder import Holder
 from protocol.errors import VersionGone
 from protocol.recipe import PushConfig
 from protocol.shared import SharedBuffer, SharedFile
@@ -26,6 +28,7 @@ class Worker:
         self.loading: list[int] = []
         self.joins = asyncio.Event()
         self.digest = "x"
+        self.error: Exception | None = None
 
     async def start(self) -> int:
         return self.version
@@ -33,6 +36,8 @@ class Worker:
     async def load(self, manifest: WeightManifest, file: Any, deadline_s: float, limits: Any) -> LoadReport:
         self.loading.append(manifest.version)
         await self.gate.wait()
+        if self.error is not None:
+            raise self.error
         self.version = manifest.version
         return LoadReport(manifest.version, self.digest, True, layout="l")
 
@@ -144,3 +149,32 @@ async def test_a_worker_whose_parameters_differ_from_the_others_is_replaced(monk
     assert killed == [handles[2]]
     evictions = (await publisher.stats()).players["attacker"].evictions
     assert evictions == {"digest_mismatch": 1}
+
+
+async def test_a_version_that_was_lost_with_a_node_is_left_again_and_no_worker_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers_module, "AGAIN_S", 0.01)
+    holders: list[Local] = []
+
+    def start_holder(node: str) -> Local:
+        holders.append(Local(Holder(node)))
+        return holders[-1]
+
+    publisher, worker = WeightPublisher(PushConfig(), start_holder=start_holder), Worker()
+    worker.error = VersionGone("attacker", 1)
+    await publisher.register("attacker", [Local(worker)])
+    assert await publisher.wait_delivered("attacker", 0, 20.0)
+    KEPT.append(SharedBuffer.create(8))
+    left = KEPT[-1].file("learners")
+    assert (await publisher.publish(manifest(1), left)).versions == {1}
+    holders[0].lost = True  # and the worker finds the bytes gone
+    worker.gate.set()
+    await until(lambda: worker.loading == [1])
+    async with asyncio.timeout(20.0):
+        while (await publisher.holding("attacker")).versions:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    worker.error = None
+    assert (await publisher.publish(manifest(1), left)).versions == {1}
+    assert await publisher.wait_delivered("attacker", 1, 20.0)
+    assert len(holders) == 2 and (await publisher.stats()).players["attacker"].evictions == {}

@@ -120,14 +120,22 @@ async def test_a_lost_holder_costs_a_copy_and_a_lost_source_the_version() -> Non
     await cluster.publish(1)
     await cluster.file_on(1, "there")
     cluster.holders["there"].lost = True
-    cluster.versions.forget("attacker", 1, "there")  # a worker could not open it
+    await cluster.versions.check("attacker", 1, "there")  # a worker could not open it
     assert read(await cluster.file_on(1, "there")) == bytes([1]) * NBYTES
     assert cluster.started == ["there", "there"]
     await cluster.publish(2, "learners")
     cluster.holders["learners"].lost = True
     with pytest.raises(VersionGone, match="version 2 of the attacker"):
         await cluster.file_on(2, "there")
-    assert 2 in cluster.versions.list_held("attacker"), "only its learner can say that there is a newer one"
+    await cluster.versions.check("attacker", 2, "learners")
+    assert cluster.versions.list_held("attacker") == {1}, "its learner, if it lives, is to leave it again"
+
+
+async def test_a_holder_that_answers_keeps_what_it_has() -> None:
+    cluster = Cluster()
+    await cluster.publish(1, "learners")
+    await cluster.versions.check("attacker", 1, "learners")
+    assert cluster.versions.list_held("attacker") == {1}
 
 
 async def test_a_version_that_is_left_twice_at_once_is_taken_once() -> None:
