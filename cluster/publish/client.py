@@ -109,17 +109,15 @@ class VersionClient:
             VersionGone: it cannot be had.
         """
         while True:
-            found: tuple[WeightManifest, SharedFile] | None
             version = await self.chosen(player)
             try:
+                found: tuple[WeightManifest, SharedFile] | None
                 found = await self._ask("newest", player, self._worker, _this_node())
                 if found is None:
                     return None
                 manifest, file = found
                 return manifest, await asyncio.to_thread(_view, file)
-            except (FileNotFoundError, RayTaskError) as error:
-                if not isinstance(error, VersionGone | OSError):
-                    raise
+            except (FileNotFoundError, VersionGone) as error:
                 if await self.chosen(player) == version:
                     raise VersionGone(player, version) from error  # not because a newer one took its place
 
@@ -144,16 +142,16 @@ class VersionClient:
         """`file` itself if it is of this node, else where its one copy on this node lies. Raises `VersionGone`."""
         if file.node == _this_node():
             return file
-        try:
-            found: SharedFile = await self._ask("file_on", manifest.player, manifest.version, _this_node())
-        except RayTaskError as error:
-            if not isinstance(error, VersionGone):
-                raise
-            raise VersionGone(manifest.player, manifest.version) from error
+        found: SharedFile = await self._ask("file_on", manifest.player, manifest.version, _this_node())
         return found
 
     async def _ask(self, method: str, *args: Any) -> Any:
-        return await ask(self._handle, method, *args, part=PART, limit_s=self._answer_s)
+        try:
+            return await ask(self._handle, method, *args, part=PART, limit_s=self._answer_s)
+        except RayTaskError as error:
+            if isinstance(error.cause, VersionGone):  # itself: it travels on, to the publisher again
+                raise error.cause from error
+            raise
 
 
 def _this_node() -> str:
