@@ -44,7 +44,11 @@ class VersionSource(Protocol):
     """Where a starting worker learns what is newest. Picklable: it travels to the worker's process."""
 
     async def newest(self, player: Player) -> tuple[WeightManifest, Any] | None:
-        """The version to start with and its packed bytes, which may change under the reader; None while only version 0 exists."""
+        """The version to start with and its packed bytes; None while only version 0 exists.
+
+        The bytes are a `SharedFile` of this node, which stays as it is until the worker has started, or bytes-like: those may
+        change under the reader.
+        """
         ...
 
     async def chosen(self, player: Player) -> int:

@@ -205,10 +205,12 @@ class WeightPublisher:
             await self._known.wait(left)
         return self._delivery.choose(worker) if worker in self._workers else self._delivery.newest(player)
 
-    async def newest(self, player: Player, worker: str, node: str) -> tuple[WeightManifest, SharedFile] | None:
+    async def newest(self, player: Player, worker: str, node: str) -> tuple[WeightManifest, SharedFile, bool] | None:
         """`chosen`, and where its bytes lie on `node`. None: the model folder.
 
-        The bytes may be replaced by a newer version's as soon as there is one: the checksum shows it.
+        Returns:
+            At its end, whether the bytes stay as they are until the worker has started. Of a worker that is not known, or does not
+            start, a newer version may take their place: the checksum shows it.
 
         Raises:
             VersionGone: it cannot be had there.
@@ -216,11 +218,12 @@ class WeightPublisher:
         version = await self.chosen(player, worker)
         if version == 0:
             return None
+        stays = worker in self._workers and self._delivery.begin_load(worker, version)
         file = await self._versions.file_on(player, version, node)
         held = self._versions.get(player, version)
         if held is None:
             raise VersionGone(player, version)
-        return held.manifest, file
+        return held.manifest, file, stays
 
     async def file_on(self, player: Player, version: int, node: str) -> SharedFile:
         """Where a version's bytes lie on a node, for all of its workers. Raises `VersionGone`."""

@@ -103,7 +103,9 @@ class VersionClient:
         self._handle, self._worker, self._answer_s = handle, worker, answer_s
 
     async def newest(self, player: Player) -> tuple[WeightManifest, Any] | None:
-        """The version to start with and its bytes, which a newer one may replace while they are read; None: the model folder.
+        """The version to start with and its bytes: this node's one copy, where it stays as it is until the worker has started.
+
+        Else a view of it, whose bytes a newer version may replace while they are read. None: the model folder.
 
         Raises:
             VersionGone: it cannot be had.
@@ -111,12 +113,12 @@ class VersionClient:
         while True:
             version = await self.chosen(player)
             try:
-                found: tuple[WeightManifest, SharedFile] | None
+                found: tuple[WeightManifest, SharedFile, bool] | None
                 found = await self._ask("newest", player, self._worker, _this_node())
                 if found is None:
                     return None
-                manifest, file = found
-                return manifest, await asyncio.to_thread(_view, file)
+                manifest, file, stays = found
+                return manifest, file if stays else await asyncio.to_thread(_view, file)
             except (FileNotFoundError, VersionGone) as error:
                 if await self.chosen(player) == version:
                     raise VersionGone(player, version) from error  # not because a newer one took its place

@@ -22,7 +22,7 @@ from learners.weights.buffers import StagingPool, array_of
 from learners.weights.handover import Handover
 from protocol.packed import RunningChecksum
 from protocol.recipe import DeadlinesConfig, PushConfig
-from protocol.shared import SharedBuffer
+from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import NativeUpdate, WeightManifest
 from tests.integration.ray_actors import Actors
 
@@ -52,7 +52,8 @@ class FakeWorker:
     async def start(self) -> int:
         found = await self.versions.newest("attacker")
         if found is not None:
-            assert int(found[1][0]) == found[0].version
+            packed = SharedBuffer.open(found[1]).view if isinstance(found[1], SharedFile) else found[1]
+            assert int(packed[0]) == found[0].version
             self.version = max(self.version, found[0].version)
         return self.version
 

@@ -95,6 +95,33 @@ async def test_a_worker_that_starts_under_a_restarted_publisher_waits_for_the_ve
     await publisher.publish(manifest(7), left)
     found = await starting
     assert found is not None and (found[0].version, found[1].inode) == (7, left.inode)
+    assert not found[2], "it is nobody that is known: a newer version may take its place"
+
+
+class Starting(Worker):
+    """Reads the newest version for as long as the gate is shut."""
+
+    def __init__(self, publisher: WeightPublisher) -> None:
+        super().__init__()
+        self.publisher = publisher
+        self.found: Any = None
+
+    async def start(self) -> int:
+        self.found = await self.publisher.newest("attacker", "attacker-0", "here")
+        await self.gate.wait()
+        return int(self.found[0].version)
+
+
+async def test_what_a_starting_worker_reads_is_not_given_back_before_it_has_started() -> None:
+    publisher = WeightPublisher(PushConfig())
+    await publisher.publish(manifest(1), file())
+    worker = Starting(publisher)
+    await publisher.register("attacker", [Local(worker)])
+    await until(lambda: worker.found is not None)
+    assert worker.found[2] and (await publisher.publish(manifest(2), file())).versions == {1, 2}
+    worker.gate.set()
+    assert await publisher.wait_delivered("attacker", 2, 20.0)
+    assert (await publisher.holding("attacker")).versions == {2}
 
 
 async def test_it_does_not_start_with_an_older_version_when_nobody_leaves_the_newest(

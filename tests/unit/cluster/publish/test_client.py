@@ -9,7 +9,7 @@ from ray.exceptions import RayTaskError
 
 from cluster.publish.client import PublisherSink, VersionClient
 from protocol.errors import NotHandedOver, VersionGone
-from protocol.shared import SharedBuffer
+from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import WeightManifest
 from tests.unit.cluster.publish.nodes import Local
 
@@ -51,7 +51,7 @@ class Publisher:
     """Its version 7 cannot be had the first `fails` times; then there is `then`."""
 
     def __init__(self, fails: int, then: int) -> None:
-        self.fails, self.then = fails, then
+        self.fails, self.then, self.stays = fails, then, True
         self.buffer = SharedBuffer.create(8)
 
     async def chosen(self, player: str, worker: str) -> int:
@@ -61,7 +61,7 @@ class Publisher:
         if self.fails:
             self.fails -= 1
             raise raised(VersionGone("attacker", 7))
-        return WeightManifest("attacker", self.then, (), 8, ""), self.buffer.file("here")
+        return WeightManifest("attacker", self.then, (), 8, ""), self.buffer.file("here"), self.stays
 
     async def file_on(self, player: str, version: int, node: str) -> Any:
         raise raised(VersionGone("attacker", version))
@@ -73,6 +73,14 @@ class Publisher:
 async def test_a_version_that_a_newer_one_took_the_place_of_is_not_the_end() -> None:
     found = await VersionClient(Local(Publisher(fails=1, then=8))).newest("attacker")
     assert found is not None and found[0].version == 8
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_only_bytes_that_stay_are_read_where_they_lie(stays: bool) -> None:
+    publisher = Publisher(fails=0, then=8)
+    publisher.stays = stays
+    found = await VersionClient(Local(publisher)).newest("attacker")
+    assert found is not None and isinstance(found[1], SharedFile if stays else memoryview)
 
 
 async def test_a_version_that_cannot_be_had_is_said_in_a_way_that_travels() -> None:
