@@ -106,7 +106,7 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         def join() -> Any:
             if before is not None:
                 before.shutdown()
-            if self.device.type != "cpu":
+            if self.device.type != "cpu" and self.device.index is not None:
                 torch.accelerator.set_device_index(self.device.index)  # each thread has its own
             native: Any = WeightTransferEngineFactory.create_engine(
                 WeightTransferConfig(backend=init_info.transport), self._vllm_config, self.device, self.model
