@@ -38,6 +38,12 @@ class PushLate(TimeoutError):
         return type(self), (str(self), self.reason)
 
 
+class JoinFailed(RuntimeError):
+    """A worker could not meet a learner. It serves as before."""
+
+    reason = "join_failed"
+
+
 class WorkerBroken(WorkerFault):
     """The engine holds weights that nobody vouches for, or is dead. It was thrown away and must be built anew.
 

@@ -4,7 +4,7 @@ Life: made (cheap) -> started (engine built, newest published version loaded) ->
 the worker is not ready then, until somebody starts it again.
 
 Invariants:
-- It serves only versions that it can name: the folder's weights (0) or a push that it loaded and verified.
+- It serves only versions that it can name: the folder's weights (0) or a push that it loaded and, before it served, verified.
 - Its version never goes down while the worker lives.
 - Loads happen one at a time; asks go on meanwhile.
 - Only `start` builds an engine. Whatever else needs one is refused at once where there is none.
@@ -16,7 +16,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
@@ -26,7 +26,7 @@ from actors.engine.engine import Engine
 from actors.engine.occupancy import OccupancyStats
 from actors.errors import GenerationDeadline, PromptTooLong, WeightsRefused, WorkerBroken
 from actors.weights.receive import Mappings
-from actors.weights.update import LoadedWeights, LoadReport, Phases, digest_of, update
+from actors.weights.update import LoadedWeights, LoadReport, Phases, digest_of, join, update
 from protocol import metrics as m
 from protocol.exchange import Batch, NotReady, Replies, Vitals
 from protocol.inbox import Inbox
@@ -44,11 +44,23 @@ class VersionSource(Protocol):
     """Where a starting worker learns what is newest. Picklable: it travels to the worker's process."""
 
     async def newest(self, player: Player) -> tuple[WeightManifest, Any] | None:
-        """The version to start with and its packed bytes, which may change under the reader; None while only version 0 exists."""
+        """The version to start with and its packed bytes; None while only version 0 exists.
+
+        The bytes are a `SharedFile` of this node, which stays as it is until the worker has started, or bytes-like: those may
+        change under the reader.
+        """
         ...
 
-    async def fetch(self, manifest: WeightManifest, file: SharedFile) -> Any:
-        """The bytes of a version that is pushed: `file` itself on its own node, elsewhere a copy."""
+    async def chosen(self, player: Player) -> int:
+        """The number of that version; 0: the starting weights."""
+        ...
+
+    async def confirm(self, player: Player, version: int, layout: str, digest: str) -> bool:
+        """Whether others of the same layout that loaded the version hold the same parameters, as far as anybody knows."""
+        ...
+
+    async def fetch(self, manifest: WeightManifest, file: SharedFile) -> SharedFile:
+        """Where the bytes of a version that is pushed lie on this node: `file` itself, or the node's one copy."""
         ...
 
 
@@ -111,6 +123,7 @@ class GenerationWorker:
         self._weights = LoadedWeights("")
         self._mappings = Mappings()
         self._version = 0
+        self._closing: set[asyncio.Task[None]] = set()  # of engines that were thrown away
         self._starting = asyncio.Lock()
         self._updating = asyncio.Lock()
         self._inbox = Inbox(self._generate, self._vitals)
@@ -132,13 +145,16 @@ class GenerationWorker:
     async def _build(self) -> None:
         started = time.perf_counter()
         arguments = self._template_arguments
+        if self._closing:
+            await asyncio.wait(self._closing)  # the one before has the GPU's memory until it is gone
         engine = await Engine.build(self._model_path, self._config, template_arguments=arguments)
         try:
-            weights, version = LoadedWeights(digest_of(await engine.checksums())), 0
+            async with asyncio.timeout(self._config.start_deadline_s):
+                weights, version = LoadedWeights(digest_of(await engine.checksums())), 0
             if self._versions is not None:
                 weights, version = await self._load_newest(engine, self._versions, weights)
         except BaseException:
-            engine.close()
+            await self._close(engine)
             raise
         self._weights, self._version, self._engine = weights, version, engine
         self._start_s = time.perf_counter() - started
@@ -158,13 +174,24 @@ class GenerationWorker:
                     return weights, 0
                 manifest, packed = found
                 try:
-                    report = await update(engine, manifest, packed, weights, Phases(limits, limit_s), self._mappings)
+                    report = await self._update(engine, manifest, packed, weights, Phases(limits, limit_s))
                 except WeightsRefused:
-                    newer = await versions.newest(self._player)
-                    if newer is None or newer[0].version == manifest.version:
+                    if await versions.chosen(self._player) == manifest.version:
                         raise
                     continue  # its buffer was written again while we read it, because there is a newer version
                 return LoadedWeights(report.checksum_after, manifest.checksum), manifest.version
+
+    async def _update(
+        self, engine: Engine, manifest: WeightManifest, packed: Any, before: LoadedWeights, phases: Phases
+    ) -> LoadReport:
+        config, versions = self._config, self._versions
+        layout = f"{engine.dtype}-{'gpu' if config.gpus_per_worker else 'cpu'}-tp{config.tensor_parallel}"
+
+        async def confirm(digest: str) -> bool:
+            return versions is None or await versions.confirm(self._player, manifest.version, layout, digest)
+
+        report = await update(engine, manifest, packed, before, phases, self._mappings, confirm)
+        return replace(report, layout=layout)
 
     def _running_engine(self) -> Engine:
         if self._engine is None:
@@ -274,7 +301,7 @@ class GenerationWorker:
                 if isinstance(packed, SharedFile) and self._versions is not None:
                     async with phases("send"):
                         packed = await self._versions.fetch(manifest, packed)
-                report = await update(engine, manifest, packed, self._weights, phases, self._mappings)
+                report = await self._update(engine, manifest, packed, self._weights, phases)
             except WorkerBroken:
                 self._discard(engine)
                 raise
@@ -284,24 +311,36 @@ class GenerationWorker:
         self._load_s, self._pause_s = report.phases["load"], report.pause_s
         return report
 
-    async def join(self, transport: str, native: dict[str, Any]) -> None:
-        """Meets a learner that will send versions through vLLM's `nccl` or `ipc`. Its deadline is the caller's."""
+    async def join(self, transport: str, native: dict[str, Any], limit_s: float) -> None:
+        """Meets a learner that will send versions through vLLM's `nccl` or `ipc`. The engine serves meanwhile, and takes pushes.
+
+        Raises:
+            PushLate: not all members came within `limit_s` seconds. Whoever comes later is not met.
+            JoinFailed: a rendezvous failed.
+        """
         engine = self._running_engine()
-        async with self._updating:
-            await engine.join(transport, native)
+        await join(engine, transport, native, limit_s)
 
     def _discard(self, engine: Engine) -> None:
         if self._engine is engine:
             self._engine = None
             _log.error("engine thrown away", player=self._player, version=self._version)
-        engine.close()
+        closing = asyncio.create_task(self._close(engine))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    @staticmethod
+    async def _close(engine: Engine) -> None:
+        """Fails whoever waits at once; the engine's processes end in a thread, because that takes seconds."""
+        engine.give_up()
+        await asyncio.to_thread(engine.close)
 
     async def version(self) -> int:
         """The version that a request asked now is sampled under."""
         return self._version
 
     async def checksums(self) -> dict[str, str]:
-        """xxh3 of each parameter as the engine holds it, by vLLM's name (q, k, v are one tensor there)."""
+        """A digest of each parameter as the engine holds it, by vLLM's name (q, k, v are one tensor there)."""
         return await self._running_engine().checksums()
 
     async def stats(self) -> GenerationStats:
@@ -327,4 +366,4 @@ class GenerationWorker:
         """Ends the engine's processes."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            await asyncio.to_thread(engine.close)
+            await self._close(engine)

@@ -115,6 +115,8 @@ class _RankLoop:
         self.rank0 = engine.rank == 0
         self.pool = StagingPool(lock_pages=spec.config.gpus_per_rank > 0)
         self.handover = Handover(sink, self.pool) if self.rank0 else None
+        if self.rank0:
+            self.pool.fill(engine.packed_bytes(spec.push_dtype))  # now: locking gigabytes takes longer than a push may
         peak = peak_here() if spec.config.gpus_per_rank else None
         self.peak_flops = None if peak is None else peak * engine.world
 
@@ -223,7 +225,10 @@ class _RankLoop:
         deadline_s = spec.config.collective_deadline_s
         self.source.acknowledge(spec.player, spec.steps)
         self.source.finished(spec.player)
-        self.handover.close(deadline_s)
+        self.handover.drain(deadline_s)
         self.enter("ended")
         delivered = self.version == 0 or self.sink.wait_delivered(spec.player, self.version, deadline_s)
+        self.handover.close()  # not before: a publisher that restarts needs the last version again
+        if not self.sink.flush(deadline_s):
+            log.error("the last reports are lost", player=spec.player)
         return replace(result, pushes=self.handover.published, superseded=self.handover.superseded, delivered=delivered)

@@ -18,11 +18,15 @@ class LearnerSink(WeightSink, Protocol):
     """Where rank 0 leaves versions and metrics."""
 
     def report(self, player: Player, step: int, version: int, metrics: dict[str, float]) -> None:
-        """Takes the metrics of the step that made `step` steps done, under the version staged after it."""
+        """Takes the metrics of the step that made `step` steps done, under the version staged after it. Returns at once."""
         ...
 
     def report_warm(self, player: Player, done: int, wanted: int, metrics: dict[str, float]) -> None:
         """Takes the metrics of the step that made `done` of `wanted` steps of the warm start done."""
+        ...
+
+    def flush(self, limit_s: float) -> bool:
+        """Waits until all reports were taken. False if they were not after `limit_s` seconds."""
         ...
 
     def newest(self, player: Player) -> int:

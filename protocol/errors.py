@@ -41,6 +41,23 @@ class UserError(Exception):
     """
 
 
+class NotHandedOver(Exception):
+    """A version could not be left with whoever takes versions over. It is superseded by the next one; nothing else is lost."""
+
+
+class VersionGone(Exception):
+    """The bytes of a version are not where they were, or not any more: their node is gone, or a newer version took their place."""
+
+    reason = "version_gone"
+
+    def __init__(self, player: str, version: int) -> None:
+        super().__init__(f"version {version} of the {player} is not held any more")
+        self._args = player, version
+
+    def __reduce__(self) -> tuple[type["VersionGone"], tuple[str, int]]:
+        return type(self), self._args
+
+
 def trail(error: BaseException) -> list[str]:
     """An error's type and the lines it passed, without its message: that may quote a prompt. Of a group, each part's too.
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from protocol.roles import Player
 from protocol.router_state import RouterStats
-from protocol.types import Ask, Completion, Deal, GameRecord, JudgeRequest, Verdict, WeightManifest
+from protocol.types import Ask, Completion, Deal, GameRecord, Holding, JudgeRequest, Verdict, WeightManifest
 
 
 class Generator(Protocol):
@@ -66,16 +66,22 @@ class GameSource(Protocol):
 class WeightSink(Protocol):
     """Where a learner group's rank 0 leaves a staged version; delivery happens behind it."""
 
-    def publish(self, manifest: WeightManifest, packed: Any) -> Sequence[int]:
-        """Takes a version over and returns without waiting for any worker.
+    def publish(self, manifest: WeightManifest, packed: Any) -> Holding:
+        """Takes a version over and returns without waiting for any worker. A version that is there already changes nothing.
 
         Args:
-            packed: a `protocol.shared.SharedBuffer`, or a uint8 array, manifest.nbytes long. It must not change until its
-                version is given back, unless the same call gives it back.
+            packed: a `protocol.shared.SharedBuffer`, manifest.nbytes long. It must not change while its version is held.
 
         Returns:
-            Versions whose bytes nobody reads any more: their buffers may be written again.
+            What is held now. Of the same holder, what it does not name may be written again.
+
+        Raises:
+            NotHandedOver: it could not be, in time.
         """
+        ...
+
+    def holding(self, player: Player) -> Holding:
+        """What is held of the player's versions. Raises as `publish` does."""
         ...
 
 

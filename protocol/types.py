@@ -257,6 +257,19 @@ class WeightManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """What whoever takes versions over holds of one player's, at one moment: whole, so that an answer that is lost loses nothing.
+
+    Attributes:
+        holder: names its process. Under another name, nobody knows who reads what was left with the one before.
+        versions: those whose bytes are read, or may be.
+    """
+
+    holder: str
+    versions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class NativeUpdate:
     """Stands for a version's bytes where they go from GPU to GPU: what vLLM's sending end tells its receiving end.
 

@@ -17,6 +17,7 @@ vllm is imported when an engine is built, not before, because its environment ha
 
 import asyncio
 import itertools
+import threading
 from array import array
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -36,7 +37,7 @@ from protocol.types import Ask, Completion, as_array
 __all__ = ["Engine", "PromptTooLong", "limit_new_tokens", "to_completion"]
 _log = structlog.get_logger(__name__)
 
-DIGEST_POLL_S = 0.02  # each look is one message to the engine, between two of its steps
+DIGEST_POLL_S = 0.005  # each look is one message to the engine, between two of its steps
 # vLLM's `stream_interval`: it tells of a sample's first token, and of all others when it is finished.
 FIRST_AND_LAST = 1 << 30
 
@@ -116,7 +117,8 @@ class Engine:
         self._open.set()
         self._salt = "0"
         self._samples: set[asyncio.Task[Completion]] = set()
-        self._closed = False
+        self._closed = self._ended = False
+        self._ending = threading.Lock()
         self.prompt_tokens = self.cached_tokens = 0  # of all samples; cached ones were in the prefix cache
 
     @classmethod
@@ -263,13 +265,22 @@ class Engine:
         await self._llm.resume_generation()
         self._open.set()
 
-    async def join(self, transport: str, native: dict[str, Any]) -> None:
-        """Connects every worker of the engine with a learner, for `nccl` or `ipc`; see `host_transfer.HostInitInfo`."""
+    async def begin_join(self, transport: str, native: dict[str, Any]) -> None:
+        """Has every worker of the engine meet a learner, for `nccl` or `ipc`, beside its work. See `host_transfer.HostInitInfo`."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         await self._llm.init_weight_transfer_engine(
             WeightTransferInitRequest({"transport": transport, "native": native})
         )
+
+    async def read_join(self) -> list[str]:
+        """How far each worker of the engine is; see `joining.Joining.state`."""
+        states: list[str] = await self._llm.collective_rpc("read_join")
+        return states
+
+    async def abandon_join(self) -> None:
+        """Nobody waits for it any more: workers of the engine that come to it late forget it."""
+        await self._llm.collective_rpc("abandon_join")
 
     async def start_update(self) -> None:
         """vLLM's first step of a weight update."""
@@ -292,7 +303,7 @@ class Engine:
         self._salt = str(version)
 
     async def checksums(self) -> dict[str, str]:
-        """xxh3 of every parameter as it lies in the workers, by vLLM's name for it (prefixed with its rank).
+        """A digest of every parameter as it lies in the workers, by vLLM's name for it (prefixed with its rank).
 
         Taken beside generation; nothing may be loaded meanwhile.
         """
@@ -304,15 +315,22 @@ class Engine:
                 return {name: digest for part in found for name, digest in part.items()}
             await asyncio.sleep(DIGEST_POLL_S)
 
-    def close(self) -> None:
-        """Ends the engine's processes and fails whoever waits with `WorkerBroken`. May be called twice."""
+    def give_up(self) -> None:
+        """Fails whoever waits with `WorkerBroken`, and takes no request any more. In the event loop; returns at once."""
         if self._closed:
             return
         self._closed = True
         for sample in self._samples:
             sample.cancel()
         self._open.set()
-        self._started.close()
+
+    def close(self) -> None:
+        """`give_up`, and ends the engine's processes, which takes seconds: after `give_up`, in any thread. May come twice."""
+        self.give_up()
+        with self._ending:
+            if not self._ended:
+                self._ended = True
+                self._started.close()
 
 
 class _Once:

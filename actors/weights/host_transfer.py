@@ -41,9 +41,10 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.engine.arguments import BACKEND, CPU_LOAD_FORMAT
+from actors.weights.digests import digests
 from actors.weights.handles import from_plain
+from actors.weights.joining import Joining
 from actors.weights.receive import Mappings, check_layout, read_tensors, split_evenly
-from protocol.packed import checksum
 from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import TensorSpec
 
@@ -94,14 +95,32 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         self._vllm_config = vllm_config
         self._mappings = Mappings()
         self._native: Any = None  # vLLM's own engine, once a learner asked for it
+        self.joining: Joining | None = None
         self._loading_natively = False
 
     def init_transfer_engine(self, init_info: HostInitInfo) -> None:
-        self.shutdown()
-        self._native = WeightTransferEngineFactory.create_engine(
-            WeightTransferConfig(backend=init_info.transport), self._vllm_config, self.device, self.model
-        )
-        self._native.init_transfer_engine(self._native.parse_init_info(init_info.native))
+        """Begins to meet a learner, and returns at once: the rendezvous waits for all others, and this process serves."""
+        before, self._native = self._native, None
+        self.abandon_join()
+
+        def join() -> Any:
+            if before is not None:
+                before.shutdown()
+            if self.device.type != "cpu" and self.device.index is not None:
+                torch.accelerator.set_device_index(self.device.index)  # each thread has its own
+            native: Any = WeightTransferEngineFactory.create_engine(
+                WeightTransferConfig(backend=init_info.transport), self._vllm_config, self.device, self.model
+            )
+            native.init_transfer_engine(native.parse_init_info(init_info.native))
+            return native
+
+        self.joining = Joining(join)
+
+    def abandon_join(self) -> None:
+        """Nobody waits for the rendezvous any more."""
+        joining, self.joining = self.joining, None
+        if joining is not None:
+            joining.abandon()
 
     def parse_update_info(self, update_dict: dict[str, Any]) -> Any:
         return NativeUpdateInfo(**update_dict) if "native" in update_dict else super().parse_update_info(update_dict)
@@ -117,6 +136,8 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
     def receive_weights(self, update_info: HostUpdateInfo | NativeUpdateInfo) -> None:
         self._loading_natively = isinstance(update_info, NativeUpdateInfo)
         if isinstance(update_info, NativeUpdateInfo):
+            if self.joining is not None:
+                self._native, self.joining = self.joining.take() or self._native, None
             if self._native is None:
                 raise RuntimeError("a native update for a worker that never joined a learner")
             self._native.start_weight_update()
@@ -142,6 +163,7 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
             finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:
+        self.abandon_join()
         native, self._native = self._native, None
         if native is not None:
             native.shutdown()
@@ -210,8 +232,17 @@ class HostTransferExtension:
         prefix: str = self._weight_checksum_prefix()  # type: ignore[attr-defined]
         self._digests = _hashing.submit(_hash_parameters, model, prefix)
 
+    def read_join(self) -> str:
+        """How far the rendezvous with a learner is; see `Joining.state`."""
+        joining: Joining | None = self.weight_transfer_engine.joining  # type: ignore[attr-defined]
+        return "failed: nobody asked" if joining is None else joining.state
+
+    def abandon_join(self) -> None:
+        """Nobody waits for it any more."""
+        self.weight_transfer_engine.abandon_join()  # type: ignore[attr-defined]
+
     def read_parameter_digests(self) -> dict[str, str] | None:
-        """xxh3 of each parameter's bytes by vLLM's name for it, or None as long as they are not all hashed."""
+        """A digest of each parameter's bytes by vLLM's name for it, or None as long as they are not all hashed."""
         if self._digests is None or not self._digests.done():
             return None
         return self._digests.result()
@@ -221,11 +252,8 @@ _hashing = ThreadPoolExecutor(1, thread_name_prefix="parameter-digests")
 
 
 def _hash_parameters(model: torch.nn.Module, prefix: str) -> dict[str, str]:
-    """By name. vLLM's own digests are sha256, which takes seconds for each GB; this takes a tenth of a second."""
-    return {
-        prefix + name: checksum(parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
-        for name, parameter in model.named_parameters()
-    }
+    """By name. vLLM's own digests are sha256 of a copy on the host, which takes seconds for each GB."""
+    return {prefix + name: digest for name, digest in digests(model.named_parameters()).items()}
 
 
 def _die_with_parent() -> None:

@@ -1,12 +1,14 @@
-"""One weight update of a serving engine: send -> pause -> load -> resume -> verify, each phase with a deadline of its own.
+"""One weight update of a serving engine: send -> pause -> load -> verify -> resume, each phase with a deadline of its own.
 
 Invariants
 - The bytes are complete and their checksum is verified before generation is paused: a push that is refused costs nothing.
 - A failure before anything was loaded leaves the engine serving its old version.
-- A failure while parameters are overwritten never resumes the engine, and a failed check afterwards takes it out of service. Both
-  raise `WorkerBroken`, which tells the owner to throw the engine away.
-- Generation stands still only from the end of `pause` to the end of `resume`. Afterwards, beside generation, it is checked that the
-  parameters changed as the pushes did: the bytes were verified before, and every parameter was overwritten.
+- No token is drawn from weights that were not verified: the bytes were, where they lie, before anything was loaded (but for `nccl`
+  and `ipc`, whose bytes come while they are loaded); the parameters changed as the pushes did, and equal those of the version's
+  other workers. All of that is before `resume`, and its seconds count in the pause.
+- A failure from the first overwritten parameter to the last check never resumes the engine: it raises `WorkerBroken`, which tells
+  the owner to throw the engine away.
+- Generation stands still only from the end of `pause` to the end of `resume`.
 
 It only orders the phases, against `Updatable`; the real one is `actors.engine.engine.Engine`.
 """
@@ -16,15 +18,20 @@ import contextlib
 import dataclasses
 import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
-from actors.errors import PushLate, WeightsRefused, WorkerBroken
+from actors.errors import JoinFailed, PushLate, WeightsRefused, WorkerBroken
+from actors.weights.joining import FAILED, JOINED
 from actors.weights.receive import REFUSED, Mappings, receive
 from protocol.errors import DIGEST_MISMATCH
 from protocol.recipe import DeadlinesConfig
 from protocol.shared import SharedFile
 from protocol.types import NativeUpdate, WeightManifest
+
+JOIN_POLL_S = 0.05  # each look is one message to the engine, between two of its steps
+
+T = TypeVar("T")
 
 
 class Updatable(Protocol):
@@ -40,6 +47,32 @@ class Updatable(Protocol):
     async def checksums(self) -> dict[str, str]: ...
 
 
+class Joinable(Protocol):
+    """An engine that can meet a learner; see `actors.engine.engine.Engine`."""
+
+    async def begin_join(self, transport: str, native: dict[str, Any]) -> None: ...
+    async def read_join(self) -> list[str]: ...
+    async def abandon_join(self) -> None: ...
+
+
+async def join(engine: Joinable, transport: str, native: dict[str, Any], limit_s: float) -> None:
+    """See `GenerationWorker.join`."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await engine.begin_join(transport, native)
+            while set(states := await engine.read_join()) != {JOINED}:
+                failed = [state for state in states if state.startswith(FAILED)]
+                if failed:
+                    raise JoinFailed(failed[0])
+                await asyncio.sleep(JOIN_POLL_S)
+    except TimeoutError:
+        await engine.abandon_join()
+        raise PushLate(f"join: not all members came within {limit_s:.3g} s", "join_deadline") from None
+    except BaseException:
+        await engine.abandon_join()
+        raise
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadedWeights:
     """What an engine holds: `digest` over its parameters, and the `checksum` of the push that brought them, if one did."""
@@ -53,6 +86,7 @@ class LoadReport:
     """How a load went. `version` is what the worker serves now; `ignored` if that was already as new as the push.
 
     `moved`: the parameters differ from those before. `pause_s`: seconds that generation stood still. `phases`: seconds of each.
+    `layout`: what `checksum_after` depends on beside the weights.
     """
 
     version: int
@@ -61,6 +95,7 @@ class LoadReport:
     pause_s: float = 0.0
     phases: Mapping[str, float] = dataclasses.field(default_factory=dict)
     ignored: bool = False
+    layout: str = ""
 
 
 def digest_of(checksums: Mapping[str, str]) -> str:
@@ -120,12 +155,14 @@ async def update(
     before: LoadedWeights,
     phases: Phases,
     mappings: Mappings,
+    confirm: Callable[[str], Awaitable[bool]],
 ) -> LoadReport:
     """Brings `manifest.version` into a serving engine.
 
     Args:
         source: see `receive`; or a `NativeUpdate`, whose bytes come to the GPU while they are loaded.
         before: what the engine holds now.
+        confirm: whether the digest equals those of the version's other workers, as far as anybody knows.
 
     Raises:
         WeightsRefused, PushLate, OSError: nothing was loaded; the engine serves on.
@@ -141,18 +178,23 @@ async def update(
             "used_again": isinstance(source, SharedFile),
             "tensors": [dataclasses.asdict(spec) for spec in manifest.tensors],
         }
-    stood_still = await _overwrite(engine, manifest.version, info, phases)
-    try:
-        async with phases("verify"):
-            after = LoadedWeights(digest_of(await engine.checksums()), manifest.checksum)
-    except BaseException as error:
-        raise _make_broken(manifest.version, error) from error
-    moved = check_moved(before, after, all(spec.dtype == engine.dtype for spec in manifest.tensors))
+    exact = all(spec.dtype == engine.dtype for spec in manifest.tensors)
+
+    async def verify() -> tuple[LoadedWeights, bool]:
+        after = LoadedWeights(digest_of(await engine.checksums()), manifest.checksum)
+        moved = check_moved(before, after, exact)
+        if not await confirm(after.digest):
+            raise WorkerBroken("other workers of the version hold other parameters", DIGEST_MISMATCH)
+        return after, moved
+
+    stood_still, (after, moved) = await _overwrite(engine, manifest.version, info, phases, verify)
     return LoadReport(manifest.version, after.digest, moved, stood_still, phases.seconds)
 
 
-async def _overwrite(engine: Updatable, version: int, info: dict[str, Any], phases: Phases) -> float:
-    """From pause to resume. Gives the seconds that generation stood still."""
+async def _overwrite(
+    engine: Updatable, version: int, info: dict[str, Any], phases: Phases, verify: Callable[[], Awaitable[T]]
+) -> tuple[float, T]:
+    """From pause to resume. Gives the seconds that generation stood still, and what `verify` gives."""
     dirty = False
     still_since = time.monotonic()
     try:
@@ -164,6 +206,8 @@ async def _overwrite(engine: Updatable, version: int, info: dict[str, Any], phas
             dirty = True
             await _load(engine, info)
             await engine.finish_update(version)
+        async with phases("verify"):
+            verified = await verify()
         dirty = False
     except WeightsRefused:
         dirty = False
@@ -175,7 +219,7 @@ async def _overwrite(engine: Updatable, version: int, info: dict[str, Any], phas
     finally:
         if not dirty:  # also after a pause that was late: it may still take effect
             await _resume(engine, phases)
-    return time.monotonic() - still_since
+    return time.monotonic() - still_since, verified
 
 
 def _make_broken(version: int, error: BaseException) -> WorkerBroken:

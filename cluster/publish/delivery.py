@@ -49,7 +49,7 @@ class WorkerView:
     version: int = -1
     ticket: int = 0
     deadline_s: float = 0.0
-    loading: int = 0  # the version on its way to it
+    loading: int = 0  # the version on its way to it, by a push or at its start; 0: none
     evictions: Counter[str] = field(default_factory=Counter)
 
 
@@ -101,12 +101,20 @@ class Delivery:
         """The version that a starting worker is to serve; 0 is the starting weights."""
         return self._choose(self._workers[worker], held=-1)
 
+    def begin_load(self, worker: str, version: int) -> bool:
+        """A worker that starts is about to read this version, which is needed until it has. False if it does not start."""
+        view = self._workers[worker]
+        if view.state != "starting":
+            return False
+        view.loading = version
+        return True
+
     def needed_versions(self, player: Player) -> set[int]:
         """Published versions whose bytes are for some worker, or on their way to one; and the newest."""
         view = self._players[player]
         mine = self.workers(player).values()
         chosen = {view.newest} | {self._divisible(view, w.period) for w in mine}
-        return ({v for v in chosen if v in view.kept}) | {w.loading for w in mine if w.state == "delivering"}
+        return {v for v in chosen if v in view.kept} | {w.loading for w in mine if w.loading > 0}
 
     def next_pushes(self, now_s: float) -> list[Push]:
         """Pushes to begin now: to every healthy worker that is behind, the version that is for it."""
@@ -126,7 +134,15 @@ class Delivery:
         view = self._current(worker, ticket, "delivering")
         if view is None:
             return False
-        view.state, view.version = "healthy", version
+        view.state, view.version, view.loading = "healthy", version, 0
+        return True
+
+    def postpone(self, worker: str, ticket: int) -> bool:
+        """The push could not begin, which is no fault of the worker's: it serves on. False if it came too late to count."""
+        view = self._current(worker, ticket, "delivering")
+        if view is None:
+            return False
+        view.state, view.loading = "healthy", 0
         return True
 
     def record_start(self, worker: str, ticket: int, version: int) -> bool:
@@ -134,7 +150,7 @@ class Delivery:
         view = self._current(worker, ticket, "starting")
         if view is None:
             return False
-        view.state, view.version = "healthy", version
+        view.state, view.version, view.loading = "healthy", version, 0
         self._players[view.player].pushed = max(self._players[view.player].pushed, version)
         return True
 
@@ -177,6 +193,10 @@ class Delivery:
         """The newest version; 0 before the first push."""
         return self._players[player].newest
 
+    def first(self, player: Player) -> int:
+        """The first version that came; 0 before it."""
+        return self._players[player].first
+
     def published(self, player: Player) -> int:
         """Versions published."""
         return self._players[player].published
@@ -206,7 +226,8 @@ class Delivery:
         return view.newest // period * period
 
     def _begin_start(self, view: WorkerView, now_s: float) -> int:
-        view.state, view.version, view.deadline_s = "starting", -1, now_s + self._start_deadline_s
+        view.state, view.version, view.loading = "starting", -1, 0
+        view.deadline_s = now_s + self._start_deadline_s
         view.ticket += 1
         return view.ticket
 

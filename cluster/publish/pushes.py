@@ -79,4 +79,4 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, RayTaskError):
         cause = error.cause
         return str(getattr(cause, "reason", type(cause).__name__))
-    return "deadline" if isinstance(error, TimeoutError) else type(error).__name__
+    return "deadline" if isinstance(error, TimeoutError) else str(getattr(error, "reason", type(error).__name__))

@@ -3,8 +3,9 @@
 Frozen and picklable; a `PublisherStats()` without arguments stands for a publisher that has not answered yet.
 """
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cluster.publish.delivery import State
 from protocol.roles import PLAYERS, Player
@@ -17,7 +18,7 @@ class StepReport:
     Attributes:
         step: steps done with it.
         version: newest policy version then.
-        time_s: when the report came, Unix seconds.
+        time_s: when it was reported, Unix seconds.
         metrics: by name, as the learner measured them.
     """
 
@@ -26,6 +27,16 @@ class StepReport:
     version: int
     time_s: float
     metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class WarmReport:
+    """What one step of a learner's warm start reported: `done` of `wanted` steps, and its mean negative log-likelihood, nats."""
+
+    player: Player
+    done: int
+    wanted: int
+    nll: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +101,29 @@ class WorkerState:
 
 
 @dataclass(frozen=True, slots=True)
+class TransportState:
+    """How a player's versions travel.
+
+    Attributes:
+        asked: by the recipe.
+        in_use: now; `host` where the one that is asked for failed twice.
+        failures: of the one that is asked for: versions that had to go another way.
+        off_since: the version after which it was switched off; None: it is on.
+    """
+
+    asked: str = "host"
+    in_use: str = "host"
+    failures: int = 0
+    off_since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PlayerPushes:
     """One player's versions.
 
     Attributes:
         newest: version published; 0 before the first.
+        first: the first one that this process of the publisher was given; 0 before it.
         versions_pushed: published, less the superseded.
         superseded: versions that no worker was ever sent.
         step: learner steps done, as last reported or pushed.
@@ -103,9 +132,11 @@ class PlayerPushes:
         evictions: of its workers, by reason.
         workers: all of them.
         warm: its warm start.
+        transport: how versions travel.
     """
 
     newest: int = 0
+    first: int = 0
     versions_pushed: int = 0
     superseded: int = 0
     step: int = 0
@@ -114,11 +145,62 @@ class PlayerPushes:
     evictions: Mapping[str, int] = field(default_factory=dict)
     workers: tuple[WorkerState, ...] = ()
     warm: WarmStart = WarmStart()
+    transport: TransportState = TransportState()
 
 
 @dataclass(frozen=True, slots=True)
 class PublisherStats:
-    """The publisher at one moment. `answered` is False for what stands in for one that has not answered yet."""
+    """The publisher at one moment. `answered` is False for what stands in for one that has not answered yet.
+
+    `holder` names its process: a restarted one counts anew.
+    """
 
     answered: bool = False
     players: Mapping[Player, PlayerPushes] = field(default_factory=lambda: {p: PlayerPushes() for p in PLAYERS})
+    holder: str = ""
+
+
+def carry_over(before: PublisherStats, now: PublisherStats) -> PublisherStats:
+    """What a restarted publisher says, with what the ones before it had counted: no count falls.
+
+    Args:
+        before: the last stats of the one that died, itself carried over.
+        now: of the one that took its place.
+    """
+    return replace(now, players={p: _add(before.players[p], mine) for p, mine in now.players.items()})
+
+
+def _add(before: PlayerPushes, now: PlayerPushes) -> PlayerPushes:
+    return replace(
+        now,
+        newest=max(before.newest, now.newest),
+        versions_pushed=before.versions_pushed + max(0, now.versions_pushed - (before.newest == now.first)),
+        superseded=before.superseded + now.superseded,
+        step=max(before.step, now.step),
+        metrics=now.metrics or before.metrics,
+        pushes=_add_times(before.pushes, now.pushes),
+        evictions=dict(Counter(before.evictions) + Counter(now.evictions)),
+        warm=max(before.warm, now.warm, key=lambda warm: warm.done),
+        transport=replace(now.transport, failures=before.transport.failures + now.transport.failures),
+    )
+
+
+def _add_times(before: PushTimes, now: PushTimes) -> PushTimes:
+    if not (before.count and now.count):
+        return now if now.count else before
+
+    def mean(one: float | None, other: float | None) -> float:
+        return ((one or 0.0) * before.count + (other or 0.0) * now.count) / (before.count + now.count)
+
+    phases = {
+        name: PhaseTimes(phase.last_s, mean(before.phases.get(name, phase).mean_s, phase.mean_s))
+        for name, phase in now.phases.items()
+    }
+    return replace(
+        now,
+        count=before.count + now.count,
+        moved=before.moved + now.moved,
+        mean_total_s=mean(before.mean_total_s, now.mean_total_s),
+        mean_pause_s=mean(before.mean_pause_s, now.mean_pause_s),
+        phases=phases,
+    )

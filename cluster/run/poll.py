@@ -14,8 +14,8 @@ import structlog
 from actors.generation import GenerationStats
 from cluster.observe.history import History
 from cluster.observe.view import BusySeconds, RunStats
-from cluster.plan.placement import generation_role, judge_role
-from cluster.publish.stats import StepReport
+from cluster.plan.placement import PUBLISHER, generation_role, judge_role
+from cluster.publish.stats import PublisherStats, StepReport, carry_over
 from cluster.run.answers import answer_or, answers_of
 from cluster.run.pools import RolloutWorkerStats
 from cluster.run.states import RunFailed
@@ -38,17 +38,32 @@ class Poll:
     def __init__(self, history: History) -> None:
         self._history = history
         self.stats = RunStats()
+        self._before = PublisherStats()  # of the publishers that died
         self._rollouts: dict[int, RolloutWorkerStats] = {}
 
     async def ask(self, parts: Parts) -> list[StepReport]:
         """Asks replay buffer and publisher, and gives the learners' new reports. Raises `RunFailed` if one of them is dead."""
         replay = await answer_or(parts.replay.stats.remote(), self.stats.replay)
         self.stats = replace(self.stats, replay=replay)
-        publisher = await answer_or(parts.publisher.stats.remote(), self.stats.publisher)
-        self.stats = replace(self.stats, publisher=publisher)
+        await self._ask_publisher(parts)
         reports: list[StepReport] = await answer_or(parts.publisher.drain_metrics.remote(), [])
         self._history.add(reports)
         return reports
+
+    async def _ask_publisher(self, parts: Parts) -> None:
+        """A restarted one knows no worker: it is told them, and its counts go on."""
+        last = self.stats.publisher
+        publisher: PublisherStats = await answer_or(parts.publisher.stats.remote(), PublisherStats())
+        if not publisher.answered:
+            return
+        if last.answered and publisher.holder != last.holder:
+            log.error("the publisher was restarted", part=PUBLISHER)
+            self._before = last
+        publisher = carry_over(self._before, publisher)
+        self.stats = replace(self.stats, publisher=publisher)
+        for player, mine in publisher.players.items():
+            if parts.generators.get(player) and not mine.workers:
+                parts.register(player, mine.newest)
 
     async def ask_workers(self, parts: Parts) -> None:
         """Asks the generation and judge workers what they counted. Raises `RunFailed` if one is dead."""

@@ -107,6 +107,7 @@ def summarize(plan: Plan, outcome: RunOutcome, earlier: Mapping[str, Any] | None
             if spec.config.lora and outcome.end is RunEnd.FINISHED
         },
         "push": {p: _of_pushes(players[p].pushes) if stats.publisher.answered else {} for p in PLAYERS},
+        "transport": {p: asdict(players[p].transport) for p in plan.trained if stats.publisher.answered},
         "workers": {p: [asdict(worker) for worker in players[p].workers] for p in PLAYERS},
         "replaced": dict(stats.replaced),  # workers, by supervision and reason
         "routed": {whom: _of_router(one) for whom, one in stats.routed.items()},

@@ -17,8 +17,9 @@ from cluster.calls import NamedActor
 from cluster.observe.process import Observing, observe_rank, observed
 from cluster.plan.placement import PUBLISHER, REPLAY, generation_role, judge_role, rollout_role
 from cluster.plan.plan import Plan
-from cluster.publish.actor import WeightPublisher
+from cluster.publish.actor import WeightPublisher, start_holder
 from cluster.publish.client import PublisherSink, VersionClient
+from cluster.publish.holder import Holder
 from cluster.publish.native import NativeSink
 from cluster.replay.actor import ReplayBuffer
 from cluster.replay.client import BatchClient, ReplayClient
@@ -47,6 +48,10 @@ class Parts:
     rollouts: list[Any]
     learners: dict[Player, Any]  # object refs of the learner tasks, of the players that learn
     registered: list[Any]  # object refs: the publisher knows the workers; it starts them
+
+    def register(self, player: Player, newest: int = 0) -> Any:
+        """Tells the publisher a player's workers, and the newest version that it had before it was restarted; an object ref."""
+        return self.publisher.register.remote(player, self.generators[player], newest)
 
     def handle(self, role: str) -> Any:
         """The actor of a generation or judge worker's role."""
@@ -154,8 +159,7 @@ def _start_rollout(b: _Builder, plan: Plan, k: int) -> Any:
 
 
 def _start_publisher(b: _Builder, plan: Plan) -> Any:
-    native = [player for player, transport in plan.transports.items() if transport != "host"]
-    # A restarted publisher would know neither weights nor workers: its death ends the run, which can be resumed.
+    native = {player: transport for player, transport in plan.transports.items() if transport != "host"}
     return b.start(
         WeightPublisher,
         PUBLISHER,
@@ -163,9 +167,14 @@ def _start_publisher(b: _Builder, plan: Plan) -> Any:
         plan.generation.start_deadline_s,
         plan.push_periods,
         native,
-        restarts=0,
-        retries=0,
+        functools.partial(_start_holder, observing(plan)),
+        retries=0,  # callers ask again, those who may
     )
+
+
+def _start_holder(how: Observing, node: str) -> Any:
+    """A holder's actor on that node, observed. Its owner is the publisher, and it ends with it."""
+    return start_holder(node, observed(Holder, how, f"holder-{node[:8]}", "keeps versions for the workers of its node"))
 
 
 def _start_engines(b: _Builder, plan: Plan, player: Player) -> list[Any]:

@@ -4,53 +4,46 @@ Invariants
 - A buffer is written only while nobody reads it: `StagingPool` gives out free ones, and its owner puts each back when it is free.
 - Two are what a run needs: the newest version, which delivery keeps for workers that restart, and the one being staged. More exist
   only while slow workers still read older versions, so at most one more for each worker.
+- What was locked is unlocked when it is dropped: the driver would keep its pages for ever.
 
 It does not know who reads, and imports torch only where a GPU's learner asks for a buffer.
 """
 
-import threading
 from typing import Any
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from protocol.shared import SharedBuffer
+from protocol.shared import SharedBuffer, SharedPool
 
 log = structlog.get_logger(__name__)
 
-_FREE = 2  # kept for the next versions
 
-
-class StagingPool:
-    """Shared buffers of one length, which many versions in turn lie in. Of any thread.
+class StagingPool(SharedPool):
+    """`SharedPool` of a learner.
 
     Args:
         lock_pages: a GPU writes them; copies into locked pages run at the bus's speed.
     """
 
     def __init__(self, lock_pages: bool = False) -> None:
+        super().__init__()
         self._lock_pages = lock_pages
-        self._lock = threading.Lock()
-        self._free: list[SharedBuffer] = []
+        self._locked: set[int] = set()  # inodes
 
-    def take(self, nbytes: int) -> SharedBuffer:
-        """A buffer that nobody reads."""
-        with self._lock:
-            while self._free:
-                buffer = self._free.pop()
-                if buffer.nbytes == nbytes:
-                    return buffer
-        buffer = SharedBuffer.create(nbytes)
-        if self._lock_pages:
-            _lock(buffer)
+    def make(self, nbytes: int) -> SharedBuffer:
+        """A new one, locked where that is wanted and allowed."""
+        buffer = super().make(nbytes)
+        if self._lock_pages and _call_cuda("cudaHostRegister", _address(buffer), nbytes, 0):
+            self._locked.add(buffer.inode)
         return buffer
 
-    def put(self, buffer: SharedBuffer) -> None:
-        """Nobody reads it any more."""
-        with self._lock:
-            if len(self._free) < _FREE:
-                self._free.append(buffer)
+    def drop(self, buffer: SharedBuffer) -> None:
+        """Unlocks its pages."""
+        if buffer.inode in self._locked:
+            self._locked.discard(buffer.inode)
+            _call_cuda("cudaHostUnregister", _address(buffer))
 
 
 def array_of(buffer: SharedBuffer) -> NDArray[np.uint8]:
@@ -58,11 +51,16 @@ def array_of(buffer: SharedBuffer) -> NDArray[np.uint8]:
     return np.frombuffer(buffer.view, np.uint8)
 
 
-def _lock(buffer: SharedBuffer) -> None:
-    """Locks its pages, for faster copies. Where that is not allowed, copies are slower and nothing else changes."""
+def _address(buffer: SharedBuffer) -> int:
+    return int(array_of(buffer).ctypes.data)
+
+
+def _call_cuda(function: str, *args: int) -> bool:
+    """Whether CUDA's runtime did it. Where locking is not allowed, copies are slower and nothing else changes."""
     import torch
 
     runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    error = runtime.cudaHostRegister(array_of(buffer).ctypes.data, buffer.nbytes, 0)
-    if int(error) != 0:
-        log.warning("staging buffer not page-locked", cuda_error=int(error))
+    error = int(getattr(runtime, function)(*args))
+    if error != 0:
+        log.warning("page-locking failed", function=function, cuda_error=error)
+    return error == 0

@@ -40,8 +40,8 @@ from learners.zero3.setup import (
     wrap_for_training,
 )
 from learners.zero3.shards import Average, Mirror, Shards, master_shards, rounded_shards
-from learners.zero3.staging import ORDINARY_MEMORY, Destination, gather_packed
-from protocol.packed import total_bytes
+from learners.zero3.staging import ORDINARY_MEMORY, Deadline, Destination, gather_packed
+from protocol.packed import layout, total_bytes
 from protocol.randomness import derive_seed
 from protocol.recipe import LearnerConfig, QuirksConfig
 from protocol.roles import Player
@@ -190,6 +190,10 @@ class ZeroEngine:
 
     # -- what leaves the group
 
+    def packed_bytes(self, dtype: str) -> int:
+        """Of a version that is packed in "float32" or "bfloat16"."""
+        return total_bytes(layout(self._shapes(), dtype))
+
     def stage(
         self, dtype: str, player: Player, version: int, step: int, destination: Destination = ORDINARY_MEMORY
     ) -> tuple[WeightManifest, NDArray[np.uint8] | None]:
@@ -241,12 +245,15 @@ class ZeroEngine:
     def _gather_packed(
         self, dtype: str, destination: Destination
     ) -> tuple[tuple[TensorSpec, ...], NDArray[np.uint8] | None]:
-        shards = self._sampler_shards(dtype)
+        shards, deadline = self._sampler_shards(dtype), Deadline(destination.deadline_s)
         if self._adapters is not None:
-            shapes, shards = self._adapters.shapes(), self._adapters.merge(shards, self._policy.device)
-        else:
-            shapes = [(name, tuple(param.ds_shape)) for name, param in self._policy.module.named_parameters()]
-        return gather_packed(shapes, shards, dtype, destination)
+            shards = self._adapters.merge(shards, self._policy.device, deadline)
+        return gather_packed(self._shapes(), shards, dtype, destination, deadline)
+
+    def _shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        if self._adapters is not None:
+            return self._adapters.shapes()
+        return [(name, tuple(param.ds_shape)) for name, param in self._policy.module.named_parameters()]
 
     def _sampler_shards(self, dtype: str) -> Shards:
         """What is staged; already rounded where the model that computes with it holds that: half the bytes are read then."""

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from learners.zero3.shards import NamedShards, Shards
+from learners.zero3.staging import Deadline
 from protocol.errors import UserError
 from protocol.randomness import derive_seed
 from protocol.recipe import LoraConfig
@@ -129,7 +130,7 @@ class Adapters:
             for factor in ("a", "b")
         ]
 
-    def merge(self, adapters: Shards, device: torch.device) -> Shards:
+    def merge(self, adapters: Shards, device: torch.device, deadline: Deadline) -> Shards:
         """This rank's fp32 shard of each of `shapes`, with its adapter in it, on `device`.
 
         Reading an adapted layer's is collective: its two factors are gathered whole, and each rank multiplies the rows it has.
@@ -137,9 +138,10 @@ class Adapters:
         Args:
             adapters: this rank's shards of the policy's adapters, or of their average.
             device: where they travel from.
+            deadline: of those gathers, and all others of the version; begun when the first is read.
         """
         plain = self._plain_parameters()
-        return NamedShards(plain, lambda name: self._merge(*plain[name], adapters, device))
+        return NamedShards(plain, lambda name: self._merge(*plain[name], adapters, device, deadline))
 
     def _plain_parameters(self) -> dict[str, tuple[Any, str | None]]:
         """By Hugging Face name: the frozen parameter, and the path of the layer whose adapter belongs to it."""
@@ -152,14 +154,18 @@ class Adapters:
                 found[name] = (param, None)
         return found
 
-    def _merge(self, param: Any, path: str | None, adapters: Shards, device: torch.device) -> torch.Tensor:
+    def _merge(
+        self, param: Any, path: str | None, adapters: Shards, device: torch.device, deadline: Deadline
+    ) -> torch.Tensor:
         shard: torch.Tensor = param.ds_tensor.detach().to(device, torch.float32, copy=True)
         if path is None:
             return shard
         layer = self.layers[path]
         a_RI, b_OR = (
             _gather_whole(
-                adapters[f"{path}.policy.{factor}.weight"].to(device), getattr(layer.policy, factor).weight.ds_shape
+                adapters[f"{path}.policy.{factor}.weight"].to(device),
+                getattr(layer.policy, factor).weight.ds_shape,
+                deadline,
             )
             for factor in ("a", "b")
         )
@@ -178,10 +184,10 @@ def name_for_peft(factor: str) -> str:
     return f"base_model.model.{path}.lora_{letter.upper()}.weight"
 
 
-def _gather_whole(shard: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Collective: a tensor from every rank's shard of it, on all of them."""
+def _gather_whole(shard: torch.Tensor, shape: torch.Size, deadline: Deadline) -> torch.Tensor:
+    """Collective: a tensor from every rank's shard of it, on all of them. Raises `TimeoutError`."""
     pieces = [torch.empty_like(shard) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(pieces, shard.contiguous())
+    deadline.wait(torch.distributed.all_gather(pieces, shard.contiguous(), async_op=True))
     return torch.cat(pieces)[: math.prod(shape)].view(shape)
 
 

@@ -1,7 +1,8 @@
 """From ZeRO-3 shards to one packed version in host memory, gathered a few layers at a time.
 
-Invariants: all ranks join; a gather is finished before anything else communicates, and all of them have one deadline; every byte
-that rank 0 receives is written once more, to its place. Where that is, `buffers` says; what it is for, `engine`.
+Invariants: all ranks join; a gather is finished before anything else communicates, and all of them have one deadline, those of
+adapters (`lora`) too, which begins when rank 0 has its memory; every byte that rank 0 receives is written once more, to its place.
+Where that is, `buffers` says; what it is for, `engine`.
 """
 
 import time
@@ -17,6 +18,33 @@ from numpy.typing import NDArray
 from learners.zero3.shards import Shards
 from protocol.packed import RunningChecksum, in_groups, layout, total_bytes
 from protocol.types import TensorSpec
+
+
+class Deadline:
+    """Of all gathers of one version together.
+
+    Args:
+        limit_s: from `begin`.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._end: float | None = None
+
+    def begin(self) -> None:
+        """Now."""
+        self._end = time.monotonic() + self._limit_s
+
+    def wait(self, work: Any) -> None:
+        """Waits for a collective. Raises `TimeoutError` if a rank did not join in time."""
+        if self._end is None:
+            raise RuntimeError("a gather before its deadline began")
+        try:
+            work.wait(timedelta(seconds=max(0.001, self._end - time.monotonic())))
+        except RuntimeError as error:
+            if time.monotonic() < self._end:
+                raise
+            raise TimeoutError("a rank did not join the gather within push.deadlines.stage_s") from error
 
 
 def allocate_array(nbytes: int) -> NDArray[np.uint8]:
@@ -45,7 +73,11 @@ ORDINARY_MEMORY = Destination()
 
 
 def gather_packed(
-    shapes: list[tuple[str, tuple[int, ...]]], shards: Shards, dtype: str, destination: Destination = ORDINARY_MEMORY
+    shapes: list[tuple[str, tuple[int, ...]]],
+    shards: Shards,
+    dtype: str,
+    destination: Destination = ORDINARY_MEMORY,
+    deadline: Deadline | None = None,
 ) -> tuple[tuple[TensorSpec, ...], NDArray[np.uint8] | None]:
     """Collective: whole tensors, as `protocol.packed` lays them out, on rank 0.
 
@@ -54,6 +86,7 @@ def gather_packed(
         shards: this rank's part of each, flat and of equal length on every rank. Each is cast before it travels.
         dtype: "float32" or "bfloat16", of the packed tensors.
         destination: see `Destination`.
+        deadline: of `destination`, for shards whose reading is collective itself; it begins here.
 
     Returns:
         The layout and, on rank 0, the bytes.
@@ -61,10 +94,14 @@ def gather_packed(
     Raises:
         TimeoutError: a rank did not join in time.
     """
-    deadline = time.monotonic() + destination.deadline_s
+    deadline = deadline or Deadline(destination.deadline_s)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     specs = layout(shapes, dtype)
     packed = destination.allocate(total_bytes(specs)) if rank == 0 else None
+    if world > 1:
+        # Rank 0 may need new memory, which takes seconds for each GB: that is no time in which a rank did not join.
+        torch.distributed.barrier()
+    deadline.begin()
     packed_dtype = getattr(torch, dtype)
     gather = _Gather(packed_dtype, rank, world) if world > 1 else None
     for group in in_groups(specs, destination.group_bytes):
@@ -99,7 +136,7 @@ class _Gather:
         self._send = torch.empty(0, dtype=dtype)
         self._received: list[torch.Tensor] = []
 
-    def __call__(self, parts: Sequence[torch.Tensor], deadline: float) -> list[Any]:
+    def __call__(self, parts: Sequence[torch.Tensor], deadline: Deadline) -> list[Any]:
         """For each rank its parts; empty on the other ranks."""
         lengths = [len(part) for part in parts]
         length = sum(lengths)
@@ -110,10 +147,5 @@ class _Gather:
             target.copy_(part)
         received = [piece[:length] for piece in self._received]
         work = torch.distributed.gather(self._send[:length], received or None, dst=0, async_op=True)
-        try:
-            work.wait(timedelta(seconds=max(0.001, deadline - time.monotonic())))
-        except RuntimeError as error:
-            if time.monotonic() < deadline:
-                raise
-            raise TimeoutError("a rank did not join the gather within push.deadlines.stage_s") from error
+        deadline.wait(work)
         return [torch.split(piece, lengths) for piece in received]

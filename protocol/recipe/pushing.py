@@ -21,10 +21,13 @@ class PushConfig(Section):
 
     every: Positive = 1  # steps
     to: Literal["all", "spread"] = "all"  # spread: replicas at power-spaced ages, so that past policies are played too
-    transport: Literal["auto", "host", "nccl", "ipc"] = (
-        "auto"  # auto: host without GPUs, ipc on a shared one, else nccl
-    )
+    transport: Literal["auto", "host", "nccl", "ipc"] = "auto"  # auto: host; nccl and ipc, GPU to GPU, by name only
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # on the wire; auto: what the engine holds
     stage_mib: Positive = 256  # gathered at once: a few layers of a 7B model
     deadline_s: Seconds = 60.0  # for one worker, all phases; past it the worker is replaced
     deadlines: DeadlinesConfig = DeadlinesConfig()
+
+    @property
+    def join_s(self) -> float:
+        """Seconds for a learner and its workers to meet (nccl, ipc). Then there is still time for the version to go another way."""
+        return min(self.deadlines.send_s, self.deadline_s / 2)

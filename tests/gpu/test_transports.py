@@ -74,7 +74,7 @@ def test_versions_arrive_whole(transport: Transport, share: float, tmp_path: Pat
     for seed in (0, 1, 2):
         save_tiny(tmp_path / str(seed), seed)
     publisher: Any = ray.remote(WeightPublisher).options(num_cpus=0, max_concurrency=100)
-    publisher = publisher.remote(PUSH, 300.0, (), ["attacker"])
+    publisher = publisher.remote(PUSH, 300.0, (), {"attacker": transport})
     worker: Any = ray.remote(GenerationWorker).options(num_gpus=share, max_concurrency=100)
     worker = worker.remote("attacker", str(tmp_path / "0"), config, VersionClient(publisher, "attacker-0"))
     ray.get(publisher.register.remote("attacker", [worker]))

@@ -53,8 +53,11 @@ class StubEngine:
         if self.dead:
             raise WorkerBroken("the engine's process died")
 
-    def close(self) -> None:
+    def give_up(self) -> None:
         self.dead = True
+
+    def close(self) -> None:
+        pass
 
 
 class StubGenerationWorker(GenerationWorker):

@@ -171,6 +171,12 @@ class Published:
     async def newest(self, player: str) -> Any:
         return pack_model(tiny_model(self.seed), self.version)
 
+    async def chosen(self, player: str) -> int:
+        return self.version
+
+    async def confirm(self, player: str, version: int, layout: str, digest: str) -> bool:
+        return True
+
 
 async def test_a_push_that_fails_half_way_is_never_served_and_the_worker_comes_back_on_the_newest(
     served: Served,

@@ -36,6 +36,12 @@ class Published:
     async def newest(self, player: str) -> Any:
         return pack_model(tiny_model(1), 5)
 
+    async def chosen(self, player: str) -> int:
+        return 5
+
+    async def confirm(self, player: str, version: int, layout: str, digest: str) -> bool:
+        return True
+
 
 class Source:
     """Deals `GAMES` games once and notes how each came back."""

@@ -13,12 +13,16 @@ import pytest
 import ray
 
 from actors.errors import PushLate, WorkerBroken
+from cluster.calls import NAMESPACE, NamedActor
 from cluster.publish.actor import WeightPublisher
 from cluster.publish.client import PublisherSink, VersionClient
 from cluster.publish.native import NativeSink
-from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats, WarmStart
+from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats, TransportState, WarmStart
+from learners.weights.buffers import StagingPool, array_of
+from learners.weights.handover import Handover
+from protocol.packed import RunningChecksum
 from protocol.recipe import DeadlinesConfig, PushConfig
-from protocol.shared import SharedBuffer
+from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import NativeUpdate, WeightManifest
 from tests.integration.ray_actors import Actors
 
@@ -30,6 +34,7 @@ class FakeReport:
     phases: dict[str, float]
     checksum_after: str
     moved: bool = True
+    layout: str = "float32"
 
 
 class FakeWorker:
@@ -47,7 +52,8 @@ class FakeWorker:
     async def start(self) -> int:
         found = await self.versions.newest("attacker")
         if found is not None:
-            assert int(found[1][0]) == found[0].version
+            packed = SharedBuffer.open(found[1]).view if isinstance(found[1], SharedFile) else found[1]
+            assert int(packed[0]) == found[0].version
             self.version = max(self.version, found[0].version)
         return self.version
 
@@ -83,7 +89,7 @@ class FakeWorker:
             self.natively.append(manifest.version)
         return FakeReport(manifest.version, 0.01, {"load": 0.02}, f"sum-{manifest.version}")
 
-    async def join(self, transport: str, native: dict[str, Any]) -> None:
+    async def join(self, transport: str, native: dict[str, Any], limit_s: float) -> None:
         self.joined.append((transport, native["rank_offset"]))
 
     async def places(self) -> list[tuple[str, int]]:
@@ -94,6 +100,9 @@ class FakeWorker:
 
     async def seen(self) -> tuple[int, list[int], int]:
         return self.version, self.loads, os.getpid()
+
+
+KEPT: dict[int, SharedBuffer] = {}  # a learner's buffers: it has them open for as long as their versions are held
 
 
 def publisher_of(actors: Actors, *args: Any) -> Any:
@@ -118,6 +127,7 @@ def workers(actors: Actors, publisher: Any, tmp_path: Path, n: int, slow_s: floa
 def push(sink: PublisherSink, version: int, nbytes: int = 2**20) -> None:
     packed = SharedBuffer.create(nbytes)
     np.frombuffer(packed.view, np.uint8)[:] = version
+    KEPT[version] = packed
     sink.publish(WeightManifest("attacker", version, (), nbytes, "sum", step=version), packed)
 
 
@@ -139,16 +149,19 @@ def test_every_worker_gets_the_newest_version(actors: Actors, publisher: Any, tm
     assert [v for v, _, _ in ray.get([h.seen.remote() for h in handles], timeout=60)] == [1, 1]
     assert not sink.wait_delivered("attacker", 2, 0.2)
     sink.report("attacker", 1, 1, {"loss": 0.5})
+    assert sink.flush(30.0)
     stats = mine(publisher)
     assert (stats.newest, stats.versions_pushed, stats.step, stats.metrics) == (1, 1, 1, {"loss": 0.5})
     assert stats.pushes.count == 2 and stats.pushes.pause_s == 0.01
     assert stats.pushes.phases == {"load": PhaseTimes(last_s=0.02, mean_s=0.02)}
     assert [w.checksum for w in stats.workers] == ["sum-1", "sum-1"]
+    assert sink.flush(30.0)
     (drained,) = ray.get(publisher.drain_metrics.remote())
     assert (drained.player, drained.step, drained.version) == ("attacker", 1, 1)
     assert ray.get(publisher.drain_metrics.remote()) == []
     for done, nll in ((1, 4.0), (2, 1.5)):
         sink.report_warm("defender", done, 3, {"nll": nll})
+    assert sink.flush(30.0)
     warm = ray.get(publisher.stats.remote(), timeout=60).players
     assert (warm["attacker"].warm, warm["defender"].warm) == (WarmStart(), WarmStart(2, 3, 4.0, 1.5))
     assert warm["defender"].step == 0 and ray.get(publisher.drain_metrics.remote()) == [], "no steps of the run"
@@ -169,8 +182,10 @@ def test_a_buffer_comes_back_only_when_no_worker_reads_it_any_more(
         made += not free
         packed = lent[version] = free.pop() if free else SharedBuffer.create(2**20)
         np.frombuffer(packed.view, np.uint8)[:] = version
-        given_back = sink.publish(WeightManifest("attacker", version, (), 2**20, "sum", step=version), packed)
-        free += [lent.pop(v) for v in given_back]
+        manifest = WeightManifest("attacker", version, (), 2**20, "sum", step=version)
+        holding = sink.publish(manifest, packed)
+        assert sink.publish(manifest, packed) == holding, "asked twice, as after an answer that was lost"
+        free += [lent.pop(v) for v in lent.keys() - holding.versions]
         time.sleep(0.1)
     assert sink.wait_delivered("attacker", 20, 60.0)
     assert mine(publisher).evictions == {}
@@ -277,7 +292,7 @@ def test_a_learner_that_sends_itself_loses_a_failing_worker_and_goes_on_with_tho
     actors: Actors, tmp_path: Path
 ) -> None:
     config = PushConfig(deadline_s=8.0)
-    publisher = publisher_of(actors, config, 60.0, (), ["attacker"])
+    publisher = publisher_of(actors, config, 60.0, (), {"attacker": "nccl"})
     handles = workers(actors, publisher, tmp_path, 2)
     sink = NativeSink(publisher, "nccl", config, 2, FakeEngine)
     assert sink.wait_delivered("attacker", 0, 60.0)
@@ -304,10 +319,98 @@ def test_where_no_group_comes_about_the_publisher_sends_the_bytes(
 ) -> None:
     monkeypatch.setattr(FakeWorker, "fails_to_join", True)
     config = PushConfig(deadline_s=8.0)
-    publisher = publisher_of(actors, config, 60.0, (), ["attacker"])
+    publisher = publisher_of(actors, config, 60.0, (), {"attacker": "nccl"})
     (worker,) = workers(actors, publisher, tmp_path, 1)
     sink = NativeSink(publisher, "nccl", config, 1, FakeEngine)
     assert sink.wait_delivered("attacker", 0, 60.0)
     push(sink, 1)
     assert sink.wait_delivered("attacker", 1, 60.0)
     assert ray.get(worker.native.remote(), timeout=60) == [] and mine(publisher).evictions == {}
+
+
+@pytest.mark.timeout(240)
+def test_a_transport_whose_join_hangs_costs_no_worker_and_is_off_from_the_third_version_on(
+    actors: Actors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member of the group never comes: the worker keeps the deadline, the bytes go another way, and the summary says so."""
+    config = PushConfig(deadline_s=8.0, deadlines=DeadlinesConfig(send_s=1.0))
+    publisher = publisher_of(actors, config, 60.0, (), {"attacker": "nccl"})
+    handles = workers(actors, publisher, tmp_path, 2)
+    sink = NativeSink(publisher, "nccl", config, 1, HangingEngine)
+    assert sink.wait_delivered("attacker", 0, 60.0)
+    pids = [pid for _, _, pid in ray.get([h.seen.remote() for h in handles], timeout=60)]
+    for version in (1, 2, 3):
+        began = time.monotonic()
+        push(sink, version)
+        assert sink.wait_delivered("attacker", version, 60.0)
+        took_s = time.monotonic() - began
+    assert HangingEngine.made == 2 and took_s < 1.0, "the third version did not wait for a group"
+    stats = mine(publisher)
+    assert (stats.evictions, stats.newest) == ({}, 3)
+    assert stats.transport == TransportState("nccl", "host", 2, off_since=2)
+    assert [pid for _, _, pid in ray.get([h.seen.remote() for h in handles], timeout=60)] == pids
+
+
+class HangingEngine:
+    """A rendezvous that waits for ever."""
+
+    made = 0
+
+    def __init__(self, transport: str, processes: int, client: Any, source: Any) -> None:
+        HangingEngine.made += 1
+        time.sleep(3600)
+
+
+@pytest.mark.timeout(240)
+def test_a_publisher_that_dies_is_restarted_and_gets_everything_again(actors: Actors, tmp_path: Path) -> None:
+    """Its learner leaves the newest version again, reports that the driver has not had come again, and no worker is restarted."""
+    cls = ray.remote(MortalPublisher).options(
+        num_cpus=0, max_concurrency=100, max_restarts=-1, name="publisher-that-dies", namespace=NAMESPACE
+    )
+    actors.keep(cls.remote(PushConfig(deadline_s=20.0), 60.0))
+    publisher: Any = NamedActor("publisher-that-dies")
+    sink = PublisherSink(publisher)
+    handles = workers(actors, publisher, tmp_path, 2)
+    handover = Handover(sink, StagingPool(), look_s=0.2)
+    offer(handover, 1)
+    handover.drain(30.0)
+    assert sink.wait_delivered("attacker", 1, 60.0)
+    sink.report("attacker", 1, 1, {"loss": 0.5})
+    assert sink.flush(30.0)
+    pids = [pid for _, _, pid in ray.get([h.seen.remote() for h in handles], timeout=60)]
+
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(publisher.die.remote(), timeout=60)
+    offer(handover, 2)  # while it is away
+    handover.drain(60.0)
+    ray.get(publisher.register.remote("attacker", handles, 1), timeout=60)  # as the driver does
+    assert sink.wait_delivered("attacker", 2, 60.0)
+    assert [v for v, _, _ in ray.get([h.seen.remote() for h in handles], timeout=60)] == [2, 2]
+    assert [pid for _, _, pid in ray.get([h.seen.remote() for h in handles], timeout=60)] == pids
+    deadline = time.monotonic() + 30
+    while not (drained := ray.get(publisher.drain_metrics.remote(), timeout=60)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [r.step for r in drained] == [1]
+
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(publisher.die.remote(), timeout=60)
+    late = ray.remote(FakeWorker).options(num_cpus=0, max_concurrency=10)
+    starting = actors.keep(late.remote(VersionClient(publisher), str(tmp_path / "trouble-9"))).start.remote()
+    ray.get(publisher.register.remote("attacker", handles, 2), timeout=60)
+    assert ray.get(starting, timeout=60) == 2, "it waited for the version that the learner left again"
+    handover.close()
+
+
+class MortalPublisher(WeightPublisher):
+    """Dies when it is told to."""
+
+    async def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def offer(handover: Handover, version: int) -> None:
+    packed = SharedBuffer.create(2**20)
+    array_of(packed)[:] = version
+    running = RunningChecksum()
+    running.add(array_of(packed))
+    handover.offer(WeightManifest("attacker", version, (), 2**20, "", step=version), packed, running)

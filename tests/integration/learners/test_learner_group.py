@@ -12,6 +12,7 @@ from learners.fit import fit_group
 from learners.spec import LearnerSpec
 from protocol.errors import UserError
 from protocol.recipe import LearnerConfig
+from protocol.types import Holding
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -80,9 +81,16 @@ class FakeLink:
     def finished(self, player: str) -> None:
         ray.get(self.actor.note.remote("finished", -1))
 
-    def publish(self, manifest: Any, packed: Any) -> list[int]:
+    def publish(self, manifest: Any, packed: Any) -> Holding:
         ray.get(self.actor.publish.remote(manifest, bytes(packed.view)))
-        return [manifest.version]
+        return self.holding(manifest.player)
+
+    def holding(self, player: str) -> Holding:
+        version = self.newest(player)
+        return Holding("here", frozenset([version] if version else []))
+
+    def flush(self, limit_s: float) -> bool:
+        return True
 
     def report(self, player: str, step: int, version: int, metrics: dict[str, float]) -> None:
         ray.get(self.actor.report.remote(step, version, metrics))

@@ -14,10 +14,12 @@ from learners.loop import learn
 from learners.spec import LearnerSpec
 from learners.step_metrics import count_step
 from learners.storage import checkpoints
+from learners.weights.buffers import StagingPool
 from learners.zero3.staging import Destination
 from protocol.recipe import LearnerConfig, LoraConfig, QuirksConfig
 from protocol.rows import SCHEMA
-from protocol.types import WeightManifest
+from protocol.shared import SharedBuffer
+from protocol.types import Holding, WeightManifest
 from tests.unit.meters import RecordingMeter
 
 
@@ -37,6 +39,9 @@ class CountingEngine:
         packed = destination.allocate(8)
         packed[:] = version
         return WeightManifest(player, version, (), 8, "", step=step), packed
+
+    def packed_bytes(self, dtype: str) -> int:
+        return 8
 
     def save(self, dir: Path) -> None:
         dir.mkdir(parents=True)
@@ -78,11 +83,17 @@ class Cluster:
     def finished(self, player: str) -> None:
         self.calls.append(("finished",))
 
-    def publish(self, manifest: WeightManifest, packed: Any) -> list[int]:
+    def publish(self, manifest: WeightManifest, packed: Any) -> Holding:
         assert packed.view[0] == manifest.version
         self.pushed.append((manifest.version, manifest.step))
         self.last.append(manifest.last)
-        return []
+        return self.holding(manifest.player)
+
+    def holding(self, player: str) -> Holding:
+        return Holding("here", frozenset(version for version, _ in self.pushed))
+
+    def flush(self, limit_s: float) -> bool:
+        return True
 
     def report(self, player: str, step: int, version: int, metrics: dict[str, float]) -> None:
         self.calls.append(("report", step, version))
@@ -250,3 +261,17 @@ def test_a_step_without_games_and_one_that_was_skipped_are_told_apart(metered: R
     ended = {key[2]: n for key, n in metered.counters.items() if key[0] == "learner_steps_total"}
     assert ended == {"taken": 1, "empty": 1, "skipped": 1}
     assert not metered.histograms[("stage_seconds", "defender")], "nothing was staged"
+
+
+def test_the_buffers_are_made_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making and locking gigabytes takes seconds; in a push they would count against `push.deadlines.stage_s`."""
+    cluster = Cluster()
+    steps_then: list[int] = []
+
+    def make(self: StagingPool, nbytes: int) -> SharedBuffer:
+        steps_then.append(len(cluster.calls))
+        return SharedBuffer.create(nbytes)
+
+    monkeypatch.setattr(StagingPool, "make", make)
+    learn(spec(tmp_path, steps=2), cluster, cluster)  # type: ignore[arg-type]
+    assert steps_then == [1, 1], "after the look at what is returned, before the first lease"

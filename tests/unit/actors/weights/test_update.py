@@ -10,6 +10,7 @@ import pytest
 from actors.errors import PushLate, WeightsRefused, WorkerBroken
 from actors.weights.receive import Mappings, copy_to_shared
 from actors.weights.update import LoadedWeights, LoadReport, Phases, check_moved, digest_of, update
+from protocol.errors import DIGEST_MISMATCH
 from protocol.packed import checksum
 from protocol.recipe import DeadlinesConfig
 from protocol.shared import SharedBuffer, SharedFile
@@ -21,7 +22,8 @@ OLD = LoadedWeights(digest_of({"w": "old"}), "packed-old")
 
 
 async def run(engine: "FakeEngine", source: Any = PACKED, deadline_s: float = 5.0, **limits: float) -> LoadReport:
-    return await update(engine, MANIFEST, source, OLD, Phases(DeadlinesConfig(**limits), deadline_s), Mappings())
+    phases = Phases(DeadlinesConfig(**limits), deadline_s)
+    return await update(engine, MANIFEST, source, OLD, phases, Mappings(), engine.confirm)
 
 
 class FakeEngine:
@@ -40,6 +42,7 @@ class FakeEngine:
         self.fail, self.error, self.hang, self.loads, self.slow = fail, error, hang, loads, slow or {}
         self.phases: list[str] = []
         self.seen = b""
+        self.agrees = True
 
     async def _phase(self, name: str) -> None:
         self.phases.append(name)
@@ -69,22 +72,28 @@ class FakeEngine:
         await self._phase("checksums")
         return {"w": self.loads}
 
+    async def confirm(self, digest: str) -> bool:
+        await self._phase("confirm")
+        return self.agrees
+
 
 @pytest.mark.parametrize("source", [PACKED, copy_to_shared(PACKED, 16)], ids=["bytes", "file"])
 async def test_a_good_push_goes_through_every_phase_in_order(source: Any) -> None:
     engine = FakeEngine()
     report = await run(engine, source.file() if isinstance(source, SharedBuffer) else source)
-    assert engine.phases == ["pause", "start_update", "load", "finish 7", "resume", "checksums"]
+    assert engine.phases == ["pause", "start_update", "load", "finish 7", "checksums", "confirm", "resume"]
     assert engine.seen == PACKED.tobytes()
     assert report.version == 7 and report.moved and report.checksum_after == digest_of({"w": "new"})
-    assert list(report.phases) == ["send", "pause", "load", "resume", "verify"]
+    assert list(report.phases) == ["send", "pause", "load", "verify", "resume"]
 
 
 async def test_generation_stands_still_from_the_end_of_pause_to_the_end_of_resume() -> None:
-    engine = FakeEngine(slow={"pause": 1.0, "load": 0.2, "resume": 0.1, "checksums": 1.0})
-    report = await run(engine)
-    assert 0.3 <= report.pause_s < 1.0, "with pause or checksums in it, it were a second more"
-    assert report.phases["pause"] >= 1.0 and report.phases["load"] >= 0.2 and report.phases["verify"] >= 1.0
+    engine = FakeEngine(slow={"pause": 1.0, "load": 0.2, "resume": 0.1, "checksums": 0.2})
+    report = await run(engine, deadline_s=60.0)
+    phases = report.phases
+    assert report.pause_s >= 0.5, "verifying counts"
+    assert report.pause_s < sum(phases.values()) - 0.9, "pausing does not"
+    assert phases["pause"] >= 1.0 and phases["load"] >= 0.2 and phases["verify"] >= 0.2
 
 
 async def test_damaged_bytes_are_refused_before_anything_stands_still() -> None:
@@ -145,9 +154,20 @@ async def test_whatever_fails_while_loading_never_resumes(engine: FakeEngine) ->
 @pytest.mark.parametrize(
     "engine", [FakeEngine(fail="checksums"), FakeEngine(loads="old")], ids=["checksums fail", "nothing moved"]
 )
-async def test_an_engine_that_does_not_hold_what_was_pushed_is_thrown_away(engine: FakeEngine) -> None:
+async def test_an_engine_that_does_not_hold_what_was_pushed_is_thrown_away_and_draws_no_token(
+    engine: FakeEngine,
+) -> None:
     with pytest.raises(WorkerBroken):
         await run(engine)
+    assert "resume" not in engine.phases
+
+
+async def test_an_engine_that_holds_other_parameters_than_the_versions_other_workers_draws_no_token() -> None:
+    engine = FakeEngine()
+    engine.agrees = False
+    with pytest.raises(WorkerBroken) as broken:
+        await run(engine)
+    assert broken.value.reason == DIGEST_MISMATCH and "resume" not in engine.phases
 
 
 async def test_an_engine_that_does_not_resume_is_broken() -> None:

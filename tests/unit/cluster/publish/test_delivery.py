@@ -106,6 +106,23 @@ def test_nothing_is_delivered_where_there_are_no_workers() -> None:
     assert not delivery("a").is_delivered("defender", 0)
 
 
+def test_what_a_starting_worker_reads_is_needed_until_it_has_started() -> None:
+    d = delivery()
+    d.publish("attacker", 1)
+    ticket = d.register("attacker", "a", 0.0)
+    assert d.begin_load("a", d.choose("a"))
+    for version in (2, 3):
+        d.publish("attacker", version)
+    assert d.needed_versions("attacker") == {1, 3}
+    assert d.record_start("a", ticket, 1) and d.needed_versions("attacker") == {3}
+    assert not d.begin_load("a", 3), "it does not start"
+    again = d.retire("a", "stuck", 5.0)
+    assert d.begin_load("a", 3)
+    d.publish("attacker", 4)
+    assert again is not None and d.evict("a", again, "died", 6.0) is not None
+    assert d.needed_versions("attacker") == {4}, "the process that read it is gone"
+
+
 # -- workers of different ages (`push.to: spread`)
 
 

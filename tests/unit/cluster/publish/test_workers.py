@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
 from ray.exceptions import ActorUnavailableError
@@ -15,9 +14,9 @@ from cluster.publish import workers
 from cluster.publish.delivery import Delivery
 from cluster.publish.pushes import PushTimer, count_failure
 from cluster.publish.transfer import NativeTransfer
-from cluster.publish.versions import HeldVersion
+from cluster.publish.versions import Versions
 from cluster.publish.workers import Workers
-from protocol.errors import DIGEST_MISMATCH
+from protocol.errors import DIGEST_MISMATCH, VersionGone
 from protocol.recipe import PushConfig
 from protocol.roles import PLAYERS
 from protocol.shared import SharedBuffer, SharedFile
@@ -65,15 +64,15 @@ class Publisher:
     def __init__(self, *handles: Handle, deadline_s: float = GENEROUS_S) -> None:
         self.handles, push = handles, PushConfig(deadline_s=deadline_s)
         self.delivery = Delivery(deadline_s, GENEROUS_S)
-        self.versions: Any = {p: {} for p in PLAYERS}
+        self.versions = Versions("node", lambda node: None, lambda: None)
         self.times, self.checksums = {p: PushTimer() for p in PLAYERS}, dict[str, str]()
-        self.workers = Workers(self.delivery, push, GENEROUS_S, self.versions, "node", self.times, self.checksums)
+        self.workers = Workers(self.delivery, push, GENEROUS_S, self.versions, self.times, self.checksums)
         for k, handle in enumerate(handles):
             self.workers.add("attacker", f"attacker-{k}", handle, period=1)
 
-    def publish(self, version: int, transfer: NativeTransfer | None = None) -> None:
-        manifest = WeightManifest("attacker", version, (), 8, "")
-        self.versions["attacker"][version] = HeldVersion(manifest, SharedBuffer.create(8))
+    async def publish(self, version: int, transfer: NativeTransfer | None = None) -> None:
+        buffer = SharedBuffer.create(8)
+        await self.versions.take(WeightManifest("attacker", version, (), 8, ""), buffer.file("node"))
         assert self.delivery.publish("attacker", version)
         for handle in self.handles:
             handle.newest = version
@@ -108,7 +107,7 @@ def away() -> ActorUnavailableError:
 async def test_a_version_reaches_every_worker_and_its_times_and_checksum_are_kept(killed: list[Any]) -> None:
     publisher = Publisher(Handle(), Handle())
     await publisher.wait_delivered(0)
-    publisher.publish(1)
+    await publisher.publish(1)
     await publisher.wait_delivered(1)
     assert publisher.checksums == {"attacker-0": "digest-1", "attacker-1": "digest-1"}
     assert publisher.evictions() == {} and killed == []
@@ -124,7 +123,7 @@ async def test_a_worker_that_does_not_take_a_version_starts_anew_with_it(
 ) -> None:
     publisher = Publisher(Handle(load=[fault]), deadline_s=1.0 if reason == "deadline" else GENEROUS_S)
     await publisher.wait_delivered(0)
-    publisher.publish(1)
+    await publisher.publish(1)
     await publisher.wait_delivered(1)
     assert publisher.evictions() == {reason: 1} and len(killed) == kills
     assert len(publisher.handles[0].sources) == 1, "its start brought it to the version"
@@ -147,11 +146,12 @@ async def test_a_worker_that_supervision_gave_up_starts_anew_with_its_version(
     reason: str, kill: bool, killed: list[Any]
 ) -> None:
     publisher = Publisher(Handle())
-    publisher.publish(1)
+    await publisher.publish(1)
     await publisher.wait_delivered(1)
     starts = publisher.handles[0].starts
     publisher.workers.restart("attacker-0", reason, kill)
     publisher.workers.restart("attacker-0", reason, kill)  # asked once more, before the first is done
+    await asyncio.sleep(0)
     assert not publisher.delivery.is_delivered("attacker", 1) and publisher.checksums == {}
     await publisher.wait_delivered(1)
     assert publisher.handles[0].starts == starts + 1
@@ -166,7 +166,7 @@ class RuntimeRayError(ray.exceptions.RayError):
 async def test_a_push_that_waits_for_its_learner_gets_what_it_says_or_the_bytes_that_are_held(update: Any) -> None:
     publisher, transfer = Publisher(Handle()), NativeTransfer(1)
     await publisher.wait_delivered(0)
-    publisher.publish(1, transfer)
+    await publisher.publish(1, transfer)
     await publisher.wait(lambda: list(transfer.pushes) == ["attacker-0"])
     assert list(transfer.pushes) == ["attacker-0"] and publisher.handles[0].sources == []
     transfer.settle(update)
@@ -175,17 +175,32 @@ async def test_a_push_that_waits_for_its_learner_gets_what_it_says_or_the_bytes_
     assert source == update if update else isinstance(source, SharedFile)
 
 
-def test_the_held_bytes_are_the_ones_that_were_published() -> None:
-    buffer = SharedBuffer.create(8)
-    np.frombuffer(buffer.view, np.uint8)[:] = 7
-    held = HeldVersion(WeightManifest("attacker", 1, (), 8, ""), buffer)
-    assert bytes(SharedBuffer.open(held.buffer.file()).view) == b"\7" * 8
+@pytest.mark.parametrize("error", [VersionGone("attacker", 1), FileNotFoundError()])
+async def test_a_worker_that_cannot_have_the_bytes_serves_on_and_is_pushed_to_again(
+    error: Exception, killed: list[Any]
+) -> None:
+    publisher = Publisher(Handle(load=[error]))
+    await publisher.wait_delivered(0)
+    await publisher.publish(1)
+    await publisher.wait_delivered(1)
+    assert publisher.evictions() == {} and killed == []
+    assert len(publisher.handles[0].sources) == 2
+
+
+async def test_a_worker_that_is_registered_again_is_not_started_again() -> None:
+    publisher = Publisher(Handle())
+    await publisher.wait_delivered(0)
+    publisher.workers.add("attacker", "attacker-0", publisher.handles[0], period=1)
+    assert publisher.handles[0].starts == 1 and publisher.delivery.is_delivered("attacker", 0)
+    assert not publisher.workers.restart("attacker-9", "stuck", True), (
+        "supervision may know one that is not registered yet"
+    )
 
 
 async def test_pushes_and_their_failures_are_metered(killed: list[Any], metered: RecordingMeter) -> None:
     publisher = Publisher(Handle(load=[RuntimeError("odd")]), Handle())
     await publisher.wait_delivered(0)
-    publisher.publish(1)
+    await publisher.publish(1)
     await publisher.wait_delivered(1)
     counted = metered.counters
     assert (

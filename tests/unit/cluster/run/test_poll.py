@@ -22,7 +22,15 @@ from cluster.observe.history import History
 from cluster.observe.progress import Progress
 from cluster.observe.view import RunStats
 from cluster.plan.plan import Plan
-from cluster.publish.stats import PlayerPushes, PublisherStats, StepReport, WarmStart, WorkerState
+from cluster.publish.stats import (
+    PhaseTimes,
+    PlayerPushes,
+    PublisherStats,
+    PushTimes,
+    StepReport,
+    WarmStart,
+    WorkerState,
+)
 from cluster.replay.stats import GameCounts, ReplayStats
 from cluster.run.poll import Poll, merge_missed
 from cluster.run.pools import RolloutWorkerStats
@@ -58,10 +66,11 @@ def parts(**changes: Any) -> Any:
     whole = {
         "replay": handle(stats=ReplayStats(answered=True, games=GameCounts(started=3))),
         "publisher": handle(
-            stats=PublisherStats(True), drain_metrics=[StepReport("defender", 1, 1, 9.0, {"loss": 0.5})]
+            stats=PublisherStats(True, holder="one"), drain_metrics=[StepReport("defender", 1, 1, 9.0, {"loss": 0.5})]
         ),
         "generators": {"attacker": [generator], "defender": [generator, generator]},
         "judges": [handle(stats=JudgeStats(1, 4, 0)), handle(stats=JudgeStats(2, 8, 1, busy_s=7.5))],
+        "register": lambda player, newest: None,
         "rollouts": [
             handle(stats=RolloutWorkerStats(pool=PoolStats(cache_hits=7), missed={"judge-0": 2, "judge-1": 1})),
             handle(stats=RolloutWorkerStats(pool=PoolStats(cache_hits=1), missed={"judge-0": 0, "judge-1": 5})),
@@ -103,6 +112,36 @@ async def test_the_last_answer_stands_while_a_part_is_away(tmp_path: Path) -> No
     assert (poll.stats.replay, poll.stats.publisher, poll.stats.pool) == (before.replay, before.publisher, before.pool)
     await poll.ask_rollouts(parts(rollouts=[away, again]))
     assert poll.stats.pool == PoolStats(cache_hits=10) and poll.missed() == {"judge-0": 2, "judge-1": 1}
+
+
+async def test_a_restarted_publisher_is_told_its_workers_and_no_count_falls(tmp_path: Path) -> None:
+    poll = Poll(History(RunDir(tmp_path)))
+    worker = WorkerState("attacker-0", "healthy", 7, "")
+    times = PushTimes(4, 4, 2.0, 0.2, 3.0, 0.3, {"load": PhaseTimes(1.0, 1.0)})
+    mine = PlayerPushes(7, 1, 6, 1, 9, {"loss": 1.0}, times, {"died": 1}, (worker,), WarmStart(3, 3, 4.0, 1.0))
+    told: list[tuple[str, int]] = []
+
+    async def see(holder: str, pushes: PlayerPushes) -> None:
+        stats = PublisherStats(True, {"attacker": pushes, "defender": PlayerPushes(workers=(worker,))}, holder)
+        publisher = handle(stats=stats, drain_metrics=[])
+        await poll.ask(parts(publisher=publisher, register=lambda player, newest: told.append((player, newest))))
+
+    await see("one", mine)
+    assert told == []
+    await see("two", PlayerPushes())
+    assert told == [("attacker", 7)], "it waits for the version that it has lost"
+    found = poll.stats.publisher.players["attacker"]
+    assert (found.newest, found.step, found.versions_pushed, found.warm.done) == (7, 9, 6, 3)
+    again = PushTimes(4, 4, 2.0, 0.2, 1.0, 0.1, {"load": PhaseTimes(3.0, 3.0)})
+    await see("two", PlayerPushes(8, 7, 2, 0, 10, {"loss": 0.5}, again, {"died": 2}, (worker,)))
+    found = poll.stats.publisher.players["attacker"]
+    assert (found.newest, found.versions_pushed, found.superseded, found.step) == (8, 7, 1, 10), (
+        "7 was handed over twice"
+    )
+    assert (found.evictions, found.pushes.count, found.pushes.mean_total_s) == ({"died": 3}, 8, 2.0)
+    assert found.pushes.phases == {"load": PhaseTimes(3.0, 2.0)} and len(told) == 1
+    await see("three", PlayerPushes())
+    assert poll.stats.publisher.players["attacker"].versions_pushed == 7 and told[1:] == [("attacker", 8)]
 
 
 def test_what_supervision_finds_is_among_the_statistics(tmp_path: Path) -> None:

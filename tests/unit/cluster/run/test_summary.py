@@ -11,7 +11,15 @@ from cluster.measure.points import HeldoutPoint
 from cluster.observe.line import line
 from cluster.observe.sinks.outlet import SinkCounts
 from cluster.observe.view import RunStats, view_of
-from cluster.publish.stats import PhaseTimes, PlayerPushes, PublisherStats, PushTimes, WarmStart, WorkerState
+from cluster.publish.stats import (
+    PhaseTimes,
+    PlayerPushes,
+    PublisherStats,
+    PushTimes,
+    TransportState,
+    WarmStart,
+    WorkerState,
+)
 from cluster.replay.stats import GameCounts, ReplayStats, RowCounts
 from cluster.run.end_tables import heldout_table, run_table
 from cluster.run.summary import RunOutcome, list_exports, summarize
@@ -43,7 +51,8 @@ def test_a_resumed_part_that_fails_early_keeps_what_the_first_part_counted() -> 
 
 def test_the_sections_of_a_summary_keep_their_keys() -> None:
     times = PushTimes(2, 1, 0.5, 0.1, 0.6, 0.2, {"load": PhaseTimes(0.3, 0.4)})
-    pushed = PlayerPushes(pushes=times, workers=(WorkerState("attacker-0", "healthy", 3, "sum"),))
+    off = TransportState("nccl", "host", 2, off_since=2)
+    pushed = PlayerPushes(pushes=times, workers=(WorkerState("attacker-0", "healthy", 3, "sum"),), transport=off)
     stats = RunStats(
         REPLAY, PublisherStats(True, {"attacker": pushed, "defender": PlayerPushes()}), HITS, replaced={"stuck": 2}
     )
@@ -68,6 +77,8 @@ def test_the_sections_of_a_summary_keep_their_keys() -> None:
     assert summary["workers"]["attacker"] == [
         {"name": "attacker-0", "state": "healthy", "version": 3, "checksum": "sum"}
     ]
+    assert summary["transport"]["attacker"] == {"asked": "nccl", "in_use": "host", "failures": 2, "off_since": 2}
+    assert summary["transport"]["defender"]["in_use"] == "host"
     assert summary["replaced"] == {"stuck": 2}
     assert summary["promotion"] is None and summary["probe"] is None
 

@@ -66,7 +66,7 @@ def test_every_part_starts_in_its_own_bundle_in_whatever_order_the_bundles_are(m
         assert (options["num_cpus"], options["num_gpus"]) == (bundle.cpus, bundle.gpus)
         # Ray restarts and asks again; but not the publisher, which would be empty. Who is asked by a pool is asked again by it.
         kind = bundle.role.split("-")[0]
-        restarts, retries = {"publisher": (0, 0), "judge": (-1, 0), "generation": (-1, 0)}.get(kind, (-1, -1))
+        restarts, retries = {"publisher": (-1, 0), "judge": (-1, 0), "generation": (-1, 0)}.get(kind, (-1, -1))
         assert (options["max_restarts"], options["max_task_retries"]) == (restarts, retries), name
 
 
