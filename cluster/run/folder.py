@@ -1,7 +1,6 @@
 """Making and locking a run's directory. Its names are `cluster.rundir`'s; finding one is `inputs.run_dir`'s."""
 
 import contextlib
-import fcntl
 from collections.abc import Collection, Iterator, Mapping
 
 from cluster.inputs.run_dir import check_free
@@ -9,6 +8,7 @@ from cluster.plan.plan import Plan
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.files import make_folder, write_file
+from protocol.locks import try_lock
 from protocol.roles import PLAYERS, Player
 
 
@@ -39,15 +39,13 @@ def lock_run(run_dir: RunDir) -> Iterator[None]:
     """Keeps a second driver out of the run for as long as this one lives.
 
     Raises:
-        UserError: another driver has it.
+        UserError: another driver has it, or its file system has no locks.
     """
     with run_dir.lock.open("w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_lock(f.fileno(), run_dir.lock):
             raise UserError(
                 f"--resume: {run_dir.path} is being run by another driver; wait for its end, or interrupt it"
-            ) from None
+            )
         yield
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 import structlog
 
-from cluster.calls import ask, last_line
+from cluster.calls import ask, find_mistake, last_line
 from cluster.observe.facts import describe_warm
 from cluster.observe.progress import Progress
 from cluster.observe.view import RunStats
@@ -66,12 +66,19 @@ async def _start(role: str, handle: Any, limit_s: float, key: str) -> None:
 
 
 async def _await_start(role: str, started: Awaitable[Any], limit_s: float, key: str) -> None:
-    """Waits until a part has started. Raises `RunFailed`, with its role and its log, if it does not, or not in time."""
+    """Waits until a part has started.
+
+    Raises:
+        RunFailed: it does not, or not in time; with its role and its log.
+        UserError: it does not, over a mistake of the user's.
+    """
     try:
         async with asyncio.timeout(limit_s):
             await started
     except ray.exceptions.RayError as e:  # first: of a start that raised TimeoutError it is a TimeoutError, too
         log.error("not started", part=role, exc_info=e)
+        if (mistake := find_mistake(e)) is not None:
+            raise mistake from None
         raise RunFailed(f"{role} did not start: {last_line(e)}; see logs/{role}.log") from None
     except TimeoutError:
         raise RunFailed(f"{role} did not start within {limit_s:.0f} s ({key}); see logs/{role}.log") from None

@@ -110,6 +110,8 @@ def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:
         end, note = RunEnd.INTERRUPTED, str(e)
     except RunFailed as e:
         end, note, goes_on = RunEnd.FAILED, str(e), e.steps_left
+    except UserError as e:  # a model that the engine refuses, a damaged file: seen only by the part that met it
+        end, note = RunEnd.MISTAKEN, str(e)
     except Exception as e:  # noqa: BLE001  # the summary is written whatever went wrong; where goes to the log, not what: it may quote a prompt
         log.error("the driver failed", trail=trail(e))
         end, note = RunEnd.FAILED, f"{type(e).__name__}; logs/{DRIVER}.log says where"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import ray
 import structlog
 
-from cluster.calls import last_line
+from cluster.calls import find_mistake, last_line
 from cluster.measure.background import name_versions
 from cluster.observe.history import History
 from cluster.observe.moment import Newest
@@ -155,13 +155,20 @@ class Watch:
 
 
 def check_learners(parts: Parts) -> None:
-    """Raises `RunFailed` if a learner group gave up, or ended with a version that its workers do not serve."""
+    """Looks how the learner groups that are done ended.
+
+    Raises:
+        UserError: one ended over a mistake of the user's.
+        RunFailed: one gave up, or ended with a version that its workers do not serve.
+    """
     for player, ref in parts.learners.items():
         done, _ = ray.wait([ref], timeout=0)
         if done:
             try:
                 result: LearnerResult = ray.get(done[0])
             except ray.exceptions.RayError as e:
+                if (mistake := find_mistake(e)) is not None:
+                    raise mistake from None
                 cause = getattr(e, "cause", None)
                 if not isinstance(cause, GroupFailed):
                     log.error("a learner group gave up", player=player, exc_info=e)
