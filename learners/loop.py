@@ -10,6 +10,7 @@ Invariants
 - Rows are acknowledged only after the checkpoint that contains them is complete.
 - With `settle_every` such a step is not reported as done, by the next lease or an acknowledgement, before its version is served:
   the games that are dealt because of it are played with that version. Synchronous runs and the ends of turns need this.
+- Told to stop, all ranks end before the same step, with a checkpoint of the steps before it.
 - `step` in manifests, reports, checkpoints and acknowledgements counts the optimizer steps done: n means steps 0..n-1.
 
 It does not know Ray: source and sink are adapters that `cluster` hands in, and a rank's place comes from torch.distributed.
@@ -74,7 +75,8 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> LearnerR
         if spec.settle_every:
             run.wait_for_delivery()
     for step in range(start, spec.steps):
-        run.step(step)
+        if not run.step(step):
+            return run.stop(step, start)
     return run.finish(start)
 
 
@@ -112,13 +114,15 @@ class _RankLoop:
     ) -> None:
         self.spec, self.source, self.sink, self.engine, self.version = spec, source, sink, engine, version
         self.mix = mix
+        self.saved = engine.steps_done  # by the newest checkpoint; 0: there is none, or nothing was learned before it
         self.rank0 = engine.rank == 0
         self.pool = StagingPool(lock_pages=spec.config.gpus_per_rank > 0)
         self.handover = Handover(sink, self.pool) if self.rank0 else None
         peak = peak_here() if spec.config.gpus_per_rank else None
         self.peak_flops = None if peak is None else peak * engine.world
 
-    def step(self, step: int) -> None:
+    def step(self, step: int) -> bool:
+        """Takes one step. False: the run is to end, and it was not taken."""
         from learners.batch.build import make_batch
 
         spec, done = self.spec, step + 1
@@ -126,6 +130,8 @@ class _RankLoop:
         waited = time.perf_counter()
         table = self.lease(step)
         waited = time.perf_counter() - waited
+        if table is None:
+            return False
         self.enter("learning")
         rank, ranks = self.engine.rank, self.engine.world
         batch = make_batch(table, spec.config, spec.quirks, rank, ranks)
@@ -146,6 +152,7 @@ class _RankLoop:
             self.wait_for_delivery()
         if done % spec.config.checkpoint_every == 0 or done == spec.steps:
             self.checkpoint(done)
+        return True
 
     def enter(self, phase: str) -> None:
         """Says which phase rank 0 is in."""
@@ -153,17 +160,35 @@ class _RankLoop:
             enter_phase(phase)
 
     def lease(self, step: int) -> Any:
-        """Waits for the step's games; their table may be empty. If there will be none, the source says so by raising."""
+        """Waits for the step's games; their table may be empty. If there will be none, the source says so by raising.
+
+        Returns:
+            The table, the same on all ranks; None if the run is to end, which all ranks hear before the same step.
+        """
         spec = self.spec
         began = noted = time.monotonic()
         while True:
             table = self.source.lease(spec.player, step, self.version, spec.config.batch_games, _LEASE_S)
-            if table is not None:
+            stop, waiting = self.agree(self.rank0 and self.source.stopping(), table is None)
+            if stop:
+                return None
+            if not waiting:
                 return table
             now = time.monotonic()
             if self.rank0 and now - noted >= _STILL_WAITING_S:
                 noted = now
                 log.warning("learner waits on replay", player=spec.player, step=step, seconds=round(now - began))
+
+    def agree(self, *said: bool) -> list[bool]:
+        """Of each of these, whether any rank says so. Collective: no rank may end, or go on, where another does not."""
+        import torch
+
+        if self.engine.world == 1:
+            return list(said)
+        device = "cuda" if self.spec.config.gpus_per_rank else "cpu"
+        votes = torch.tensor(said, dtype=torch.int32, device=device)
+        torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
+        return [bool(vote) for vote in votes.tolist()]
 
     def push(self, done: int) -> None:
         """Stages the sampler's weights as the next version and leaves it to the handover thread."""
@@ -209,7 +234,17 @@ class _RankLoop:
             checkpoints.commit(root, done)
             meter().set(m.CHECKPOINT_STEP, done, player=self.spec.player)
             self.source.acknowledge(self.spec.player, done)
+        self.saved = done
         torch.distributed.barrier()
+
+    def stop(self, done: int, start_step: int) -> LearnerResult:
+        """Saves the steps since the newest checkpoint, if there are any; neither exports nor waits for a version's delivery."""
+        if done > self.saved:
+            self.checkpoint(done)
+        self.enter("ended")
+        if self.rank0:
+            log.info("learner stopped", player=self.spec.player, step=done)
+        return LearnerResult(self.spec.player, done, self.version, self.spec.export, start_step, stopped=True)
 
     def finish(self, start_step: int) -> LearnerResult:
         spec = self.spec

@@ -84,6 +84,10 @@ class BatchClient:
             fetch=_get_table,
         )
 
+    def stopping(self) -> bool:
+        """Whether the learners are to save what they have and end."""
+        return bool(self._ask("stopping"))
+
     def finished(self, player: Player) -> None:
         """This learner has taken its last step."""
         self._ask("finished", player)

@@ -23,6 +23,7 @@ from cluster.run.lessons import Lessons
 from cluster.run.measurements import Measurements
 from cluster.run.poll import Poll, merge_missed
 from cluster.run.start import catch_up, start_engines
+from cluster.run.stopping import save_learners
 from cluster.run.summary import RunOutcome, summarize
 from cluster.run.supervision import RunSupervisor
 from cluster.run.watch import Shown, Watch
@@ -81,8 +82,11 @@ class Run:
                 await poll.ask_workers(parts)
                 await watch.ask_and_show(parts, last=True)
                 await asyncio.to_thread(self._write_games)
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            self._metrics.enter("ending")  # the user ended it: no alert is to miss it
+        except BaseException as e:
+            if isinstance(e, asyncio.CancelledError | KeyboardInterrupt):
+                self._metrics.enter("ending")  # the user ended it: no alert is to miss it
+            steps = {player: mine.step for player, mine in poll.stats.publisher.players.items()}
+            await save_learners(parts, steps, plan.grace_s, self._progress)
             raise
         finally:
             measurements.close()

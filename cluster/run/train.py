@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 DRIVER = "driver-0"
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of a submitted job
+JOB_KILL_S = 3.0  # after `ray job stop`, where RAY_JOB_STOP_WAIT_TIME_S does not say otherwise
 
 Stay = Callable[[], None]
 Beside = Callable[[Session, RunDir], AbstractContextManager[Stay]]
@@ -82,11 +85,27 @@ def run_plan(plan: Plan, progress: Progress, started_at: float, beside: Beside =
         progress.say(f"everything lies in {run_dir.path}")
         asks = f" (its token: {session.token})" if session.token and session.dashboard_url else ""
         progress.say(f"dashboard {session.dashboard_url or 'off'}{asks}, metrics {session.metrics_url or 'off'}")
+        if (short := warn_of_stop(plan.grace_s, os.environ)) is not None:
+            progress.say(short)
         with beside(session, run_dir) as stay:
             status = _drive(Run(plan, group, progress, started_at, kept), progress, run_dir)
             if status != INTERRUPTED:
                 stay()
         return status
+
+
+def warn_of_stop(grace_s: float, environment: Mapping[str, str]) -> str | None:
+    """What to say in a submitted job that `ray job stop` would kill before its learners' checkpoints; None elsewhere."""
+    if JOB_CONFIG not in environment:
+        return None
+    given = environment.get("RAY_JOB_STOP_WAIT_TIME_S", "")
+    wait_s = float(given) if given.isdigit() else JOB_KILL_S
+    if not grace_s or wait_s > grace_s:
+        return None
+    return (
+        f"`ray job stop` would kill this job after {wait_s:.0f} s, perhaps before its learners' checkpoints (run.grace_s "
+        f"{grace_s:g}); submit with --runtime-env deploy/runtime-env.yaml"
+    )
 
 
 def _free(session: Session) -> Free:

@@ -56,8 +56,11 @@ class CountingEngine:
 class Cluster:
     """Source and sink; writes down what it is asked."""
 
-    def __init__(self, seen: int = 0, fails_at: int | None = None, delivers: bool = True) -> None:
+    def __init__(
+        self, seen: int = 0, fails_at: int | None = None, delivers: bool = True, stops_at: int | None = None
+    ) -> None:
         self.seen, self.fails_at, self.delivers = seen, fails_at, delivers
+        self.stops_at = stops_at  # the run is to end when this step is asked for
         self.calls: list[tuple[Any, ...]] = []
         self.pushed: list[tuple[int, int]] = []
         self.last: list[bool] = []
@@ -74,6 +77,9 @@ class Cluster:
     def rewind(self, player: str, step: int) -> int:
         self.calls.append(("rewind", step))
         return self.seen
+
+    def stopping(self) -> bool:
+        return ("lease", self.stops_at) in [call[:2] for call in self.calls]
 
     def finished(self, player: str) -> None:
         self.calls.append(("finished",))
@@ -250,3 +256,20 @@ def test_a_step_without_games_and_one_that_was_skipped_are_told_apart(metered: R
     ended = {key[2]: n for key, n in metered.counters.items() if key[0] == "learner_steps_total"}
     assert ended == {"taken": 1, "empty": 1, "skipped": 1}
     assert not metered.histograms[("stage_seconds", "defender")], "nothing was staged"
+
+
+@pytest.mark.parametrize(
+    ("stops_at", "saved"), [(3, [("acknowledge", 2), ("acknowledge", 3)]), (2, [("acknowledge", 2)]), (0, [])]
+)
+def test_told_to_stop_it_saves_the_steps_since_the_last_checkpoint_and_a_resumed_run_loses_none(
+    stops_at: int, saved: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    cluster = Cluster(stops_at=stops_at)
+    result = learn(spec(tmp_path, 6), cluster, cluster)
+    assert (result.stopped, result.steps, result.start_step) == (True, stops_at, 0)
+    assert [call for call in cluster.calls if call[0] == "acknowledge"] == saved
+    assert ("finished",) not in cluster.calls and not (tmp_path / "run" / "export").exists()
+    assert ("report", stops_at + 1, stops_at + 1) not in cluster.calls, "the step that it was to take next is not taken"
+    again = Cluster(seen=stops_at)
+    assert learn(spec(tmp_path, 6), again, again).start_step == stops_at
+    assert again.calls[0] == ("rewind", stops_at)
