@@ -19,7 +19,6 @@ It does not know Ray: source and sink are adapters that `cluster` hands in, and 
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -27,6 +26,7 @@ import structlog
 from learners.batch.demonstrations import SftMix, load_demonstrations
 from learners.flops import peak_here
 from learners.spec import LearnerResult, LearnerSink, LearnerSpec
+from learners.start import agree_on_start
 from learners.step_metrics import count_step, enter_phase
 from learners.storage import checkpoints
 from learners.warm import warm_up
@@ -62,9 +62,9 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> LearnerR
     demonstrations = load_demonstrations(spec)
     engine = ZeroEngine(spec.model_path, spec.config, spec.steps, spec.run_seed, spec.quirks)
     rank0 = engine.rank == 0
-    found, seen = _agree_on_start(spec, source, sink, rank0)
+    found, seen = agree_on_start(spec, source, sink, engine.rank, engine.world)
     if found is not None:
-        engine.load(Path(found))
+        engine.load(found)
     start = engine.steps_done
     run = _RankLoop(spec, source, sink, engine, demonstrations.mix, max(engine.version, seen))
     if rank0:
@@ -78,26 +78,6 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> LearnerR
         if not run.step(step):
             return run.stop(step, start)
     return run.finish(start)
-
-
-def _agree_on_start(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: bool) -> tuple[str | None, int]:
-    """The checkpoint that all ranks load and the highest version seen, decided on rank 0.
-
-    The source knows the versions that rows were asked for under, in this run and before a `--resume`; the sink also one that a
-    group left there and died.
-    """
-    import torch
-
-    decided: list[Any] = [None, 0]
-    if rank0:
-        spec.checkpoints.mkdir(parents=True, exist_ok=True)
-        checkpoints.remove_old(spec.checkpoints)
-        newest = checkpoints.newest(spec.checkpoints)
-        step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks, spec.config).step
-        seen = max(source.rewind(spec.player, step), sink.newest(spec.player))
-        decided = [None if newest is None else str(newest), seen]
-    torch.distributed.broadcast_object_list(decided, src=0)
-    return decided[0], decided[1]
 
 
 class _RankLoop:

@@ -25,9 +25,11 @@ from cluster.run.session import Interrupted, Session, interrupts, ray_session
 from cluster.run.states import RunFailed
 from cluster.run.summary import list_exports
 from cluster.rundir import RunDir
+from learners.storage import checkpoints
 from protocol.errors import UserError, trail
 from protocol.files import write_json
 from protocol.meter import install, meter
+from protocol.roles import PLAYERS
 
 if TYPE_CHECKING:
     from cluster.run.driver import Run
@@ -85,6 +87,8 @@ def run_plan(plan: Plan, progress: Progress, started_at: float, beside: Beside =
         progress.say(f"everything lies in {run_dir.path}")
         asks = f" (its token: {session.token})" if session.token and session.dashboard_url else ""
         progress.say(f"dashboard {session.dashboard_url or 'off'}{asks}, metrics {session.metrics_url or 'off'}")
+        for line in tell_damage(run_dir):
+            progress.say(line)
         if (short := warn_of_stop(plan.grace_s, os.environ)) is not None:
             progress.say(short)
         with beside(session, run_dir) as stay:
@@ -92,6 +96,11 @@ def run_plan(plan: Plan, progress: Progress, started_at: float, beside: Beside =
             if status != INTERRUPTED:
                 stay()
         return status
+
+
+def tell_damage(run_dir: RunDir) -> list[str]:
+    """A line for each player whose newest checkpoint is damaged, as far as is seen without reading it: its learner sees more."""
+    return [f"checkpoints: {told}" for p in PLAYERS if (told := str(checkpoints.find(run_dir.checkpoints(p))))]
 
 
 def warn_of_stop(grace_s: float, environment: Mapping[str, str]) -> str | None:

@@ -11,7 +11,9 @@ from cluster.run import train
 from cluster.run.session import Interrupted
 from cluster.run.states import RunFailed
 from cluster.rundir import RunDir
+from learners.storage import checkpoints, inventory
 from protocol.errors import UserError
+from protocol.recipe import LearnerConfig
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,18 @@ def test_each_end_has_its_status_and_its_words(
     assert train._drive(Run(), progress, RunDir(tmp_path)) == status  # type: ignore[arg-type]
     assert ends == [(end, note)] and end.resumable
     assert said[0] == f"{end.word}: {note}" and "--resume" in said[1]
+
+
+def test_a_person_who_resumes_is_told_which_checkpoint_is_damaged_and_which_takes_its_place(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    for step in (5, 10):
+        folder = run_dir.checkpoints("attacker") / f"step-{step}"
+        folder.mkdir(parents=True)
+        (folder / "rank-0.pt").write_bytes(b"12345")
+        facts = inventory.sync_and_describe(folder, [folder / "rank-0.pt"])
+        checkpoints.write_meta(folder, step=step, version=step, ranks=1, config=LearnerConfig(), files=facts)
+    assert train.tell_damage(run_dir) == []
+    (run_dir.checkpoints("attacker") / "step-10" / "rank-0.pt").write_bytes(b"123")
+    assert train.tell_damage(run_dir) == [
+        "checkpoints: attacker/step-10 is damaged (rank-0.pt has 3 bytes and should have 5): step-5 takes its place"
+    ]
