@@ -65,6 +65,7 @@ class Plan:
         stall_s: seconds without movement that end the run.
         grace_s: seconds that a run which ends early waits for its learners' checkpoints.
         barren_steps: steps of a player in a row without a row that end the run; None: never.
+        skipped_steps: of a player in a row whose gradient was not finite, which end the run; None: never.
         transports: of the players that learn.
         shares: of each rollout worker in turn: how many games it plays at once.
         push_periods: of each player's generation workers in turn: which versions it takes.
@@ -83,6 +84,7 @@ class Plan:
     stall_s: float
     grace_s: float
     barren_steps: int | None
+    skipped_steps: int | None
     run_dir: RunDir
     resumed: bool
     recipe_yaml: str
@@ -126,6 +128,7 @@ def make_plan(request: Request) -> Plan:
         stall_s=recipe.run.stall_s,
         grace_s=recipe.run.grace_s,
         barren_steps=recipe.run.barren_steps,
+        skipped_steps=recipe.run.skipped_steps,
         run_dir=run_dir,
         resumed=request.resumed,
         recipe_yaml=dump_recipe(with_absolute_paths(recipe)),
