@@ -8,8 +8,10 @@ After it nobody reads the whole recipe again: each part of a run is built from i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from cluster.inputs.copies import files_to_copy
 from cluster.inputs.find import Inputs
 from cluster.inputs.recipe_file import dump_recipe, with_absolute_paths
 from cluster.inputs.request import Request
@@ -61,6 +63,8 @@ class Plan:
     Attributes:
         resumed: the run is there and goes on.
         recipe_yaml: the resolved recipe, as the run directory keeps it.
+        changes: of a resumed run's recipe, `key=value`.
+        files: by their keys, that a new run copies into its directory.
         steps: optimizer steps of each learner.
         stall_s: seconds without movement that end the run.
         grace_s: seconds that a run which ends early waits for its learners' checkpoints.
@@ -88,6 +92,8 @@ class Plan:
     run_dir: RunDir
     resumed: bool
     recipe_yaml: str
+    changes: tuple[str, ...]
+    files: Mapping[str, Path]
     inputs: Inputs
     placement: Placement
     demand: Demand
@@ -132,6 +138,8 @@ def make_plan(request: Request) -> Plan:
         run_dir=run_dir,
         resumed=request.resumed,
         recipe_yaml=dump_recipe(with_absolute_paths(recipe)),
+        changes=request.changes,
+        files=files_to_copy(recipe),
         inputs=inputs,
         placement=placement,
         demand=demand_of(recipe, placement),

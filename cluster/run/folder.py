@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
 
+from cluster.inputs.copies import copy_files
 from cluster.inputs.run_dir import check_free
 from cluster.plan.plan import Plan
 from cluster.rundir import RunDir
@@ -26,6 +27,7 @@ def make_run(plan: Plan) -> None:
             new.logs.mkdir()
             new.replay.mkdir()
             (draft / "checkpoints").mkdir()
+            copy_files(plan.files, new.inputs)
             write_file(new.recipe, plan.recipe_yaml)
             write_file(new.quarantine, plan.inputs.quarantine_jsonl())
     except OSError as e:

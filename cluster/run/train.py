@@ -27,7 +27,7 @@ from cluster.run.summary import list_exports
 from cluster.rundir import RunDir
 from learners.storage import checkpoints
 from protocol.errors import UserError, trail
-from protocol.files import write_json
+from protocol.files import write_file, write_json
 from protocol.meter import install, meter
 from protocol.roles import PLAYERS
 
@@ -79,6 +79,8 @@ def run_plan(plan: Plan, progress: Progress, started_at: float, beside: Beside =
         if not plan.resumed:
             make_run(plan)
         stack.enter_context(lock_run(run_dir))
+        if plan.changes:
+            write_file(run_dir.recipe, plan.recipe_yaml)  # so that the next part goes on with them
         write_json(run_dir.plan, plan_json(plan))  # a resumed run's may differ from its first part's
         # Every process of a local Ray is below the driver: they have their own entries.
         observe_process(observing(plan), DRIVER, children=False)

@@ -85,6 +85,13 @@ def newest(root: Path) -> Path | None:
     return find(root).newest
 
 
+def steps_taken(root: Path) -> int:
+    """Steps of the run in the newest complete checkpoint, damaged or not, by its name; 0 without one."""
+    return max(
+        (int(m[2]) for path in _complete(root) if (m := _NAME.fullmatch(path.name)) and m[1] == "step"), default=0
+    )
+
+
 def find_damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, as far as can be seen without reading it; None if nothing is."""
     try:

@@ -37,6 +37,7 @@ def test_a_run_directory_appears_whole_and_its_name_is_taken_then(tmp_path: Path
         "checkpoints",
         "replay",
         "recipe.yaml",
+        "inputs",
         "quarantine.jsonl",
     }
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
