@@ -87,9 +87,10 @@ def fit_group(
     found = checkpoints.find(spec.checkpoints)
     if found.newest is not None:
         checkpoints.read_meta(found.newest, config.ranks, config)
-    elif found.damaged:
+    elif found.damaged or checkpoints.were_set_aside(spec.checkpoints):
+        why = str(found) or "its checkpoints were damaged and set aside (*.damaged), and none is left"
         raise UserError(
-            f"{spec.checkpoints}: {found}; put its files back, or remove the folder to train the {spec.player} from its start again"
+            f"{spec.checkpoints}: {why}; put its files back, or remove the folder to train the {spec.player} from its start again"
         )
     load_demonstrations(spec)  # raises its errors before any rank starts
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT_S)

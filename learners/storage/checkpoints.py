@@ -87,9 +87,12 @@ def newest(root: Path) -> Path | None:
 
 def steps_taken(root: Path) -> int:
     """Steps of the run in the newest complete checkpoint, damaged or not, by its name; 0 without one."""
-    return max(
-        (int(m[2]) for path in _complete(root) if (m := _NAME.fullmatch(path.name)) and m[1] == "step"), default=0
-    )
+    return max(steps_kept(root), default=0)
+
+
+def steps_kept(root: Path) -> list[int]:
+    """The steps of the run at which there are complete checkpoints, in order."""
+    return [int(path.name.removeprefix("step-")) for path in _complete(root) if path.name.startswith("step-")]
 
 
 def find_damage(folder: Path) -> str | None:
@@ -117,6 +120,11 @@ def set_aside(folder: Path) -> Path:
     folder.rename(target)
     sync_path(folder.parent)
     return target
+
+
+def were_set_aside(root: Path) -> bool:
+    """Whether damaged checkpoints lie there."""
+    return any(root.glob(f"*{_DAMAGED}"))
 
 
 def write_meta(

@@ -321,3 +321,16 @@ def test_where_every_checkpoint_is_damaged_nothing_is_learned_anew_in_silence(tm
     with pytest.raises(UserError, match=r"attacker: every checkpoint is damaged.*\.damaged, or remove the folder"):
         learn(spec(tmp_path, 8), cluster, cluster)
     assert cluster.calls == [], "no lease was returned, no step was taken"
+
+
+def test_checkpoints_that_were_set_aside_are_not_begun_anew_in_silence_by_the_next_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from learners import fit
+
+    monkeypatch.setattr(fit, "check_model_folder", lambda *_: None)
+    (tmp_path / "run" / "checkpoints" / "attacker" / "step-4.damaged").mkdir(parents=True)
+    with pytest.raises(
+        UserError, match=r"damaged and set aside .*, and none is left; put its files back, or remove the folder"
+    ):
+        fit.fit_group(spec(tmp_path, 8), Cluster(), Cluster())
