@@ -47,6 +47,7 @@ class Run:
         self._lessons = Lessons(plan, self._history)
         self._poll = Poll(self._history)
         self._measurements = Measurements(plan, progress, self._history)
+        self._remark = ""
         self._metrics = RunMetrics(plan.run_dir.path)
         self._newest = Newest(plan, kept)
         self._sinks = Sinks(plan, progress.say, [point.occasion for point in self._measurements.points])
@@ -75,6 +76,7 @@ class Run:
                 self._metrics.enter("playing")
                 async with play_games(parts, plan.generation.backpressure) as games:
                     await watch.until_learned(parts, games)
+                    self._remark = watch.remark
                     await games.stop(poll)
                 self._metrics.enter("measuring")
                 await measurements.end(name_versions(poll.stats.publisher))
@@ -110,7 +112,7 @@ class Run:
         now, first = time.time(), self._history.first_step_at
         outcome = RunOutcome(
             end=end,
-            note=note or self._lessons.remark,
+            note=note or "; ".join(filter(None, (self._lessons.remark, self._remark))),
             barren=self._lessons.barren,
             wall_s=now - self._started_at,
             first_step_s=None if first is None else first - self._started_at,
