@@ -35,7 +35,7 @@ from protocol.types import Deal, GameRecord
 _log = structlog.get_logger(__name__)
 
 DEAL_WAIT_S = 1.0  # how long the source may hold a request for games; also how soon `stop` is noticed
-SOURCE_DEADLINE_S = 120.0  # for any call to the source; covers a restart of the replay actor
+STOP_S = 120.0  # for the last games to be brought back
 # Games that end so close together are brought back in one call, and others asked for in one: a share of the time that a game takes.
 GATHER_S, GATHER_MAX_S, GATHER_SHARE = 0.05, 0.5, 0.01
 # Python looks for cycles after every 700 new objects, and games make objects all the time: with a thousand in flight that was a
@@ -89,6 +89,7 @@ class RolloutWorker:
         in_flight: games played at once: this worker's share of `game.in_flight`.
         source: deals games and takes them back.
         attacker, defender, judge: whom the games ask.
+        source_s: for any call to the source; covers an outage of the replay actor. The games that are played go on meanwhile.
     """
 
     def __init__(
@@ -100,10 +101,11 @@ class RolloutWorker:
         attacker: Generator,
         defender: Generator,
         judge: Judge,
+        source_s: float = 120.0,
     ) -> None:
         self._name = name
         self._rules, self._in_flight = rules, in_flight
-        self._source = source
+        self._source, self._source_s = source, source_s
         self._attacker, self._defender, self._judge = attacker, defender, judge
         self._playing: dict[int, asyncio.Task[None]] = {}
         self._records: list[GameRecord] = []
@@ -138,7 +140,7 @@ class RolloutWorker:
         """Gives up the games being played (`stopped`), brings back the finished ones and ends `run`."""
         self._stop.set()
         self._wake()
-        async with asyncio.timeout(SOURCE_DEADLINE_S):
+        async with asyncio.timeout(STOP_S):
             await self._stopped.wait()
 
     async def stats(self) -> RolloutStats:
@@ -154,7 +156,7 @@ class RolloutWorker:
                 self._room.clear()
                 await _wait_for(self._room)
                 continue
-            async with asyncio.timeout(SOURCE_DEADLINE_S):
+            async with asyncio.timeout(self._source_s):
                 deals = await self._source.deal(self._name, room, DEAL_WAIT_S)
             if self._stop.is_set():  # a task cancelled before its first step would not even note that it was
                 self._given_up.extend((deal.game_id, STOPPED) for deal in deals)
@@ -200,7 +202,7 @@ class RolloutWorker:
                 await asyncio.sleep(self._pace.wait_s())
             records, self._records = self._records, []
             given_up, self._given_up = self._given_up, []
-            async with asyncio.timeout(SOURCE_DEADLINE_S):
+            async with asyncio.timeout(self._source_s):
                 if records:
                     await self._source.finish(self._name, records)
                 # Together: each of them returns with the next group commit, and a stop gives up every game in flight.

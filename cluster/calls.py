@@ -16,7 +16,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from protocol.errors import UserError, last_line
+
 NAMESPACE = "advgame"
+_MISTAKE = f"{UserError.__module__}.{UserError.__qualname__}: "  # as a traceback's last line begins
 PAUSE_S = 0.5  # between two asks of an actor that is away
 
 AWAY: tuple[type[RayError], ...] = (RayActorError,)  # what Ray says of an actor that is away
@@ -136,3 +139,14 @@ def ask_blocking(
             return fetch(answer, attempts.left_s())
         except (RayError, TimeoutError) as error:
             time.sleep(attempts.pause_after(error))
+
+
+def find_mistake(error: BaseException | None) -> UserError | None:
+    """The user's mistake that a remote error carries: a task's, a learner group's, or an actor's that died of it in its start."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return UserError(str(getattr(error, "cause", None) or error))  # Ray's own class prints a remote traceback
+        if isinstance(error, RayActorError) and (told := last_line(error)).startswith(_MISTAKE):
+            return UserError(told.removeprefix(_MISTAKE))
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

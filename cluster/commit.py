@@ -29,24 +29,30 @@ class GroupCommit:
         await done
 
     async def _run(self) -> None:
-        while self._waiters:
-            if self._delay_s > 0:
-                with suppress(TimeoutError):  # nobody was in a hurry
-                    await asyncio.wait_for(self._hurry.wait(), self._delay_s)
-            self._hurry.clear()
-            served, self._waiters = self._waiters, []
-            error: BaseException | None = None
-            try:
-                await asyncio.to_thread(self._sync)
-            except OSError as failure:
-                error = failure
-            for waiter in served:
-                if waiter.done():  # its caller was cancelled
-                    continue
-                if error is None:
-                    waiter.set_result(None)
-                else:
-                    waiter.set_exception(error)
+        served: list[asyncio.Future[None]] = []
+        try:
+            while self._waiters:
+                if self._delay_s > 0:
+                    with suppress(TimeoutError):  # nobody was in a hurry
+                        await asyncio.wait_for(self._hurry.wait(), self._delay_s)
+                self._hurry.clear()
+                served, self._waiters = self._waiters, []
+                error: Exception | None = None
+                try:
+                    await asyncio.to_thread(self._sync)
+                except Exception as failure:  # noqa: BLE001  # whatever it is, they must hear of it: they would wait for ever
+                    error = failure
+                for waiter in served:
+                    if waiter.done():  # its caller was cancelled
+                        continue
+                    if error is None:
+                        waiter.set_result(None)
+                    else:
+                        waiter.set_exception(error)
+        except asyncio.CancelledError:
+            for waiter in (*served, *self._waiters):
+                waiter.cancel()
+            raise
 
 
 class ChangeSignal:

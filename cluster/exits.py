@@ -18,6 +18,7 @@ class RunEnd(Enum):
 
     FINISHED = ("finished", 0, False)
     FAILED = ("failed", FAILED, True)
+    MISTAKEN = ("failed", USER_ERROR, True)  # over a mistake of the user's that showed itself only while it ran
     INTERRUPTED = ("interrupted", INTERRUPTED, True)
 
     def __init__(self, word: str, exit_status: int, resumable: bool) -> None:

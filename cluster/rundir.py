@@ -56,6 +56,11 @@ class RunDir:
         return self.path / "sinks"
 
     @property
+    def inputs(self) -> Path:
+        """Copies of the small files that it reads: seeds, demonstrations, probe."""
+        return self.path / "inputs"
+
+    @property
     def quarantine(self) -> Path:
         """Seed lines that were left out."""
         return self.path / "quarantine.jsonl"

@@ -85,9 +85,14 @@ def fit_group(
     spec = _resolve_paths(spec)
     config = spec.config
     check_model_folder(spec.model_path, f"models.{spec.player}.path")
-    newest = checkpoints.newest(spec.checkpoints)
-    if newest is not None:
-        checkpoints.read_meta(newest, config.ranks, config)
+    found = checkpoints.find(spec.checkpoints)
+    if found.newest is not None:
+        checkpoints.read_meta(found.newest, config.ranks, config)
+    elif found.damaged or checkpoints.were_set_aside(spec.checkpoints):
+        why = str(found) or "its checkpoints were damaged and set aside (*.damaged), and none is left"
+        raise UserError(
+            f"{spec.checkpoints}: {why}; put its files back, or remove the folder to train the {spec.player} from its start again"
+        )
     load_demonstrations(spec)  # raises its errors before any rank starts
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT_S)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _HEALTH_CHECK_S)

@@ -10,6 +10,7 @@ Invariants
 - Rows are acknowledged only after the checkpoint that contains them is complete.
 - With `settle_every` such a step is not reported as done, by the next lease or an acknowledgement, before its version is served:
   the games that are dealt because of it are played with that version. Synchronous runs and the ends of turns need this.
+- Told to stop, all ranks end before the same step, with a checkpoint of the steps before it.
 - `step` in manifests, reports, checkpoints and acknowledgements counts the optimizer steps done: n means steps 0..n-1.
 
 It does not know Ray: source and sink are adapters that `cluster` hands in, and a rank's place comes from torch.distributed.
@@ -18,7 +19,6 @@ It does not know Ray: source and sink are adapters that `cluster` hands in, and 
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -26,6 +26,7 @@ import structlog
 from learners.batch.demonstrations import SftMix, load_demonstrations
 from learners.flops import peak_here
 from learners.spec import LearnerResult, LearnerSink, LearnerSpec
+from learners.start import agree_on_start
 from learners.step_metrics import count_step, enter_phase
 from learners.storage import checkpoints
 from learners.warm import warm_up
@@ -61,9 +62,9 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> LearnerR
     demonstrations = load_demonstrations(spec)
     engine = ZeroEngine(spec.model_path, spec.config, spec.steps, spec.run_seed, spec.quirks)
     rank0 = engine.rank == 0
-    found, seen = _agree_on_start(spec, source, sink, rank0)
+    found, seen = agree_on_start(spec, source, sink, engine.rank, engine.world)
     if found is not None:
-        engine.load(Path(found))
+        engine.load(found)
     start = engine.steps_done
     run = _RankLoop(spec, source, sink, engine, demonstrations.mix, max(engine.version, seen))
     if rank0:
@@ -74,28 +75,9 @@ def learn(spec: LearnerSpec, source: BatchSource, sink: LearnerSink) -> LearnerR
         if spec.settle_every:
             run.wait_for_delivery()
     for step in range(start, spec.steps):
-        run.step(step)
+        if not run.step(step):
+            return run.stop(step, start)
     return run.finish(start)
-
-
-def _agree_on_start(spec: LearnerSpec, source: BatchSource, sink: LearnerSink, rank0: bool) -> tuple[str | None, int]:
-    """The checkpoint that all ranks load and the highest version seen, decided on rank 0.
-
-    The source knows the versions that rows were asked for under, in this run and before a `--resume`; the sink also one that a
-    group left there and died.
-    """
-    import torch
-
-    decided: list[Any] = [None, 0]
-    if rank0:
-        spec.checkpoints.mkdir(parents=True, exist_ok=True)
-        checkpoints.remove_old(spec.checkpoints)
-        newest = checkpoints.newest(spec.checkpoints)
-        step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks, spec.config).step
-        seen = max(source.rewind(spec.player, step), sink.newest(spec.player))
-        decided = [None if newest is None else str(newest), seen]
-    torch.distributed.broadcast_object_list(decided, src=0)
-    return decided[0], decided[1]
 
 
 class _RankLoop:
@@ -112,6 +94,7 @@ class _RankLoop:
     ) -> None:
         self.spec, self.source, self.sink, self.engine, self.version = spec, source, sink, engine, version
         self.mix = mix
+        self.saved = engine.steps_done  # by the newest checkpoint; 0: there is none, or nothing was learned before it
         self.rank0 = engine.rank == 0
         self.pool = StagingPool(lock_pages=spec.config.gpus_per_rank > 0)
         self.handover = Handover(sink, self.pool) if self.rank0 else None
@@ -120,7 +103,8 @@ class _RankLoop:
         peak = peak_here() if spec.config.gpus_per_rank else None
         self.peak_flops = None if peak is None else peak * engine.world
 
-    def step(self, step: int) -> None:
+    def step(self, step: int) -> bool:
+        """Takes one step. False: the run is to end, and it was not taken."""
         from learners.batch.build import make_batch
 
         spec, done = self.spec, step + 1
@@ -128,6 +112,8 @@ class _RankLoop:
         waited = time.perf_counter()
         table = self.lease(step)
         waited = time.perf_counter() - waited
+        if table is None:
+            return False
         self.enter("learning")
         rank, ranks = self.engine.rank, self.engine.world
         batch = make_batch(table, spec.config, spec.quirks, rank, ranks)
@@ -148,6 +134,7 @@ class _RankLoop:
             self.wait_for_delivery()
         if done % spec.config.checkpoint_every == 0 or done == spec.steps:
             self.checkpoint(done)
+        return True
 
     def enter(self, phase: str) -> None:
         """Says which phase rank 0 is in."""
@@ -155,17 +142,35 @@ class _RankLoop:
             enter_phase(phase)
 
     def lease(self, step: int) -> Any:
-        """Waits for the step's games; their table may be empty. If there will be none, the source says so by raising."""
+        """Waits for the step's games; their table may be empty. If there will be none, the source says so by raising.
+
+        Returns:
+            The table, the same on all ranks; None if the run is to end, which all ranks hear before the same step.
+        """
         spec = self.spec
         began = noted = time.monotonic()
         while True:
             table = self.source.lease(spec.player, step, self.version, spec.config.batch_games, _LEASE_S)
-            if table is not None:
+            stop, waiting = self.agree(self.rank0 and self.source.stopping(), table is None)
+            if stop:
+                return None
+            if not waiting:
                 return table
             now = time.monotonic()
             if self.rank0 and now - noted >= _STILL_WAITING_S:
                 noted = now
                 log.warning("learner waits on replay", player=spec.player, step=step, seconds=round(now - began))
+
+    def agree(self, *said: bool) -> list[bool]:
+        """Of each of these, whether any rank says so. Collective: no rank may end, or go on, where another does not."""
+        import torch
+
+        if self.engine.world == 1:
+            return list(said)
+        device = "cuda" if self.spec.config.gpus_per_rank else "cpu"
+        votes = torch.tensor(said, dtype=torch.int32, device=device)
+        torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
+        return [bool(vote) for vote in votes.tolist()]
 
     def push(self, done: int) -> None:
         """Stages the sampler's weights as the next version and leaves it to the handover thread."""
@@ -211,7 +216,17 @@ class _RankLoop:
             checkpoints.commit(root, done)
             meter().set(m.CHECKPOINT_STEP, done, player=self.spec.player)
             self.source.acknowledge(self.spec.player, done)
+        self.saved = done
         torch.distributed.barrier()
+
+    def stop(self, done: int, start_step: int) -> LearnerResult:
+        """Saves the steps since the newest checkpoint, if there are any; neither exports nor waits for a version's delivery."""
+        if done > self.saved:
+            self.checkpoint(done)
+        self.enter("ended")
+        if self.rank0:
+            log.info("learner stopped", player=self.spec.player, step=done)
+        return LearnerResult(self.spec.player, done, self.version, self.spec.export, start_step, stopped=True)
 
     def finish(self, start_step: int) -> LearnerResult:
         spec = self.spec

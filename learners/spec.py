@@ -43,9 +43,11 @@ class LearnerResult:
     """How a learner group ended, as one rank tells it.
 
     Attributes:
+        steps: taken, of the whole run.
         version: the last that was staged; `start_step`: where this start began.
         pushes, superseded, delivered: on rank 0: versions handed over, versions that a newer one overtook, whether every generation
             worker serves the last one.
+        stopped: it was told to end before its last step, and saved a checkpoint of `steps` steps.
     """
 
     player: Player
@@ -56,6 +58,7 @@ class LearnerResult:
     pushes: int = 0
     superseded: int = 0
     delivered: bool = False
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

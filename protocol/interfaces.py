@@ -100,6 +100,10 @@ class BatchSource(Protocol):
         """This learner has taken its last step: its table no longer bounds admission."""
         ...
 
+    def stopping(self) -> bool:
+        """Whether the run is to end now: `lease` then answers at once, and learners save what they have and end."""
+        ...
+
     def acknowledge(self, player: Player, step: int) -> None:
         """A checkpoint now contains every step below `step`: their rows are learned for good."""
         ...

@@ -5,7 +5,7 @@ A mistake of the user's is one line on standard error and exit status 2; a run t
 
 import typer
 
-from cluster.cli import calibrate, evaluate, metrics, models, plan, random_model, replay, train, watch
+from cluster.cli import calibrate, evaluate, export, metrics, models, plan, random_model, replay, train, watch
 from cluster.console import run_app
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(plan.plan)
 app.command()(calibrate.calibrate)
 app.command()(evaluate.evaluate)
 app.command()(replay.replay)
+app.command()(export.export)
 app.command()(metrics.metrics)
 app.command("random-model")(random_model.random_model)
 app.add_typer(models.models, name="models")

@@ -21,8 +21,6 @@ def train(
     """Plays and learns to the recipe's last step; on RAY_ADDRESS if that is set, else on a Ray of its own."""
     if (recipe is None) == (resume is None):
         raise UserError("train: give either a recipe file or --resume RUN")
-    if resume is not None and set_:
-        raise UserError("--set: a resumed run keeps its recipe; start a new run to change it")
 
     from cluster.inputs.request import read_recipe, read_resumed
     from cluster.observe.progress import Progress
@@ -36,7 +34,7 @@ def train(
                 request = read_recipe(recipe, set_ or [], progress.say, progress.wait)
             else:
                 assert resume is not None
-                request = read_resumed(resume, progress.say, progress.wait)
+                request = read_resumed(resume, set_ or [], progress.say, progress.wait)
             status = run_plan(make_plan(request), progress, psutil.Process().create_time())
         except Interrupted as e:
             progress.say(f"interrupted ({e})")

@@ -6,7 +6,7 @@ merged key by key, values and lists replace the base's. `extends` is gone once t
 A `~` at the beginning of a path is the person's home, whichever key it is given with.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ PATHS = (  # every key that may hold a path
     "learners.attacker.sft.path",
     "learners.defender.sft.path",
     "observe.sinks.mlflow.tracking_uri",
+)
+SMALL_FILES = (  # those of them that hold a run's own texts
+    "seeds.train",
+    "seeds.heldout",
+    "judge.probe.file",
+    "learners.attacker.sft.path",
+    "learners.defender.sft.path",
 )
 NAMES = {"judge.rubrics": ("standard",)}  # by key: what is a name and no path, besides `sandbox`
 QUOTED = "\"'|>&!*"  # what begins a YAML text that is not taken as it stands
@@ -151,6 +158,26 @@ def _absolute(key: str, path: str) -> str:
     if key.endswith("_uri") and ":" in path:
         return path
     return str(Path(path).expanduser().resolve())
+
+
+def file_values(recipe: Recipe) -> dict[str, str]:
+    """The paths of `SMALL_FILES` that a recipe names, by key."""
+    found: dict[str, str] = {}
+
+    def note(key: str, path: str) -> str:
+        if key in SMALL_FILES:
+            found[key] = path
+        return path
+
+    _change_paths(recipe.model_dump(mode="json"), note)
+    return found
+
+
+def set_files(recipe: Recipe, files: Mapping[str, str]) -> Recipe:
+    """The recipe with other paths under these keys."""
+    values = recipe.model_dump(mode="json")
+    _change_paths(values, lambda key, path: files.get(key, path))
+    return parse_recipe(values)
 
 
 def dump_recipe(recipe: Recipe) -> str:

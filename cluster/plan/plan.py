@@ -8,8 +8,10 @@ After it nobody reads the whole recipe again: each part of a run is built from i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from cluster.inputs.copies import files_to_copy
 from cluster.inputs.find import Inputs
 from cluster.inputs.recipe_file import dump_recipe, with_absolute_paths
 from cluster.inputs.request import Request
@@ -61,9 +63,13 @@ class Plan:
     Attributes:
         resumed: the run is there and goes on.
         recipe_yaml: the resolved recipe, as the run directory keeps it.
+        changes: of a resumed run's recipe, `key=value`.
+        files: by their keys, that a new run copies into its directory.
         steps: optimizer steps of each learner.
         stall_s: seconds without movement that end the run.
+        grace_s: seconds that a run which ends early waits for its learners' checkpoints.
         barren_steps: steps of a player in a row without a row that end the run; None: never.
+        skipped_steps: of a player in a row whose gradient was not finite, which end the run; None: never.
         transports: of the players that learn.
         shares: of each rollout worker in turn: how many games it plays at once.
         push_periods: of each player's generation workers in turn: which versions it takes.
@@ -80,10 +86,14 @@ class Plan:
     steps: int
     trained: tuple[Player, ...]
     stall_s: float
+    grace_s: float
     barren_steps: int | None
+    skipped_steps: int | None
     run_dir: RunDir
     resumed: bool
     recipe_yaml: str
+    changes: tuple[str, ...]
+    files: Mapping[str, Path]
     inputs: Inputs
     placement: Placement
     demand: Demand
@@ -122,10 +132,14 @@ def make_plan(request: Request) -> Plan:
         steps=recipe.run.steps,
         trained=recipe.trained,
         stall_s=recipe.run.stall_s,
+        grace_s=recipe.run.grace_s,
         barren_steps=recipe.run.barren_steps,
+        skipped_steps=recipe.run.skipped_steps,
         run_dir=run_dir,
         resumed=request.resumed,
         recipe_yaml=dump_recipe(with_absolute_paths(recipe)),
+        changes=request.changes,
+        files=files_to_copy(recipe),
         inputs=inputs,
         placement=placement,
         demand=demand_of(recipe, placement),

@@ -12,10 +12,10 @@ import ray
 import structlog
 from ray.exceptions import RayTaskError
 
-from cluster.calls import Unavailable, ask, ask_blocking, last_line
+from cluster.calls import Unavailable, ask, ask_blocking
 from cluster.publish.reports import Report, Reporter, Taken
 from cluster.publish.stats import StepReport, WarmReport
-from protocol.errors import NotHandedOver, VersionGone
+from protocol.errors import NotHandedOver, VersionGone, last_line
 from protocol.roles import Player
 from protocol.shared import SharedBuffer, SharedFile
 from protocol.types import Holding, WeightManifest

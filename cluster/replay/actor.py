@@ -79,6 +79,7 @@ class ReplayBuffer:
         }
         self._tally = Tally()
         self._stopped = False
+        self._learners_stop = False
         self._changed = ChangeSignal()
         self._waits = WaitClock()
         self._alarm = Alarm(plan.alarm)
@@ -178,6 +179,15 @@ class ReplayBuffer:
         self._stopped = True
         self._changed.notify()
 
+    async def stop_learners(self) -> None:
+        """The run ends before its last step: whoever waits for a lease is told at once, and no new one is given."""
+        self._learners_stop = True
+        self._changed.notify()
+
+    async def stopping(self) -> bool:
+        """Whether the learners are to save what they have and end."""
+        return self._learners_stop
+
     # -- rows ----------------------------------------------------------------------------------------------------------
 
     async def lease(self, player: Player, step: int, version: int, games: int, timeout_s: float) -> list[Any] | None:
@@ -191,7 +201,8 @@ class ReplayBuffer:
 
         Returns:
             A reference (in a list, so that Ray does not resolve it on the way) to the table of those games' rows that can be
-            learned from, perhaps none; None if the games did not come in time. It is kept until the player's next step is leased.
+            learned from, perhaps none; None if the games did not come in time, or the learners are to stop. It is kept until the
+            player's next step is leased.
 
         Raises:
             ValueError: more than `batch_games` (admission would never let them gather), or a step learned for good.
@@ -200,9 +211,9 @@ class ReplayBuffer:
             raise ValueError(f"{player}: a lease of {games} games exceeds learners.{player}.batch_games")
         deadline = time.monotonic() + timeout_s
         with self._waits.waiting(player):
-            while (lease := self._try_lease(player, step, version, games)) is None:
+            while self._learners_stop or (lease := self._try_lease(player, step, version, games)) is None:
                 left = deadline - time.monotonic()
-                if left <= 0:
+                if left <= 0 or self._learners_stop:
                     await self._commits.commit(hurry=True)
                     return None
                 await self._changed.wait(left)

@@ -19,7 +19,7 @@ from cluster.calls import AWAY, ask, ask_blocking
 from protocol.roles import Player
 from protocol.types import Deal, GameRecord
 
-# A restarted actor is back in a few seconds, a large run's segments take some tens to read; a minute more than that.
+# A restarted actor is back in a few seconds, a large run's segments take some tens to read. A run waits `run.stall_s` instead.
 RESTART_S = 120.0
 PART = "replay-0"
 
@@ -83,6 +83,10 @@ class BatchClient:
             away=(*AWAY, ObjectLostError),
             fetch=_get_table,
         )
+
+    def stopping(self) -> bool:
+        """Whether the learners are to save what they have and end."""
+        return bool(self._ask("stopping"))
 
     def finished(self, player: Player) -> None:
         """This learner has taken its last step."""

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import ray
 import structlog
 
+from cluster.calls import find_mistake
 from cluster.run.states import RunFailed
 from protocol.errors import sum_up, trail
 
@@ -22,13 +23,20 @@ async def wait_for(ref: Any) -> Any:
 
 
 async def answer_or(ref: Any, last: T) -> T:
-    """An actor's answer, or `last` while it is busy or restarting. Raises `RunFailed` if it is dead for good."""
+    """An actor's answer, or `last` while it is busy or restarting.
+
+    Raises:
+        RunFailed: it is dead for good.
+        UserError: it is, over a mistake of the user's.
+    """
     try:
         async with asyncio.timeout(ANSWER_S):
             answer: T = await ref
             return answer
     except ray.exceptions.ActorDiedError as e:
         log.error("an actor is dead", trail=trail(e))
+        if (mistake := find_mistake(e)) is not None:
+            raise mistake from None
         raise RunFailed(f"an actor died and is not restarted: {sum_up(e)}") from None
     except (TimeoutError, ray.exceptions.RayActorError) as e:
         log.warning("an actor did not answer", error=type(e).__name__)

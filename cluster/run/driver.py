@@ -23,6 +23,7 @@ from cluster.run.lessons import Lessons
 from cluster.run.measurements import Measurements
 from cluster.run.poll import Poll, merge_missed
 from cluster.run.start import catch_up, start_engines
+from cluster.run.stopping import save_learners
 from cluster.run.summary import RunOutcome, summarize
 from cluster.run.supervision import RunSupervisor
 from cluster.run.watch import Shown, Watch
@@ -46,6 +47,7 @@ class Run:
         self._lessons = Lessons(plan, self._history)
         self._poll = Poll(self._history)
         self._measurements = Measurements(plan, progress, self._history)
+        self._remark = ""
         self._metrics = RunMetrics(plan.run_dir.path)
         self._newest = Newest(plan, kept)
         self._sinks = Sinks(plan, progress.say, [point.occasion for point in self._measurements.points])
@@ -74,6 +76,7 @@ class Run:
                 self._metrics.enter("playing")
                 async with play_games(parts, plan.generation.backpressure) as games:
                     await watch.until_learned(parts, games)
+                    self._remark = watch.remark
                     await games.stop(poll)
                 self._metrics.enter("measuring")
                 await measurements.end(name_versions(poll.stats.publisher))
@@ -81,8 +84,11 @@ class Run:
                 await poll.ask_workers(parts)
                 await watch.ask_and_show(parts, last=True)
                 await asyncio.to_thread(self._write_games)
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            self._metrics.enter("ending")  # the user ended it: no alert is to miss it
+        except BaseException as e:
+            if isinstance(e, asyncio.CancelledError | KeyboardInterrupt):
+                self._metrics.enter("ending")  # the user ended it: no alert is to miss it
+            steps = {player: mine.step for player, mine in poll.stats.publisher.players.items()}
+            await save_learners(parts, steps, plan.grace_s, self._progress)
             raise
         finally:
             measurements.close()
@@ -106,7 +112,7 @@ class Run:
         now, first = time.time(), self._history.first_step_at
         outcome = RunOutcome(
             end=end,
-            note=note or self._lessons.remark,
+            note=note or "; ".join(filter(None, (self._lessons.remark, self._remark))),
             barren=self._lessons.barren,
             wall_s=now - self._started_at,
             first_step_s=None if first is None else first - self._started_at,

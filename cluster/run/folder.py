@@ -1,14 +1,15 @@
 """Making and locking a run's directory. Its names are `cluster.rundir`'s; finding one is `inputs.run_dir`'s."""
 
 import contextlib
-import fcntl
 from collections.abc import Collection, Iterator, Mapping
 
+from cluster.inputs.copies import copy_files
 from cluster.inputs.run_dir import check_free
 from cluster.plan.plan import Plan
 from cluster.rundir import RunDir
 from protocol.errors import UserError
 from protocol.files import make_folder, write_file
+from protocol.locks import try_lock
 from protocol.roles import PLAYERS, Player
 
 
@@ -26,6 +27,7 @@ def make_run(plan: Plan) -> None:
             new.logs.mkdir()
             new.replay.mkdir()
             (draft / "checkpoints").mkdir()
+            copy_files(plan.files, new.inputs)
             write_file(new.recipe, plan.recipe_yaml)
             write_file(new.quarantine, plan.inputs.quarantine_jsonl())
     except OSError as e:
@@ -39,15 +41,13 @@ def lock_run(run_dir: RunDir) -> Iterator[None]:
     """Keeps a second driver out of the run for as long as this one lives.
 
     Raises:
-        UserError: another driver has it.
+        UserError: another driver has it, or its file system has no locks.
     """
     with run_dir.lock.open("w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_lock(f.fileno(), run_dir.lock):
             raise UserError(
                 f"--resume: {run_dir.path} is being run by another driver; wait for its end, or interrupt it"
-            ) from None
+            )
         yield
 
 

@@ -12,6 +12,7 @@ from cluster.replay.stats import ReplayStats
 from cluster.run.states import RunFailed
 from cluster.supervise.barren import BarrenSteps, has_row
 from cluster.supervise.diagnosis import Outcomes, diagnose
+from cluster.supervise.skipped import SkippedSteps
 from protocol.roles import Player
 
 KEPT = "a resumed run keeps its settings: to change one, start a new run"
@@ -33,13 +34,23 @@ class Lessons:
         self._plan, game = plan, plan.rules.game
         judged = {"attacker": game.attacker_judge, "defender": game.defender_judge}
         unjudged = [p for p in plan.trained if not judged[p]]
+        self._skipped = SkippedSteps(plan.skipped_steps, plan.trained)
         self._policy = BarrenSteps(plan.barren_steps, plan.trained, unjudged, history.reports())
         self._since: dict[Player, Outcomes] = {} if plan.resumed else {p: Outcomes() for p in plan.trained}
         self.barren: tuple[Player, ...] = ()
         self.remark = ""
 
     def check(self, reports: Sequence[StepReport], replay: ReplayStats) -> None:
-        """Notes new reports. Raises `RunFailed`, with a diagnosis, if a player learned nothing for too many steps in a row."""
+        """Notes new reports.
+
+        Raises:
+            RunFailed: a player learned nothing for too many steps in a row, with a diagnosis; or its gradient was not finite.
+        """
+        if skipped := self._skipped.note(reports):
+            limit = f"{self._plan.skipped_steps} steps in a row (run.skipped_steps)"
+            head = f"the gradient of {_name(skipped)} was not finite in {limit}, and none of them was applied"
+            look = f"look at grad_norm and loss in metrics.parquet before the first of them: {_remedy(skipped)}"
+            raise RunFailed(f"{head}\n  {look}\n  {KEPT}")
         barren, now = self._policy.note(reports), Outcomes.of(replay)
         for player in self._plan.trained:
             self._since.setdefault(player, now)
@@ -63,6 +74,11 @@ class Lessons:
         if self._plan.barren_steps is not None:
             raise RunFailed(f"{words}\n  {OVER}", steps_left=False)
         self.remark = words
+
+
+def _remedy(players: Sequence[Player]) -> str:
+    keys = " or ".join(f"learners.{p}.lr" for p in players)
+    return f"a loss that grew asks for a smaller {keys}; one that was never finite, for another model or dtype"
 
 
 def _name(players: Sequence[Player]) -> str:

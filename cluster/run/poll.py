@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 
-from actors.generation import GenerationStats
 from cluster.observe.history import History
 from cluster.observe.view import BusySeconds, RunStats
 from cluster.plan.placement import PUBLISHER, generation_role, judge_role
@@ -28,6 +27,25 @@ from protocol.router_state import RouterStats
 log = structlog.get_logger(__name__)
 
 
+class RisingSum:
+    """The sum of counts that each process keeps of itself, where a process that starts anew begins at 0: it never falls.
+
+    What a process counted between the last answer and its death is missing.
+    """
+
+    def __init__(self) -> None:
+        self._before: Counter[str] = Counter()  # by role, of its earlier processes
+        self._newest: Counter[str] = Counter()
+
+    def add(self, counts: Mapping[str, int]) -> int:
+        """Takes what those roles that answered count now. Gives the sum over all roles that ever did."""
+        for role, count in counts.items():
+            if count < self._newest[role]:
+                self._before[role] += self._newest[role]
+            self._newest[role] = count
+        return self._before.total() + self._newest.total()
+
+
 class Poll:
     """The statistics of one run; `stats` is the newest of each part.
 
@@ -40,6 +58,7 @@ class Poll:
         self.stats = RunStats()
         self._before = PublisherStats()  # of the publishers that died
         self._rollouts: dict[int, RolloutWorkerStats] = {}
+        self._tokens = RisingSum()
 
     async def ask(self, parts: Parts) -> list[StepReport]:
         """Asks replay buffer and publisher, and gives the learners' new reports. Raises `RunFailed` if one of them is dead."""
@@ -73,11 +92,10 @@ class Poll:
         asked_s = time.monotonic()
         answers: Sequence[Any] = await answers_of([h.stats.remote() for h in (*playing.values(), *judging.values())])
         known = {role: a for role, a in zip([*playing, *judging], answers, strict=True) if a is not None}
-        generators: list[GenerationStats] = [known[role] for role in playing if role in known]
         judges: list[JudgeStats] = [known[role] for role in judging if role in known]
         self.stats = replace(
             self.stats,
-            tokens=sum(a.tokens for a in generators),
+            tokens=self._tokens.add({role: known[role].tokens for role in playing if role in known}),
             judges=add_judges(judges),
             busy=BusySeconds(asked_s, {role: a.busy_s for role, a in known.items()}),
         )

@@ -76,8 +76,10 @@ class Pools:
 class RolloutWorker(rollout.RolloutWorker):
     """A rollout worker that asks a run's pools, and tells what they counted."""
 
-    def __init__(self, name: str, rules: GameRules, in_flight: int, source: GameSource, pools: Pools) -> None:
-        super().__init__(name, rules, in_flight, source, pools.attacker, pools.defender, pools.judge)
+    def __init__(
+        self, name: str, rules: GameRules, in_flight: int, source: GameSource, pools: Pools, source_s: float
+    ) -> None:
+        super().__init__(name, rules, in_flight, source, pools.attacker, pools.defender, pools.judge, source_s)
         self._pools = pools
 
     async def stats(self) -> RolloutWorkerStats:

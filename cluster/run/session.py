@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ OBJECT_STORE_BYTES = 512 * 2**20  # weights of one version, a few batches; ample
 _added: set[str] = set()  # folders that we put on the PATH, where the person has none
 
 log = structlog.get_logger(__name__)
+hurry = threading.Event()  # a person pressed Ctrl-C again: nothing is to be waited for any more
 
 
 class Interrupted(KeyboardInterrupt):
@@ -56,16 +58,19 @@ class Session:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[None]:
-    """Turns the first SIGINT or SIGTERM into `Interrupted`, so that `finally` blocks run; later ones are ignored meanwhile.
+    """Turns the first SIGINT or SIGTERM into `Interrupted`, so that `finally` blocks run; later ones do not cut those short.
+
+    A later SIGINT, which only a person sends, sets `hurry`.
 
     Enter it (again) after `ray.init`, which installs a handler for SIGTERM of its own.
     """
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        for s in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(s, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, lambda *_: hurry.set())
         raise Interrupted(signal.Signals(number).name)
 
+    hurry.clear()
     old = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

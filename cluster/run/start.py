@@ -11,7 +11,7 @@ from typing import Any
 import ray
 import structlog
 
-from cluster.calls import ask
+from cluster.calls import ask, find_mistake
 from cluster.observe.facts import describe_warm
 from cluster.observe.progress import Progress
 from cluster.observe.view import RunStats
@@ -67,13 +67,20 @@ async def _start(role: str, handle: Any, limit_s: float, key: str) -> None:
 
 
 async def _await_start(role: str, started: Awaitable[Any], limit_s: float, key: str) -> None:
-    """Waits until a part has started. Raises `RunFailed`, with its role and its log, if it does not, or not in time."""
+    """Waits until a part has started.
+
+    Raises:
+        RunFailed: it does not, or not in time; with its role and its log.
+        UserError: it does not, over a mistake of the user's.
+    """
     try:
         async with asyncio.timeout(limit_s):
             await started
     except ray.exceptions.RayError as e:  # first: of a start that raised TimeoutError it is a TimeoutError, too
         # With its message, which a person needs here: what starts has seen no text of a game yet.
         log.error("not started", part=role, error=last_line(e), trail=trail(e))
+        if (mistake := find_mistake(e)) is not None:
+            raise mistake from None
         raise RunFailed(f"{role} did not start: {last_line(e)}; see logs/{role}.log") from None
     except TimeoutError:
         raise RunFailed(f"{role} did not start within {limit_s:.0f} s ({key}); see logs/{role}.log") from None

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,11 @@ from cluster.run.session import Interrupted, Session, interrupts, ray_session
 from cluster.run.states import RunFailed
 from cluster.run.summary import list_exports
 from cluster.rundir import RunDir
+from learners.storage import checkpoints
 from protocol.errors import UserError, trail
-from protocol.files import write_json
+from protocol.files import write_file, write_json
 from protocol.meter import install, meter
+from protocol.roles import PLAYERS
 
 if TYPE_CHECKING:
     from cluster.run.driver import Run
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 DRIVER = "driver-0"
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of a submitted job
+JOB_KILL_S = 3.0  # after `ray job stop`, where RAY_JOB_STOP_WAIT_TIME_S does not say otherwise
 
 Stay = Callable[[], None]
 Beside = Callable[[Session, RunDir], AbstractContextManager[Stay]]
@@ -77,6 +82,8 @@ def run_plan(plan: Plan, progress: Progress, started_at: float, beside: Beside =
         if not plan.resumed:
             make_run(plan)
         stack.enter_context(lock_run(run_dir))
+        if plan.changes:
+            write_file(run_dir.recipe, plan.recipe_yaml)  # so that the next part goes on with them
         write_json(run_dir.plan, plan_json(plan))  # a resumed run's may differ from its first part's
         # Every process of a local Ray is below the driver: they have their own entries.
         observe_process(observing(plan), DRIVER, children=False)
@@ -85,11 +92,34 @@ def run_plan(plan: Plan, progress: Progress, started_at: float, beside: Beside =
         progress.say(f"everything lies in {run_dir.path}")
         asks = f" (its token: {session.token})" if session.token and session.dashboard_url else ""
         progress.say(f"dashboard {session.dashboard_url or 'off'}{asks}, metrics {session.metrics_url or 'off'}")
+        for line in tell_damage(run_dir):
+            progress.say(line)
+        if (short := warn_of_stop(plan.grace_s, os.environ)) is not None:
+            progress.say(short)
         with beside(session, run_dir) as stay:
             status = _drive(Run(plan, group, progress, started_at, kept), progress, run_dir)
             if status != INTERRUPTED:
                 stay()
         return status
+
+
+def tell_damage(run_dir: RunDir) -> list[str]:
+    """A line for each player whose newest checkpoint is damaged, as far as is seen without reading it: its learner sees more."""
+    return [f"checkpoints: {told}" for p in PLAYERS if (told := str(checkpoints.find(run_dir.checkpoints(p))))]
+
+
+def warn_of_stop(grace_s: float, environment: Mapping[str, str]) -> str | None:
+    """What to say in a submitted job that `ray job stop` would kill before its learners' checkpoints; None elsewhere."""
+    if JOB_CONFIG not in environment:
+        return None
+    given = environment.get("RAY_JOB_STOP_WAIT_TIME_S", "")
+    wait_s = float(given) if given.isdigit() else JOB_KILL_S
+    if not grace_s or wait_s > grace_s:
+        return None
+    return (
+        f"`ray job stop` would kill this job after {wait_s:.0f} s, perhaps before its learners' checkpoints (run.grace_s "
+        f"{grace_s:g}); submit with --runtime-env deploy/runtime-env.yaml"
+    )
 
 
 def _free(session: Session) -> Free:
@@ -113,8 +143,8 @@ def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:
         end, note = RunEnd.INTERRUPTED, str(e)
     except RunFailed as e:
         end, note, goes_on = RunEnd.FAILED, str(e), e.steps_left
-    except UserError as e:  # what no check before the start saw; its words are ours
-        end, note = RunEnd.FAILED, str(e)
+    except UserError as e:  # a model that the engine refuses, a damaged file: seen only by the part that met it
+        end, note = RunEnd.MISTAKEN, str(e)
     except Exception as e:  # noqa: BLE001  # the summary is written whatever went wrong; where goes to the log, not what: it may quote a prompt
         log.error("the driver failed", trail=trail(e))
         end, note = RunEnd.FAILED, f"{type(e).__name__}; logs/{DRIVER}.log says where"

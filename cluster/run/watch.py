@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import ray
 import structlog
 
+from cluster.calls import find_mistake
 from cluster.measure.background import name_versions
 from cluster.observe.history import History
 from cluster.observe.moment import Newest
@@ -32,6 +33,7 @@ from cluster.supervise.watchdog import Watchdog
 from learners.failure import GroupFailed
 from learners.spec import LearnerResult
 from protocol.errors import sum_up, trail
+from protocol.roles import Player
 
 POLL_S = 1.0
 COUNTS_EVERY_S = 10.0  # engines and judges are asked what they counted this often
@@ -61,6 +63,9 @@ class Watch:
         measurements: are told how far the run is, for the judge's probe and the held-out scores.
         supervisor: knows which workers are fit.
         shown: where each moment is shown.
+
+    Attributes:
+        remark: what should be known of a run that took every step; "" if there is nothing.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Watch:
         self._plan, self._history, self._measurements, self._shown = plan, history, measurements, shown
         self.poll, self._lessons, self._supervisor = poll, lessons, supervisor
         self._horizon = Horizon(plan)
+        self.remark = ""
         self._watchdog = Watchdog(plan.stall_s, ABANDONED_ROUNDS * plan.rules.game.in_flight)
 
     async def ask_and_show(self, parts: Parts, last: bool = False) -> RunView:
@@ -111,6 +117,12 @@ class Watch:
                 self._shown.progress.wait("the learners' first step", "they load and compile before it")
             )
             await self._until_learned(parts, games, first_step)
+        if late := check_learners(parts):
+            names = " and ".join(f"the {player}" for player in late)
+            self.remark = (
+                f"the last version of {names} did not reach every worker in time: exports are of it, the last measurement may "
+                "partly be of older ones"
+            )
         self._lessons.conclude(self.poll.stats.replay)
 
     async def _until_learned(self, parts: Parts, games: Games, first_step: contextlib.ExitStack) -> None:
@@ -154,14 +166,25 @@ class Watch:
         return min(players[p].step for p in parts.learners)
 
 
-def check_learners(parts: Parts) -> None:
-    """Raises `RunFailed` if a learner group gave up, or ended with a version that its workers do not serve."""
+def check_learners(parts: Parts) -> tuple[Player, ...]:
+    """Looks how the learner groups that are done ended.
+
+    Returns:
+        Players whose last version did not reach every worker in time: all was learned, and what is exported is right.
+
+    Raises:
+        UserError: one ended over a mistake of the user's.
+        RunFailed: one gave up.
+    """
+    late: list[Player] = []
     for player, ref in parts.learners.items():
         done, _ = ray.wait([ref], timeout=0)
         if done:
             try:
                 result: LearnerResult = ray.get(done[0])
             except ray.exceptions.RayError as e:
+                if (mistake := find_mistake(e)) is not None:
+                    raise mistake from None
                 cause = getattr(e, "cause", None)
                 if not isinstance(cause, GroupFailed):
                     log.error("a learner group gave up", player=player, trail=trail(e))
@@ -170,5 +193,6 @@ def check_learners(parts: Parts) -> None:
                     place = {"part": failure.role, "of_rank": failure.rank, "on_node": failure.node}
                     log.error("a rank failed", player=player, **place, exception=failure.traceback)
                 raise RunFailed(f"the {player}'s learner group gave up: {cause}") from None
-            if not result.delivered:
-                raise RunFailed(f"the {player}'s last version did not reach its workers; what is exported is newer")
+            if not result.delivered and not result.stopped:
+                late.append(player)
+    return tuple(late)

@@ -13,6 +13,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.generation import GenerationWorker
+from actors.rollout import DEAL_WAIT_S
 from cluster.calls import NamedActor
 from cluster.observe.process import Observing, observe_rank, observed
 from cluster.plan.placement import PUBLISHER, REPLAY, generation_role, judge_role, rollout_role
@@ -147,15 +148,17 @@ def build(plan: Plan, group: PlacementGroup) -> Parts:
     registered = [publisher.register.remote(player, generators[player]) for player in PLAYERS]
     judges = _start_judges(b, plan)
     rollouts = [_start_rollout(b, plan, k) for k in range(len(plan.shares))]
-    source = BatchClient(replay)
+    source = BatchClient(replay, plan.stall_s)
     learners = {player: _start_learner(plan, player, source, publisher) for player in plan.learners}
     return Parts(group, replay, publisher, judges, generators, rollouts, learners, registered)
 
 
 def _start_rollout(b: _Builder, plan: Plan, k: int) -> Any:
     role = rollout_role(k)
-    source, pools = ReplayClient(b.handle(REPLAY)), Pools(plan, role, b.handle, (k, len(plan.shares)))
-    return b.start(RolloutWorker, role, role, plan.rules, plan.shares[k], source, pools, events=False)
+    # A replay buffer that is away is waited for as long as nothing may move; then the watchdog says so.
+    source = ReplayClient(b.handle(REPLAY), plan.stall_s)
+    pools, source_s = Pools(plan, role, b.handle, (k, len(plan.shares))), plan.stall_s + DEAL_WAIT_S
+    return b.start(RolloutWorker, role, role, plan.rules, plan.shares[k], source, pools, source_s, events=False)
 
 
 def _start_publisher(b: _Builder, plan: Plan) -> Any:

@@ -6,7 +6,6 @@ is built.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -23,6 +22,7 @@ import structlog
 from cluster.waiting import Note
 from protocol.errors import UserError
 from protocol.files import make_folder
+from protocol.locks import NoLocks, try_lock
 
 VERSIONS = ("torch", "transformers", "tokenizers")
 LOOK_S = 0.5  # at how far a training is
@@ -141,9 +141,10 @@ def _lock(path: Path, deadline_s: float, note: Note) -> Iterator[None]:
         deadline = time.monotonic() + deadline_s
         while time.monotonic() < deadline:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                note("another process builds it")
-                time.sleep(0.2)
+                if try_lock(file.fileno(), path):
+                    break
+            except NoLocks:
+                break  # what is built is written whole: two builders cost time and no more
+            note("another process builds it")
+            time.sleep(0.2)
         yield

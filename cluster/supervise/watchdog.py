@@ -11,7 +11,7 @@ from protocol.roles import PLAYERS, Player
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the driver saw at one moment. Counts only ever grow, save for `healthy`."""
+    """What the driver saw at one moment. Counts only ever grow, save for `healthy`, and `steps` where a learner goes back."""
 
     now_s: float
     steps: Mapping[Player, int]
@@ -68,8 +68,10 @@ class Watchdog:
         if s.paused_s >= self.stall_s:
             return Finding(f"no end of a pause of {s.paused_s:.0f} s: {s.admission}")
         moving = (*(s.steps[p] for p in PLAYERS), s.games_finished, s.tokens, s.verdicts)
-        if moving != self._last or not self._since_s:
-            self._last, self._since_s = moving, s.now_s
+        rose = not self._last or any(now > before for now, before in zip(moving, self._last, strict=True))
+        self._last = moving
+        if rose:  # a count that falls is a part that started anew, and no movement
+            self._since_s = s.now_s
             return None
         if s.now_s - self._since_s < self.stall_s:
             return None

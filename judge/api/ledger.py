@@ -14,7 +14,6 @@ The file is JSON lines, appended to and never rewritten, except that a torn reco
 at once, and a power cut after `FSYNC_S`. It holds numbers only: no prompt, no answer, no key.
 """
 
-import fcntl
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from typing import Any
 from judge.errors import JudgeUnavailable
 from judge.stats import ApiUsage
 from protocol.errors import UserError
+from protocol.locks import try_lock
 from protocol.recipe import ApiConfig
 
 FSYNC_S = 1.0  # a batch: an fsync for each request would cost more than the request's own bookkeeping
@@ -227,11 +227,9 @@ def _open_locked(path: Path) -> FileIO:
     """Opens the file for appending and takes its lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = FileIO(path, "a")  # unbuffered: what failed once must not be written by a later record's flush
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(file.fileno(), path):
         file.close()
         raise UserError(
             f"{path}: another process is spending from this ledger; wait for it to end, or give this one its own"
-        ) from None
+        )
     return file

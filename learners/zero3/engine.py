@@ -28,7 +28,7 @@ from learners.batch.demonstrations import SftBatch
 from learners.batch.micro_batches import StepBatch
 from learners.flops import flops_per_token
 from learners.loss.objective import make_objective
-from learners.storage import checkpoints
+from learners.storage import checkpoints, inventory
 from learners.zero3.gradients import Gradients
 from learners.zero3.lora import Adapters, name_for_peft
 from learners.zero3.schedule import lr_at
@@ -283,10 +283,15 @@ class ZeroEngine:
             "cuda_rng": torch.cuda.get_rng_state() if self.config.gpus_per_rank else None,
         }
         torch.save(state, dir / f"rank-{self.rank}.pt")
-        torch.distributed.barrier()
+        written: list[Any] = [None] * self.world
+        # Each rank syncs and describes what it wrote: another node's sync of it says nothing.
+        torch.distributed.all_gather_object(
+            written, inventory.sync_and_describe(dir, inventory.files_of(dir, self.rank))
+        )
         if self.rank == 0:
             at = {"step": self.steps_done, "version": self.version, "warm": self.warm_done}
-            checkpoints.write_meta(dir, **at, ranks=self.world, config=self.config)
+            files = {name: facts for mine in written for name, facts in mine.items()}
+            checkpoints.write_meta(dir, **at, ranks=self.world, config=self.config, files=files)
         torch.distributed.barrier()
 
     def load(self, dir: Path) -> None:

@@ -31,6 +31,12 @@ class RunConfig(Section):
     stall_s: Seconds = (
         300.0  # nothing learned, judged or generated for this long ends the run with the blocked edge's name
     )
+    # A run that ends early (SIGTERM, Ctrl-C, a part that failed) waits so long for the checkpoints of its learners: for the
+    # step they are in, and the writing of some 100 GB. `ray job stop` kills a minute later (deploy/runtime-env.yaml). 0: no wait.
+    grace_s: Annotated[float, Field(ge=0.0)] = 240.0
+    # Steps of one player in a row whose gradient was not finite, and so not applied, end it; null: never. One in a while is usual
+    # with bfloat16; ten are a learner that never recovers.
+    skipped_steps: Positive | None = 10
     barren_steps: Positive | None = (
         5  # steps of one player in a row without a row to learn from, or a whole run without, end it; null: never
     )

@@ -140,6 +140,9 @@ def interrupt_at(program: Program, run: Path, step: Step) -> None:
     summary = summary_of(run)
     check_books(summary)
     assert summary["status"] == "interrupted"
+    for player, steps in summary["steps"].items():  # none that was reported is lost
+        kept = [int(f.name.removeprefix("step-")) for f in (run / "checkpoints" / player).glob("step-*[0-9]")]
+        assert max(kept, default=0) >= steps, (player, kept)
 
 
 def check_books(summary: dict[str, Any]) -> None:

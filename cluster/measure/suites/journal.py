@@ -9,7 +9,6 @@ Invariants:
 It does not know what answers and verdicts are: a record is a kind, a key and a value.
 """
 
-import fcntl
 import json
 import os
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from protocol.errors import UserError
+from protocol.locks import try_lock
 
 FSYNC_S = 1.0  # a batch: each answer costs more than its record, but not more than an fsync on a network disk
 VERSION = 1
@@ -122,9 +122,7 @@ def _open_locked(path: Path) -> FileIO:
         file = FileIO(path, "a")  # unbuffered: a line is one write
     except OSError as e:
         raise UserError(f"--out: {path} cannot be written ({e.strerror}); name a folder that can") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(file.fileno(), path):
         file.close()
-        raise UserError(f"--out: {path.parent} is in use by another `evaluate`; wait for its end") from None
+        raise UserError(f"--out: {path.parent} is in use by another `evaluate`; wait for its end")
     return file

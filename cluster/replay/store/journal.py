@@ -22,7 +22,6 @@ Invariants: one writer (a lock on the file, freed by the system when the process
 before it is a `UserError`. It does not know what the events do (`recovery`).
 """
 
-import fcntl
 import json
 import os
 import time
@@ -31,6 +30,7 @@ from pathlib import Path
 from cluster.replay.rules.events import Event, is_known
 from cluster.replay.store.dirty import DirtyFlag
 from protocol.errors import UserError
+from protocol.locks import try_lock
 
 JOURNAL = "journal.jsonl"  # in a run's replay folder
 LOCK_WAIT_S = 20.0  # a killed predecessor is gone within a second or two; a living one stays
@@ -44,7 +44,7 @@ class Journal:
         lock_wait_s: how long to wait for a dying predecessor.
 
     Raises:
-        UserError: another process holds the journal.
+        UserError: another process holds the journal, or its file system has no locks.
     """
 
     def __init__(self, path: Path, lock_wait_s: float = LOCK_WAIT_S) -> None:
@@ -53,17 +53,15 @@ class Journal:
         self._dirty = DirtyFlag()
         deadline = time.monotonic() + lock_wait_s
         while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if try_lock(self._fd, path):
                 return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(self._fd)
-                    raise UserError(
-                        f"{path}: still in use by another run after {lock_wait_s:g} s; "
-                        "stop that run, or give this one another run.name"
-                    ) from None
-                time.sleep(0.1)
+            if time.monotonic() > deadline:
+                os.close(self._fd)
+                raise UserError(
+                    f"{path}: still in use by another run after {lock_wait_s:g} s; "
+                    "stop that run, or give this one another run.name"
+                )
+            time.sleep(0.1)
 
     def recover(self) -> tuple[list[Event], int]:
         """Every event in order, and how many bytes of a torn last line were cut off.

@@ -38,6 +38,7 @@ class FakeCluster:
         self.reports: list[tuple[int, int, dict[str, float]]] = []
         self.published: list[Any] = []
         self.version = 0
+        self.stops = False
 
     def lease(self, step: int, version: int, games: int, pid: int) -> Any:
         self.pids.add(pid)
@@ -59,6 +60,12 @@ class FakeCluster:
     def report(self, step: int, version: int, metrics: dict[str, float]) -> None:
         self.reports.append((step, version, metrics))
 
+    def stop(self) -> None:
+        self.stops = True
+
+    def stopping(self) -> bool:
+        return self.stops
+
     def seen(self) -> dict[str, Any]:
         return {"calls": self.calls, "reports": self.reports, "published": self.published, "version": self.version}
 
@@ -71,6 +78,9 @@ class FakeLink:
 
     def lease(self, player: str, step: int, version: int, games: int, timeout_s: float) -> Any:
         return ray.get(self.actor.lease.remote(step, version, games, os.getpid()), timeout=timeout_s)
+
+    def stopping(self) -> bool:
+        return bool(ray.get(self.actor.stopping.remote()))
 
     def acknowledge(self, player: str, step: int) -> None:
         ray.get(self.actor.note.remote("acknowledge", step))
@@ -176,3 +186,27 @@ def test_another_number_of_ranks_is_refused_before_anything_starts(ran: dict[str
     other = replace(spec, config=CONFIG.model_copy(update={"ranks": 3}))
     with pytest.raises(UserError, match="written by 2 ranks, this learner group has 3"):
         fit_group(other, FakeLink(None), FakeLink(None))
+
+
+def test_two_ranks_that_hear_of_the_stop_at_different_times_end_before_the_same_step(
+    local_ray: None, spec: LearnerSpec, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    from tests.integration.learners.ranks import table
+
+    own = replace(spec, run_dir=str(tmp_path))
+    actor = FakeCluster.remote([table(k) for k in range(STEPS)], None)
+    link = FakeLink(actor)
+    try:
+        running = ray.remote(num_cpus=0)(fit_group).remote(own, link, link)
+        while len(ray.get(actor.seen.remote())["reports"]) < 2:
+            assert not ray.wait([running], timeout=0.05)[0]
+        ray.get(actor.stop.remote())
+        result = ray.get(running, timeout=120)
+        seen = ray.get(actor.seen.remote())
+    finally:
+        ray.kill(actor)
+    assert result.stopped and 2 <= result.steps < STEPS
+    assert seen["calls"][-1] == ("acknowledge", result.steps) and ("finished", -1) not in seen["calls"]
+    assert (own.checkpoints / f"step-{result.steps}" / "rank-1.pt").is_file()

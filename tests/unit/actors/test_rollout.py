@@ -180,3 +180,20 @@ def test_a_trail_names_lines_and_no_messages() -> None:
     except ValueError as error:
         lines = trail(error)
     assert lines[0] == "ValueError" and "test_rollout.py" in lines[1] and "a prompt" not in str(lines)
+
+
+async def test_an_outage_of_the_source_is_waited_for_as_long_as_it_was_told(play: Callable[[Play], None]) -> None:
+    class Away(FakeSource):
+        async def deal(self, worker: str, limit: int, wait_s: float) -> list[Deal]:
+            await asyncio.sleep(60.0)
+            return []
+
+    async def body(_: Deal) -> None: ...
+
+    play(body)
+    nobody: Any = None
+    rules = GameRules.of(Recipe(game=GameConfig(in_flight=64)))
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(TimeoutError):
+        await RolloutWorker("rollout-0", rules, 4, Away(1), nobody, nobody, nobody, source_s=0.2).run()
+    assert 0.2 <= asyncio.get_running_loop().time() - began < 30.0

@@ -18,7 +18,8 @@ from ray.exceptions import (
 )
 
 from cluster import calls
-from cluster.calls import AWAY, Attempts, NamedActor, Unavailable, ask, ask_blocking
+from cluster.calls import AWAY, Attempts, NamedActor, Unavailable, ask, ask_blocking, find_mistake
+from protocol.errors import UserError
 
 
 def away() -> ActorUnavailableError:
@@ -189,3 +190,19 @@ def test_a_named_actor_is_looked_up_once_and_travels_as_its_name(monkeypatch: py
     travelled: Callable[[], Any] = pickle.loads(pickle.dumps(NamedActor("test-calls/replay-0")))
     assert travelled.deal == travelled.deal == "the method"  # type: ignore[attr-defined]
     assert looked_up == ["advgame:test-calls/replay-0"]
+
+
+def died_over(text: str) -> ActorDiedError:
+    """As Ray says that an actor's constructor raised, with the end of the traceback that it quotes."""
+    return ActorDiedError(RayTaskError("__init__", text, ValueError(), actor_id="1f"))
+
+
+def test_a_users_mistake_is_found_in_what_became_of_it() -> None:
+    mistake = UserError("seeds.train: empty; add a line")
+    died = died_over("trace\nprotocol.errors.UserError: x; y")
+    wrapped = RuntimeError("no start")
+    wrapped.__cause__ = mistake
+    found = [find_mistake(error) for error in (mistake, raised_by_method(mistake), wrapped, died)]
+    assert [str(one) for one in found] == [str(mistake)] * 3 + ["x; y"]
+    assert find_mistake(died_over("trace\nValueError: says UserError: by chance")) is None
+    assert find_mistake(raised_by_method(ValueError("protocol.errors.UserError: x"))) is None

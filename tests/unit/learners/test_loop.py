@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import torch
 
 import learners.zero3.engine
 from learners.loop import learn
 from learners.spec import LearnerSpec
 from learners.step_metrics import count_step
-from learners.storage import checkpoints
+from learners.storage import checkpoints, inventory
 from learners.weights.buffers import StagingPool
 from learners.zero3.staging import Destination
+from protocol.errors import UserError
 from protocol.recipe import LearnerConfig, LoraConfig, QuirksConfig
 from protocol.rows import SCHEMA
 from protocol.shared import SharedBuffer
@@ -45,7 +47,10 @@ class CountingEngine:
 
     def save(self, dir: Path) -> None:
         dir.mkdir(parents=True)
-        checkpoints.write_meta(dir, step=self.steps_done, version=self.version, ranks=1, config=self.config)
+        (dir / "weights.pt").write_bytes(f"weights of step {self.steps_done}".encode())
+        files = inventory.sync_and_describe(dir, inventory.files_of(dir, 0))
+        at = {"step": self.steps_done, "version": self.version}
+        checkpoints.write_meta(dir, **at, ranks=1, config=self.config, files=files)
 
     def load(self, dir: Path) -> None:
         saved = checkpoints.read_meta(dir, 1, self.config)
@@ -61,8 +66,11 @@ class CountingEngine:
 class Cluster:
     """Source and sink; writes down what it is asked."""
 
-    def __init__(self, seen: int = 0, fails_at: int | None = None, delivers: bool = True) -> None:
+    def __init__(
+        self, seen: int = 0, fails_at: int | None = None, delivers: bool = True, stops_at: int | None = None
+    ) -> None:
         self.seen, self.fails_at, self.delivers = seen, fails_at, delivers
+        self.stops_at = stops_at  # the run is to end when this step is asked for
         self.calls: list[tuple[Any, ...]] = []
         self.pushed: list[tuple[int, int]] = []
         self.last: list[bool] = []
@@ -79,6 +87,9 @@ class Cluster:
     def rewind(self, player: str, step: int) -> int:
         self.calls.append(("rewind", step))
         return self.seen
+
+    def stopping(self) -> bool:
+        return ("lease", self.stops_at) in [call[:2] for call in self.calls]
 
     def finished(self, player: str) -> None:
         self.calls.append(("finished",))
@@ -275,3 +286,76 @@ def test_the_buffers_are_made_before_the_first_step(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(StagingPool, "make", make)
     learn(spec(tmp_path, steps=2), cluster, cluster)  # type: ignore[arg-type]
     assert steps_then == [1, 1], "after the look at what is returned, before the first lease"
+
+
+@pytest.mark.parametrize(
+    ("stops_at", "saved"), [(3, [("acknowledge", 2), ("acknowledge", 3)]), (2, [("acknowledge", 2)]), (0, [])]
+)
+def test_told_to_stop_it_saves_the_steps_since_the_last_checkpoint_and_a_resumed_run_loses_none(
+    stops_at: int, saved: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    cluster = Cluster(stops_at=stops_at)
+    result = learn(spec(tmp_path, 6), cluster, cluster)
+    assert (result.stopped, result.steps, result.start_step) == (True, stops_at, 0)
+    assert [call for call in cluster.calls if call[0] == "acknowledge"] == saved
+    assert ("finished",) not in cluster.calls and not (tmp_path / "run" / "export").exists()
+    assert ("report", stops_at + 1, stops_at + 1) not in cluster.calls, "the step that it was to take next is not taken"
+    again = Cluster(seen=stops_at)
+    assert learn(spec(tmp_path, 6), again, again).start_step == stops_at
+    assert again.calls[0] == ("rewind", stops_at)
+
+
+def saved_twice(tmp_path: Path) -> Path:
+    """A group's checkpoints of step 2 and 4."""
+    broken = Cluster(fails_at=5)
+    with pytest.raises(RuntimeError, match="closed"):
+        learn(spec(tmp_path, 8), broken, broken)
+    root = tmp_path / "run" / "checkpoints" / "attacker"
+    assert sorted(path.name for path in root.iterdir()) == ["step-2", "step-4"]
+    return root
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda file: file.write_bytes(b"weights of s"), "weights.pt has 12 bytes and should have 17"),
+        (lambda file: file.write_bytes(b"weights of step 5"), "weights.pt is not what was written"),
+        (lambda file: file.unlink(), "weights.pt is not there"),
+        (lambda file: (file.parent / "checkpoint.json").write_text('{"step": 4,'), "checkpoint.json cannot be read"),
+    ],
+)
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_is_said(
+    change: Any, why: str, tmp_path: Path
+) -> None:
+    root = saved_twice(tmp_path)
+    change(root / "step-4" / "weights.pt")
+    cluster = Cluster(seen=5)
+    with structlog.testing.capture_logs() as logs:
+        result = learn(spec(tmp_path, 4), cluster, cluster)
+    assert cluster.calls[0] == ("rewind", 2) and result.start_step == 2
+    (told,) = [entry for entry in logs if entry["event"] == "checkpoint damaged"]
+    assert told["checkpoint"] == "step-4" and why in told["why"] and told["aside"] == "step-4.damaged"
+    assert sorted(path.name for path in root.iterdir()) == ["step-2", "step-4"], "and step 4 could be saved again"
+
+
+def test_where_every_checkpoint_is_damaged_nothing_is_learned_anew_in_silence(tmp_path: Path) -> None:
+    root = saved_twice(tmp_path)
+    for folder in list(root.iterdir()):
+        (folder / "weights.pt").write_bytes(b"")
+    cluster = Cluster(seen=5)
+    with pytest.raises(UserError, match=r"attacker: every checkpoint is damaged.*\.damaged, or remove the folder"):
+        learn(spec(tmp_path, 8), cluster, cluster)
+    assert cluster.calls == [], "no lease was returned, no step was taken"
+
+
+def test_checkpoints_that_were_set_aside_are_not_begun_anew_in_silence_by_the_next_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from learners import fit
+
+    monkeypatch.setattr(fit, "check_model_folder", lambda *_: None)
+    (tmp_path / "run" / "checkpoints" / "attacker" / "step-4.damaged").mkdir(parents=True)
+    with pytest.raises(
+        UserError, match=r"damaged and set aside .*, and none is left; put its files back, or remove the folder"
+    ):
+        fit.fit_group(spec(tmp_path, 8), Cluster(), Cluster())

@@ -76,6 +76,18 @@ async def test_stop_ends_the_waits_for_games(buffers: Buffers) -> None:
     assert await asyncio.wait_for(waiting, 50.0) == []
 
 
+async def test_learners_that_are_to_stop_get_no_new_games_and_wait_for_none(buffers: Buffers) -> None:
+    b = buffers.open()
+    waiting = asyncio.create_task(b.lease("defender", 0, 0, 2, 60.0))
+    await asyncio.sleep(0.01)
+    assert not await b.stopping()
+    await b.stop_learners()
+    assert await asyncio.wait_for(waiting, 50.0) is None
+    await played(b, 2)
+    assert await b.stopping() and await b.lease("defender", 0, 0, 2, 60.0) is None
+    assert (await b.stats()).rows["defender"].leased == 0
+
+
 async def test_a_game_is_stored_once(buffers: Buffers) -> None:
     b = buffers.open()
     await b.deal("w", 2, 0.0)

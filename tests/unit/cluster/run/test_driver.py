@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
@@ -33,10 +34,13 @@ def test_an_interrupted_run_says_that_it_ends_and_a_failed_one_is_missed(
     monkeypatch.setattr(driver, "build", MagicMock())
     monkeypatch.setattr(driver, "take_down", MagicMock())
     monkeypatch.setattr(driver, "start_engines", AsyncMock(side_effect=end))
+    monkeypatch.setattr(driver, "save_learners", saves := AsyncMock())
     run = object.__new__(driver.Run)
     for part in ("plan", "group", "progress", "history", "lessons", "measurements", "newest", "sinks"):
         setattr(run, f"_{part}", MagicMock())
     run._poll, run._metrics = MagicMock(close=AsyncMock()), RunMetrics(tmp_path)
+    run._poll.stats.publisher.players = {"attacker": SimpleNamespace(step=3)}
     with pytest.raises(type(end)):
         run.drive().send(None)  # no loop: it would take the interruption for its own
+    assert saves.await_args.args[1] == {"attacker": 3}, "however it ends, the learners' checkpoints come first"
     assert [key[-1] for key, value in meter.gauges.items() if key[0] == "phase" and value == 1] == [phase]

@@ -1,12 +1,16 @@
 """A run's directory: named, made whole, found again, kept from a second driver."""
 
+import errno
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from cluster.inputs.recipe_file import load_recipe
 from cluster.inputs.run_dir import check_free, find_run, name_run, run_dir_of
+from cluster.replay.store.journal import Journal
 from cluster.run.folder import lock_run, make_run, pushes_first
 from cluster.rundir import RunDir
 from protocol.errors import UserError
@@ -33,6 +37,7 @@ def test_a_run_directory_appears_whole_and_its_name_is_taken_then(tmp_path: Path
         "checkpoints",
         "replay",
         "recipe.yaml",
+        "inputs",
         "quarantine.jsonl",
     }
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
@@ -61,6 +66,23 @@ def test_a_run_is_kept_from_a_second_driver(tmp_path: Path) -> None:
         pass
     with lock_run(run_dir):
         pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said_and_no_other_driver_is_blamed(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    run_dir = made(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for take in (lambda: lock_run(run_dir).__enter__(), lambda: Journal(run_dir.replay / "journal.jsonl", 0.0)):
+        with pytest.raises(
+            UserError, match=rf"its file system gives no lock \({errno.errorcode[code]}.*mount it"
+        ) as told:
+            take()
+        assert "another" not in str(told.value).partition("mount it")[0] and "\n" not in str(told.value)
 
 
 def test_who_pushes_first_when_a_run_is_resumed_or_begins_with_a_warm_start(tmp_path: Path) -> None:

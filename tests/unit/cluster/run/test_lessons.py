@@ -103,3 +103,25 @@ def test_the_earlier_parts_of_a_run_count_at_its_end(tmp_path: Path) -> None:
     rowless = lessons(tmp_path / "reports-lost", 5, steps=99, resumed=True)
     with pytest.raises(RunFailed, match="the attacker and the defender"):
         rowless.conclude(replay({"ok": 4}, NOTHING))
+
+
+def skipped(first: int, *skips: float, items: float = 2.0) -> list[StepReport]:
+    return [StepReport("defender", n, n, 0.0, {"items": items, "skipped": one}) for n, one in enumerate(skips, first)]
+
+
+def test_steps_whose_gradient_is_not_finite_end_the_run_in_words(tmp_path: Path) -> None:
+    run = Lessons(parse_plan({"run": {"skipped_steps": 3}}), History(RunDir(tmp_path)))
+    some = replay({"ok": 9})
+    run.check(skipped(1, 1, 1, 0, 1, 1), some)  # one between them that was applied
+    run.check(skipped(6, 0, items=0.0), some)  # no row, no gradient: it says nothing
+    run.check(skipped(5, 1, 1), some)  # the learner went back
+    with pytest.raises(RunFailed) as failed:
+        run.check(skipped(7, 1), some)
+    head, remedy, _ = str(failed.value).split("\n  ")
+    assert head.startswith("the gradient of the defender was not finite in 3 steps in a row (run.skipped_steps)")
+    assert "smaller learners.defender.lr" in remedy and failed.value.steps_left
+
+
+def test_null_lets_steps_be_skipped_for_ever(tmp_path: Path) -> None:
+    run = Lessons(parse_plan({"run": {"skipped_steps": None}}), History(RunDir(tmp_path)))
+    run.check(skipped(1, *[1.0] * 500), replay({"ok": 9}))

@@ -32,7 +32,7 @@ from cluster.publish.stats import (
     WorkerState,
 )
 from cluster.replay.stats import GameCounts, ReplayStats
-from cluster.run.poll import Poll, merge_missed
+from cluster.run.poll import Poll, RisingSum, merge_missed
 from cluster.run.pools import RolloutWorkerStats
 from cluster.run.start import catch_up, list_served
 from cluster.run.states import RunFailed
@@ -308,3 +308,9 @@ async def test_the_games_wait_for_a_warm_start_as_long_as_it_moves(
     stuck.poll.stats = RunStats(ReplayStats(answered=True))
     with pytest.raises(RunFailed, match="the first weights of attacker reached no worker, and no learner moved"):
         await catch_up(parts(), plan, stuck, quiet())
+
+
+def test_the_sum_of_tokens_never_falls_when_a_worker_starts_anew_or_does_not_answer() -> None:
+    total = RisingSum()
+    answers = [{"a": 100, "b": 50}, {"a": 120}, {"a": 5, "b": 60}, {"a": 5, "b": 60}, {}, {"a": 2, "b": 70}]
+    assert [total.add(counts) for counts in answers] == [150, 170, 185, 185, 185, 197]

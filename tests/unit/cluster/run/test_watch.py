@@ -23,6 +23,7 @@ from cluster.run.watch import Shown, Watch, check_learners
 from judge.stats import PoolStats
 from learners.failure import GroupFailed, RankFailure
 from learners.spec import LearnerResult
+from protocol.errors import UserError
 from tests.unit.cluster.plan.plans import parse_plan
 from tests.unit.cluster.run.test_poll import handle
 
@@ -106,6 +107,30 @@ class FailedTask(ray.exceptions.RayError):
     def __init__(self, cause: Exception) -> None:
         super().__init__("a remote traceback\nof many lines")
         self.cause = cause
+
+
+@pytest.mark.parametrize(("delivered", "late"), [(True, ()), (False, ("defender",))])
+def test_a_worker_that_is_late_at_the_very_end_does_not_fail_a_run_that_took_every_step(
+    delivered: bool, late: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))
+    monkeypatch.setattr(ray, "get", lambda _: replace(RESULT, delivered=delivered))
+    parts: Any = SimpleNamespace(learners={"defender": "ref"})
+    assert check_learners(parts) == late
+
+
+def test_a_users_mistake_that_a_learner_group_finds_keeps_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    mistake = UserError("learners.defender.sft.path: d.jsonl line 3 has no prompt; correct it")
+
+    def get(_: Any) -> Any:
+        raise ray.exceptions.RayTaskError("fit_group", "Traceback ...", mistake).as_instanceof_cause()
+
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))
+    monkeypatch.setattr(ray, "get", get)
+    parts: Any = SimpleNamespace(learners={"defender": "ref"})
+    with pytest.raises(UserError) as told:
+        check_learners(parts)
+    assert type(told.value) is UserError and str(told.value) == str(mistake)
 
 
 def test_a_rank_that_failed_is_one_line_and_its_traceback_is_in_the_drivers_log(

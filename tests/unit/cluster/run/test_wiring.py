@@ -81,6 +81,22 @@ def test_each_players_engines_get_its_own_template_arguments(monkeypatch: pytest
         assert own in remote.given[f"a/{generation_role(player, 0)}"], player  # type: ignore[arg-type]
 
 
+def test_an_outage_of_the_replay_buffer_is_waited_for_as_long_as_nothing_may_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patience: list[tuple[str, float]] = []
+
+    def note(name: str) -> Any:
+        return lambda _handle, restart_s=120.0: patience.append((name, restart_s))
+
+    monkeypatch.setattr(wiring.ray, "remote", remote := FakeRemote())
+    monkeypatch.setattr(wiring, "PlacementGroupSchedulingStrategy", lambda _group, index: index)
+    for client in ("ReplayClient", "BatchClient"):
+        monkeypatch.setattr(wiring, client, note(client))
+    wiring.build(parse_plan({"run": {"stall_s": 777.0}}), None)  # type: ignore[arg-type]
+    assert remote.options and dict(patience) == {"ReplayClient": 777.0, "BatchClient": 777.0}
+
+
 def test_rollout_workers_share_the_games() -> None:
     plan = parse_plan({"rollout": {"workers": 3}, "game": {"in_flight": 64}})
     assert plan.shares == (22, 21, 21)

@@ -68,3 +68,20 @@ def test_a_run_that_stays_paused_ends_with_the_judges_sentence() -> None:
     ]
     assert [dog.check(s) for s in probing[:-1]] == [None] * 5  # its probes move, and that is no movement
     assert dog.check(probing[-1]) == Finding(f"no end of a pause of 60 s: {why}")
+
+
+def test_counts_that_fall_are_parts_that_start_anew_and_no_movement() -> None:
+    dog = Watchdog(stall_s=60, abandoned_in_a_row=100)
+    falls = [
+        replace(SNAPSHOT, now_s=10.0 * k, tokens=1000 - k, steps={"attacker": 90 - k, "defender": 1})
+        for k in range(1, 8)
+    ]
+    said = [dog.check(s) for s in falls]
+    assert said[:-1] == [None] * 6 and said[-1] is not None and "nothing moved for 60 s" in said[-1].why
+
+
+def test_a_learner_that_went_back_moves_again_with_its_next_step() -> None:
+    dog = Watchdog(stall_s=60, abandoned_in_a_row=100)
+    steps = [99, 50, 51, 52, 53]
+    seen = [replace(SNAPSHOT, now_s=40.0 * (k + 1), steps={"attacker": n, "defender": 1}) for k, n in enumerate(steps)]
+    assert [dog.check(s) for s in seen] == [None] * 5
