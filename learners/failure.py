@@ -4,6 +4,7 @@ Ray Train's own error is one long text that starts with its longest traceback; t
 apart. It imports neither Ray nor torch.
 """
 
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ class RankFailure:
 
     Attributes:
         role: as its log is called.
-        node: the address that Ray's dashboard shows; "" if the process died without a word.
+        node: the address that Ray's dashboard shows; "" if not even Ray knows it.
         error: type and message, one line.
         traceback: of the rank's process, several lines; what Ray said, if the process died.
     """
@@ -88,4 +89,10 @@ def read_failures(player: str, errors: Mapping[int, BaseException]) -> tuple[Ran
 def _read(role: str, rank: int, error: BaseException) -> RankFailure:
     if isinstance(error, RankError):
         return RankFailure(role, rank, error.node, error.error, error.trail)
-    return RankFailure(role, rank, "", in_a_line(error), "".join(traceback.format_exception(error)))
+    return RankFailure(role, rank, node_in(error), in_a_line(error), "".join(traceback.format_exception(error)))
+
+
+def node_in(error: BaseException) -> str:
+    """The address of the node on which an actor died, from Ray's text about it; "" if it says none."""
+    found = re.search(r"^\s*ip: (\S+)$", str(error), re.MULTILINE)
+    return found[1] if found else ""

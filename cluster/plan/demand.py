@@ -24,7 +24,8 @@ def demand_of(recipe: Recipe, placement: Placement) -> Demand:
     """The sum over all bundles and learner ranks."""
     g, j = recipe.generation, recipe.judge
     learners = [recipe.learners.of(p) for p in recipe.trained]
-    cpus = sum(b.cpus for b in placement.bundles) + sum(c.ranks * c.cpus_per_rank for c in learners)
+    ranks = [bundle for group in placement.learners.values() for bundle in group]
+    cpus = sum(bundle.cpus for bundle in (*placement.bundles, *ranks))
     engines = len(PLAYERS) * g.workers * _engine_gib(g, g.gpus_per_worker)
     judges = j.workers * _engine_gib(j.engine, j.gpus_per_worker) if j.kind == "lm" else 0.0
     memory = BASE_GIB + engines + judges + sum(c.ranks for c in learners) * RANK_GIB

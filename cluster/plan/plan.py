@@ -63,6 +63,7 @@ class Plan:
         recipe_yaml: the resolved recipe, as the run directory keeps it.
         steps: optimizer steps of each learner.
         stall_s: seconds without movement that end the run.
+        placement_s: seconds that room on the cluster is waited for.
         barren_steps: steps of a player in a row without a row that end the run; None: never.
         transports: of the players that learn.
         shares: of each rollout worker in turn: how many games it plays at once.
@@ -80,6 +81,7 @@ class Plan:
     steps: int
     trained: tuple[Player, ...]
     stall_s: float
+    placement_s: float
     barren_steps: int | None
     run_dir: RunDir
     resumed: bool
@@ -122,6 +124,7 @@ def make_plan(request: Request) -> Plan:
         steps=recipe.run.steps,
         trained=recipe.trained,
         stall_s=recipe.run.stall_s,
+        placement_s=recipe.run.placement_s,
         barren_steps=recipe.run.barren_steps,
         run_dir=run_dir,
         resumed=request.resumed,
@@ -178,6 +181,7 @@ def plan_learner(recipe: Recipe, player: Player, inputs: Inputs, run_dir: RunDir
         settle_every=settle_every(recipe),
         stage_mib=recipe.push.stage_mib,
         stage_s=recipe.push.deadlines.stage_s,
+        placement_s=recipe.run.placement_s,
         template_arguments=recipe.models.of(player).template_arguments,
         warm=plan_warm_start(recipe, player, inputs),
     )

@@ -31,6 +31,8 @@ class RunConfig(Section):
     stall_s: Seconds = (
         300.0  # nothing learned, judged or generated for this long ends the run with the blocked edge's name
     )
+    # Waiting for CPUs and GPUs that others use, or that an autoscaler brings up: a cloud's GPU node takes some minutes.
+    placement_s: Seconds = 600.0
     barren_steps: Positive | None = (
         5  # steps of one player in a row without a row to learn from, or a whole run without, end it; null: never
     )

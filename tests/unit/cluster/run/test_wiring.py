@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from cluster.plan.placement import Placement
+from cluster.plan.places import Places
 from cluster.run import wiring
 from cluster.run.pools import Pools, judge_pool
+from cluster.run.reserve import Reservation
 from judge.rubric import load_rubrics
 from protocol.errors import UserError
+from protocol.roles import PLAYERS, Player
 from tests.unit.cluster.plan.plans import parse_plan
 
 
@@ -20,6 +23,7 @@ class FakeRemote:
 
     def __init__(self) -> None:
         self.options: dict[str, dict[str, Any]] = {}
+        self.tasks: list[dict[str, Any]] = []
 
     def __call__(self, _target: Any) -> "FakeRemote._Named":
         return FakeRemote._Named(self)
@@ -31,6 +35,8 @@ class FakeRemote:
         def options(self, **options: Any) -> "FakeRemote._Named":
             if "name" in options:
                 self._remote.options[options["name"]] = options
+            else:
+                self._remote.tasks.append(options)
             return self
 
         def remote(self, *_args: Any, **_kwargs: Any) -> "FakeRemote._Named":
@@ -53,8 +59,8 @@ def test_every_part_starts_in_its_own_bundle_in_whatever_order_the_bundles_are(m
     )
     shuffled = list(plan.placement.bundles)
     random.Random(2).shuffle(shuffled)
-    plan = replace(plan, placement=Placement(tuple(shuffled)))
-    wiring.build(plan, None)  # type: ignore[arg-type]
+    plan = replace(plan, placement=Placement(tuple(shuffled), plan.placement.learners))
+    wiring.build(plan, reserved())
     assert {name.removeprefix("a/") for name in remote.options} == {bundle.role for bundle in shuffled}
     for name, options in remote.options.items():
         bundle = shuffled[options["scheduling_strategy"]]
@@ -64,6 +70,25 @@ def test_every_part_starts_in_its_own_bundle_in_whatever_order_the_bundles_are(m
         kind = bundle.role.split("-")[0]
         restarts, retries = {"publisher": (0, 0), "judge": (-1, 0), "generation": (-1, 0)}.get(kind, (-1, -1))
         assert (options["max_restarts"], options["max_task_retries"]) == (restarts, retries), name
+
+
+def reserved() -> Reservation:
+    """Room that nobody asked for."""
+    groups: dict[Player, Any] = dict.fromkeys(PLAYERS, "a placeholder")
+    nobody: Any = None
+    return Reservation(nobody, groups, Places(), "5e" * 28)
+
+
+def test_a_learner_groups_task_is_on_the_drivers_node_and_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R34: on another node it would be lost with it, and with it a group whose ranks may all live."""
+    remote = FakeRemote()
+    monkeypatch.setattr(wiring.ray, "remote", remote)
+    monkeypatch.setattr(wiring, "PlacementGroupSchedulingStrategy", lambda _group, index: index)
+    wiring.build(parse_plan({"learners": {"attacker": {"restarts": 2}, "defender": {"restarts": 5}}}), reserved())
+    assert [task["max_retries"] for task in remote.tasks] == [2, 5]
+    for task in remote.tasks:
+        where = task["scheduling_strategy"]
+        assert (where.node_id, where.soft) == ("5e" * 28, True)
 
 
 def test_rollout_workers_share_the_games() -> None:
