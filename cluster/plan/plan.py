@@ -13,7 +13,7 @@ from typing import Any
 from cluster.inputs.find import Inputs
 from cluster.inputs.recipe_file import dump_recipe, with_absolute_paths
 from cluster.inputs.request import Request
-from cluster.plan.demand import Demand, demand_of
+from cluster.plan.demand import BYTES, Demand, Models, demand_of
 from cluster.plan.heldout import HeldoutPlan, plan_heldout
 from cluster.plan.placement import Placement, place
 from cluster.plan.replay import ReplayPlan, plan_replay
@@ -131,7 +131,7 @@ def make_plan(request: Request) -> Plan:
         recipe_yaml=dump_recipe(with_absolute_paths(recipe)),
         inputs=inputs,
         placement=placement,
-        demand=demand_of(recipe, placement),
+        demand=demand_of(recipe, placement, plan_models(recipe, inputs)),
         transports=transports_of(recipe),
         rules=GameRules.of(recipe),
         shares=share_games(recipe.game.in_flight, recipe.rollout.workers),
@@ -167,7 +167,6 @@ def plan_judge(judge: JudgeConfig, inputs: Inputs) -> JudgePlan:
 
 def plan_learner(recipe: Recipe, player: Player, inputs: Inputs, run_dir: RunDir) -> LearnerSpec:
     """What one learner group is started with."""
-    wanted = recipe.generation.dtype if recipe.push.dtype == "auto" else recipe.push.dtype
     return LearnerSpec(
         player=player,
         model_path=inputs.models[player],
@@ -175,7 +174,7 @@ def plan_learner(recipe: Recipe, player: Player, inputs: Inputs, run_dir: RunDir
         steps=recipe.run.steps,
         run_seed=recipe.run.seed,
         run_dir=str(run_dir.path),
-        push_dtype=inputs.dtypes[player] if wanted == "auto" else wanted,
+        push_dtype=choose_push_dtype(recipe, player, inputs),
         push_every=recipe.push.every,
         quirks=recipe.quirks,
         settle_every=settle_every(recipe),
@@ -184,6 +183,23 @@ def plan_learner(recipe: Recipe, player: Player, inputs: Inputs, run_dir: RunDir
         placement_s=recipe.run.placement_s,
         template_arguments=recipe.models.of(player).template_arguments,
         warm=plan_warm_start(recipe, player, inputs),
+    )
+
+
+def choose_push_dtype(recipe: Recipe, player: Player, inputs: Inputs) -> str:
+    """What a player's versions travel as: "float32" or "bfloat16"."""
+    wanted = recipe.generation.dtype if recipe.push.dtype == "auto" else recipe.push.dtype
+    return inputs.dtypes[player] if wanted == "auto" else wanted
+
+
+def plan_models(recipe: Recipe, inputs: Inputs) -> Models:
+    """How large the models are, as far as their folders were measured."""
+    sizes = inputs.weight_bytes
+    measured = {player: folder for player, folder in inputs.models.items() if folder in sizes}
+    return Models(
+        {player: sizes[folder] / BYTES[inputs.dtypes[player]] for player, folder in measured.items()},
+        {player: BYTES[choose_push_dtype(recipe, player, inputs)] for player in measured},
+        sizes.get(inputs.judge_model or "", 0),
     )
 
 
