@@ -22,6 +22,7 @@ from cluster.run.folder import pushes_first
 from cluster.run.states import RunFailed
 from cluster.run.watch import POLL_S, Watch, check_learners
 from cluster.run.wiring import Parts
+from learners.failure import node_in
 from protocol.roles import PLAYERS, Player
 
 log = structlog.get_logger(__name__)
@@ -72,7 +73,8 @@ async def _await_start(role: str, started: Awaitable[Any], limit_s: float, key: 
             await started
     except ray.exceptions.RayError as e:  # first: of a start that raised TimeoutError it is a TimeoutError, too
         log.error("not started", part=role, exc_info=e)
-        raise RunFailed(f"{role} did not start: {last_line(e)}; see logs/{role}.log") from None
+        where = f" on node {node}" if (node := node_in(e)) else ""
+        raise RunFailed(f"{role}{where} did not start: {last_line(e)}; see logs/{role}.log") from None
     except TimeoutError:
         raise RunFailed(f"{role} did not start within {limit_s:.0f} s ({key}); see logs/{role}.log") from None
 
