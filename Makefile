@@ -1,5 +1,5 @@
 # The commands that people use. Everything runs in .venv, which `setup` makes from pinned files.
-.PHONY: setup demo demo-lm watch study bench bench-synchronous chaos test test-numerics test-slow test-gpu test-unit lint types check test-schedules real-input clean
+.PHONY: setup demo demo-lm watch study bench bench-synchronous chaos test test-numerics test-slow test-gpu test-nodes test-unit lint types check test-schedules real-input clean
 VENV := .venv/bin
 ARGS ?=
 export PYTHONUNBUFFERED := 1
@@ -62,6 +62,11 @@ test-schedules: setup
 ## What needs CUDA; says so and skips everything where there is none.
 test-gpu: setup
 	@$(VENV)/python -m pytest tests/gpu -q -s -rs -p no:cacheprovider
+
+## Runs over two to four Ray nodes, each a network namespace of this machine: parts on different nodes, nodes lost and cut off, room
+## waited for. Needs root and iproute2, says so and skips everything without them. About three quarters of an hour.
+test-nodes: setup
+	@$(VENV)/python -m pytest tests/nodes -q -s -rs -p no:cacheprovider
 
 test-unit: setup
 	@$(VENV)/python -m pytest tests/unit -q -n auto

@@ -4,6 +4,7 @@ Ray Train's own error is one long text that starts with its longest traceback; t
 apart. Neither has a message that may quote a row's text (`protocol.errors`). It imports neither Ray nor torch.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -20,7 +21,7 @@ class RankFailure:
 
     Attributes:
         role: as its log is called.
-        node: the address that Ray's dashboard shows; "" if the process died without a word.
+        node: the address that Ray's dashboard shows; "" if not even Ray knows it.
         error: type, and the message where it cannot quote a text; one line.
         traceback: of the rank's process, several lines, with no other messages; what Ray said, if the process died.
     """
@@ -87,4 +88,10 @@ def _read(role: str, rank: int, error: BaseException) -> RankFailure:
     error = getattr(error, "_base_exc", error)  # Ray Train's wrapper, whose text is a whole traceback
     if isinstance(error, RankError):
         return RankFailure(role, rank, error.node, error.error, error.trail)
-    return RankFailure(role, rank, "", sum_up(error), render(error))
+    return RankFailure(role, rank, node_in(error), sum_up(error), render(error))
+
+
+def node_in(error: BaseException) -> str:
+    """The address of the node on which an actor died, from Ray's text about it; "" if it says none."""
+    found = re.search(r"^\s*ip: (\S+)$", str(error), re.MULTILINE)
+    return found[1] if found else ""

@@ -5,7 +5,7 @@ Importing this module loads neither torch, ray nor deepspeed.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ import structlog
 from learners.batch.demonstrations import load_demonstrations
 from learners.failure import NUMBERS_ONLY, GroupFailed, rank_error, read_failures
 from learners.loop import learn
+from learners.nodes import ask_for, make_callback
 from learners.spec import LearnerResult, LearnerSink, LearnerSpec
 from learners.storage import checkpoints
 from learners.storage.models import check_model_folder
@@ -23,8 +24,6 @@ from protocol.interfaces import BatchSource
 
 log = structlog.get_logger(__name__)
 
-# Ray Train gives a worker group 60 s to start and then begins anew; two groups beside vLLM's imports on two cores take longer.
-_START_TIMEOUT_S = "600"
 _HEALTH_CHECK_S = "0.5"  # how soon a dead rank, and the end, are noticed; a check is one small actor call to each rank
 
 
@@ -66,12 +65,17 @@ def _find_user_error(error: BaseException) -> UserError | None:
 
 
 def fit_group(
-    spec: LearnerSpec, source: BatchSource, sink: LearnerSink, on_rank: Callable[[int], None] | None = None
+    spec: LearnerSpec,
+    source: BatchSource,
+    sink: LearnerSink,
+    on_rank: Callable[[int], None] | None = None,
+    take_nodes: Callable[[], Sequence[str]] = tuple,
 ) -> LearnerResult:
     """Trains one player to `spec.steps`, restarting the group from its newest checkpoint up to `config.restarts` times.
 
     Blocks; meant to run in a Ray task of its own. `source`, `sink` and `on_rank` are pickled to every rank; `on_rank` is called
-    there with the rank before anything else (to set up its log, say).
+    there with the rank before anything else (to set up its log, say). `take_nodes` gives up the room that was kept for the ranks,
+    and tells Ray's ids of the nodes that it was on, one for each rank; none: any nodes.
 
     Returns:
         What `loop.learn` returns on rank 0.
@@ -94,7 +98,9 @@ def fit_group(
             f"{spec.checkpoints}: {why}; put its files back, or remove the folder to train the {spec.player} from its start again"
         )
     load_demonstrations(spec)  # raises its errors before any rank starts
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT_S)
+    # Ray Train gives a worker group 60 s to start and then begins anew; another job may have taken the room that was given up, and
+    # two groups beside vLLM's imports on two cores take longer, too.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{spec.placement_s:.0f}")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _HEALTH_CHECK_S)
 
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -102,15 +108,19 @@ def fit_group(
 
     on_gpu = config.gpus_per_rank > 0
     resources = {"CPU": config.cpus_per_rank} | ({"GPU": config.gpus_per_rank} if on_gpu else {})
+    nodes = take_nodes()
     trainer = TorchTrainer(
         _rank_main,
         train_loop_config={"spec": spec, "source": source, "sink": sink, "on_rank": on_rank},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=int(config.collective_deadline_s)),
-        scaling_config=ScalingConfig(num_workers=config.ranks, use_gpu=on_gpu, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=config.ranks, use_gpu=on_gpu, resources_per_worker=resources, label_selector=ask_for(nodes)
+        ),
         run_config=RunConfig(
             name=f"{Path(spec.run_dir).name}-{spec.player}",  # the dashboard lists it under this name
             storage_path=str(Path(spec.run_dir) / "ray_train"),
             failure_config=FailureConfig(max_failures=config.restarts),
+            callbacks=[make_callback(nodes)],
         ),
     )
     try:

@@ -68,6 +68,7 @@ class LearnerSpec:
     `steps` is the whole run's horizon, `push_dtype` ("float32" or "bfloat16") what is pushed and exported, `push_every` in steps.
     `stage_mib` and `stage_s`: how much a gather holds at once, and how long a version's gathers may take.
     `settle_every`: after so many steps, and the last, the group waits until its version is on every generation worker; 0: never.
+    `placement_s`: how long the ranks wait for room, at their start and at each restart.
     `template_arguments` are the chat template's. `warm`: what a warm start without a file of demonstrations is made on.
     """
 
@@ -83,6 +84,7 @@ class LearnerSpec:
     settle_every: int = 0
     stage_mib: int = 256
     stage_s: float = 60.0
+    placement_s: float = 600.0
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     warm: tuple[Demonstration, ...] = ()
 

@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.inputs.context_length import check_length
@@ -25,6 +25,7 @@ from judge.match.tables import load_tables
 from judge.rubric import load_rubrics
 from learners.batch.demonstrations import read_examples
 from learners.storage.models import check_model_folder
+from learners.storage.weight_files import list_weights
 from protocol.errors import UserError
 from protocol.recipe import SANDBOX, Recipe
 from protocol.roles import PLAYERS, Player
@@ -44,6 +45,7 @@ class Inputs:
         rubrics: names with versions and digests, of a judge that reads them; else empty.
         probe: empty without `judge.probe.file`.
         quarantine: bad lines by file.
+        weight_bytes: of the weights in each folder of `models` and in `judge_model`, by the folder.
     """
 
     models: dict[Player, str]
@@ -55,6 +57,7 @@ class Inputs:
     heldout: list[Seed]
     probe: list[Label]
     quarantine: dict[str, list[BadLine]]
+    weight_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def quarantined(self) -> int:
@@ -75,6 +78,11 @@ def own_dtype(model_path: str) -> str:
     config = json.loads((Path(model_path) / "config.json").read_text())
     named = config.get("dtype") or config.get("torch_dtype")
     return named if named in ("float32", "bfloat16") else "bfloat16"
+
+
+def measure_weights(model_path: str) -> int:
+    """Bytes of the weights in a model folder."""
+    return sum(file.stat().st_size for file in list_weights(Path(model_path)))
 
 
 def _check_world(recipe: Recipe, train: Sequence[Seed], heldout: Sequence[Seed]) -> None:
@@ -250,4 +258,7 @@ def find_inputs(
         heldout=heldout,
         probe=probe,
         quarantine=quarantine,
+        weight_bytes={
+            folder: measure_weights(folder) for folder in (*models.values(), judge.model) if folder is not None
+        },
     )

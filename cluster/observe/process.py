@@ -13,6 +13,7 @@ from cluster.observe.logs import Origin, configure_logs, this_node
 from cluster.observe.meter import RayMeter
 from cluster.observe.stacks import register_process
 from cluster.observe.tasks import describe_tasks
+from cluster.plan.placement import rank_role
 from cluster.rundir import RunDir
 from protocol import metrics as m
 from protocol.meter import install, meter
@@ -35,11 +36,6 @@ class Observing:
     run_dir: RunDir
     logs: LogStyle = "plain"
     metrics: bool = True
-
-
-def rank_role(player: Player, rank: int) -> str:
-    """The role of one learner rank."""
-    return f"learner-{player}-{rank}"
 
 
 def observe_process(how: Observing, role: str, rank: int | None = None, children: bool = True) -> None:

@@ -96,7 +96,7 @@ def _numbers(plan: Plan) -> list[str]:
     first = plan.replay.first_limit if plan.replay.backpressure is not None else None
     begins = "" if first is None else f", {first} at first"
     return [
-        f"needs at once: {demand.cpus:g} CPUs, {demand.gpus:g} GPUs, about {demand.memory_gib:g} GiB of memory without weights",
+        f"needs at once: {demand.cpus:g} CPUs, {demand.gpus:g} GPUs, about {demand.memory_gib:g} GiB of memory",
         f"seeds: {len(inputs.train)} to train on, {len(inputs.heldout)} held out, {inputs.quarantined} lines quarantined",
         f"games: {game.attacks} attacks, {game.responses} responses each; {game.in_flight} at once{begins}",
         f"staleness: at most {admission.max_staleness} versions, of which replicas take {admission.oldest_replica}",

@@ -1,10 +1,13 @@
-"""Which part of a run gets which bundle of the placement group. Pure arithmetic over the recipe.
+"""Which part of a run gets which bundle of a placement group. Pure arithmetic over the recipe and the nodes' sizes.
 
-Every part but the learner ranks has a bundle of its own, found by its role and by nothing else: their order means
-nothing. Ray Train places the learner ranks itself, so they are counted in `demand` and have no bundle.
+Every part has a bundle of its own, found by its role and by nothing else: their order means nothing. Services, engines and judges
+share one group. The ranks of a learner group have a group of their own, a placeholder: Ray Train places them itself, so it is
+reserved to prove that they fit, and given back just before Train asks for the same nodes (`run.reserve`).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 from protocol.recipe import Recipe
 from protocol.roles import PLAYERS, Player
@@ -30,6 +33,14 @@ def rollout_role(k: int) -> str:
     return f"rollout-{k}"
 
 
+def rank_role(player: Player, rank: int) -> str:
+    """The role of one learner rank."""
+    return f"learner-{player}-{rank}"
+
+
+Strategy = Literal["PACK", "STRICT_PACK"]
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """What one part asks of the node that it is on, in Ray's units; fractions are allowed."""
@@ -45,17 +56,23 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The bundles of one placement group, one for each role.
+    """The bundles of a run, one for each role.
+
+    Attributes:
+        bundles: of one placement group: services, engines, judges.
+        learners: the ranks of each player that learns; each player's are a placement group.
 
     Raises:
         ValueError: a role has two bundles.
     """
 
     bundles: tuple[Bundle, ...]
+    learners: Mapping[Player, tuple[Bundle, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len({bundle.role for bundle in self.bundles}) != len(self.bundles):
-            raise ValueError(f"a role has two bundles: {[bundle.role for bundle in self.bundles]}")
+        roles = [bundle.role for bundle in (*self.bundles, *(b for ranks in self.learners.values() for b in ranks))]
+        if len(set(roles)) != len(roles):
+            raise ValueError(f"a role has two bundles: {roles}")
 
     def index_of(self, role: str) -> int:
         """The bundle of a role. Raises `KeyError` if it has none."""
@@ -63,8 +80,9 @@ class Placement:
 
 
 def place(recipe: Recipe) -> Placement:
-    """The bundles of a run: services, engines of both players, judges, rollout."""
+    """The bundles of a run: services, engines of both players, judges, rollout, and the learners' ranks."""
     g, j = recipe.generation, recipe.judge
+    learners = {player: recipe.learners.of(player) for player in recipe.trained}
     return Placement(
         (
             Bundle(REPLAY, SERVICE_CPUS),
@@ -76,5 +94,27 @@ def place(recipe: Recipe) -> Placement:
             ),
             *(Bundle(judge_role(k), j.cpus_per_worker, j.gpus_per_worker) for k in range(j.workers)),
             *(Bundle(rollout_role(k), ROLLOUT_CPUS) for k in range(recipe.rollout.workers)),
-        )
+        ),
+        {
+            player: tuple(Bundle(rank_role(player, k), c.cpus_per_rank, c.gpus_per_rank) for k in range(c.ranks))
+            for player, c in learners.items()
+        },
     )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSize:
+    """What a node has in all, in Ray's units."""
+
+    cpus: float
+    gpus: float
+
+
+def choose_strategy(bundles: Sequence[Bundle], nodes: Sequence[NodeSize]) -> Strategy:
+    """How a learner group's bundles are placed: on one node, if one is large enough for all of them; else on as few as possible.
+
+    On one node its gathers stay off the network: a group that could have been whole is never split in silence.
+    """
+    cpus, gpus = sum(b.cpus for b in bundles), sum(b.gpus for b in bundles)
+    whole = any(node.cpus + 1e-6 >= cpus and node.gpus + 1e-6 >= gpus for node in nodes)
+    return "STRICT_PACK" if whole else "PACK"

@@ -15,7 +15,7 @@ from cluster.inputs.copies import files_to_copy
 from cluster.inputs.find import Inputs
 from cluster.inputs.recipe_file import dump_recipe, with_absolute_paths
 from cluster.inputs.request import Request
-from cluster.plan.demand import Demand, demand_of
+from cluster.plan.demand import BYTES, Demand, Models, demand_of
 from cluster.plan.heldout import HeldoutPlan, plan_heldout
 from cluster.plan.placement import Placement, place
 from cluster.plan.replay import ReplayPlan, plan_replay
@@ -68,6 +68,7 @@ class Plan:
         steps: optimizer steps of each learner.
         stall_s: seconds without movement that end the run.
         grace_s: seconds that a run which ends early waits for its learners' checkpoints.
+        placement_s: seconds that room on the cluster is waited for.
         barren_steps: steps of a player in a row without a row that end the run; None: never.
         skipped_steps: of a player in a row whose gradient was not finite, which end the run; None: never.
         transports: of the players that learn.
@@ -87,6 +88,7 @@ class Plan:
     trained: tuple[Player, ...]
     stall_s: float
     grace_s: float
+    placement_s: float
     barren_steps: int | None
     skipped_steps: int | None
     run_dir: RunDir
@@ -133,6 +135,7 @@ def make_plan(request: Request) -> Plan:
         trained=recipe.trained,
         stall_s=recipe.run.stall_s,
         grace_s=recipe.run.grace_s,
+        placement_s=recipe.run.placement_s,
         barren_steps=recipe.run.barren_steps,
         skipped_steps=recipe.run.skipped_steps,
         run_dir=run_dir,
@@ -142,7 +145,7 @@ def make_plan(request: Request) -> Plan:
         files=files_to_copy(recipe),
         inputs=inputs,
         placement=placement,
-        demand=demand_of(recipe, placement),
+        demand=demand_of(recipe, placement, plan_models(recipe, inputs)),
         transports=transports_of(recipe),
         rules=GameRules.of(recipe),
         shares=share_games(recipe.game.in_flight, recipe.rollout.workers),
@@ -178,7 +181,6 @@ def plan_judge(judge: JudgeConfig, inputs: Inputs) -> JudgePlan:
 
 def plan_learner(recipe: Recipe, player: Player, inputs: Inputs, run_dir: RunDir) -> LearnerSpec:
     """What one learner group is started with."""
-    wanted = recipe.generation.dtype if recipe.push.dtype == "auto" else recipe.push.dtype
     return LearnerSpec(
         player=player,
         model_path=inputs.models[player],
@@ -186,14 +188,32 @@ def plan_learner(recipe: Recipe, player: Player, inputs: Inputs, run_dir: RunDir
         steps=recipe.run.steps,
         run_seed=recipe.run.seed,
         run_dir=str(run_dir.path),
-        push_dtype=inputs.dtypes[player] if wanted == "auto" else wanted,
+        push_dtype=choose_push_dtype(recipe, player, inputs),
         push_every=recipe.push.every,
         quirks=recipe.quirks,
         settle_every=settle_every(recipe),
         stage_mib=recipe.push.stage_mib,
         stage_s=recipe.push.deadlines.stage_s,
+        placement_s=recipe.run.placement_s,
         template_arguments=recipe.models.of(player).template_arguments,
         warm=plan_warm_start(recipe, player, inputs),
+    )
+
+
+def choose_push_dtype(recipe: Recipe, player: Player, inputs: Inputs) -> str:
+    """What a player's versions travel as: "float32" or "bfloat16"."""
+    wanted = recipe.generation.dtype if recipe.push.dtype == "auto" else recipe.push.dtype
+    return inputs.dtypes[player] if wanted == "auto" else wanted
+
+
+def plan_models(recipe: Recipe, inputs: Inputs) -> Models:
+    """How large the models are, as far as their folders were measured."""
+    sizes = inputs.weight_bytes
+    measured = {player: folder for player, folder in inputs.models.items() if folder in sizes}
+    return Models(
+        {player: sizes[folder] / BYTES[inputs.dtypes[player]] for player, folder in measured.items()},
+        {player: BYTES[choose_push_dtype(recipe, player, inputs)] for player in measured},
+        sizes.get(inputs.judge_model or "", 0),
     )
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from cluster.observe.history import History
 from cluster.observe.view import BusySeconds, RunStats
-from cluster.plan.placement import PUBLISHER, generation_role, judge_role
+from cluster.plan.placement import PUBLISHER, REPLAY, generation_role, judge_role, rollout_role
 from cluster.publish.stats import PublisherStats, StepReport, carry_over
 from cluster.run.answers import answer_or, answers_of
 from cluster.run.pools import RolloutWorkerStats
@@ -62,17 +62,17 @@ class Poll:
 
     async def ask(self, parts: Parts) -> list[StepReport]:
         """Asks replay buffer and publisher, and gives the learners' new reports. Raises `RunFailed` if one of them is dead."""
-        replay = await answer_or(parts.replay.stats.remote(), self.stats.replay)
+        replay = await answer_or(REPLAY, parts.replay.stats.remote(), self.stats.replay)
         self.stats = replace(self.stats, replay=replay)
         await self._ask_publisher(parts)
-        reports: list[StepReport] = await answer_or(parts.publisher.drain_metrics.remote(), [])
+        reports: list[StepReport] = await answer_or(PUBLISHER, parts.publisher.drain_metrics.remote(), [])
         self._history.add(reports)
         return reports
 
     async def _ask_publisher(self, parts: Parts) -> None:
         """A restarted one knows no worker: it is told them, and its counts go on."""
         last = self.stats.publisher
-        publisher: PublisherStats = await answer_or(parts.publisher.stats.remote(), PublisherStats())
+        publisher: PublisherStats = await answer_or(PUBLISHER, parts.publisher.stats.remote(), PublisherStats())
         if not publisher.answered:
             return
         if last.answered and publisher.holder != last.holder:
@@ -90,8 +90,8 @@ class Poll:
         judging = {judge_role(k): h for k, h in enumerate(parts.judges)}
         # Of those that answer, before the others are waited for: what they count is compared with this moment.
         asked_s = time.monotonic()
-        answers: Sequence[Any] = await answers_of([h.stats.remote() for h in (*playing.values(), *judging.values())])
-        known = {role: a for role, a in zip([*playing, *judging], answers, strict=True) if a is not None}
+        answers = await answers_of({role: h.stats.remote() for role, h in (playing | judging).items()})
+        known: dict[str, Any] = {role: a for role, a in answers.items() if a is not None}
         judges: list[JudgeStats] = [known[role] for role in judging if role in known]
         self.stats = replace(
             self.stats,
@@ -102,7 +102,8 @@ class Poll:
 
     async def ask_rollouts(self, parts: Parts) -> None:
         """Asks the rollout workers what they and their pools counted. Raises `RunFailed` if one is dead."""
-        self.note_rollouts(await answers_of([h.stats.remote() for h in parts.rollouts]))
+        answers = await answers_of({rollout_role(k): h.stats.remote() for k, h in enumerate(parts.rollouts)})
+        self.note_rollouts(list(answers.values()))
 
     def note_rollouts(self, answers: Sequence[RolloutWorkerStats | None]) -> None:
         """What the rollout workers counted; one that did not answer keeps its last answer."""
@@ -132,7 +133,7 @@ class Poll:
         """What the learners reported since the last ask, which a run that is cut short would lose. Writes the history."""
         reports: list[StepReport] = []
         try:
-            reports = await answer_or(parts.publisher.drain_metrics.remote(), [])
+            reports = await answer_or(PUBLISHER, parts.publisher.drain_metrics.remote(), [])
         except RunFailed:
             log.warning("the last reports are lost with the publisher")
         self._history.add(reports)

@@ -22,6 +22,7 @@ from cluster.run.folder import pushes_first
 from cluster.run.states import RunFailed
 from cluster.run.watch import POLL_S, Watch, check_learners
 from cluster.run.wiring import Parts
+from learners.failure import node_in
 from protocol.errors import last_line, trail
 from protocol.roles import PLAYERS, Player
 
@@ -81,7 +82,8 @@ async def _await_start(role: str, started: Awaitable[Any], limit_s: float, key: 
         log.error("not started", part=role, error=last_line(e), trail=trail(e))
         if (mistake := find_mistake(e)) is not None:
             raise mistake from None
-        raise RunFailed(f"{role} did not start: {last_line(e)}; see logs/{role}.log") from None
+        where = f" on node {node}" if (node := node_in(e)) else ""
+        raise RunFailed(f"{role}{where} did not start: {last_line(e)}; see logs/{role}.log") from None
     except TimeoutError:
         raise RunFailed(f"{role} did not start within {limit_s:.0f} s ({key}); see logs/{role}.log") from None
 

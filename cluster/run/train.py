@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-import ray
 import structlog
 
 from cluster.exits import INTERRUPTED, RunEnd
@@ -16,13 +15,15 @@ from cluster.observe.process import observe_process
 from cluster.observe.progress import Progress
 from cluster.plan.drawing import plan_json
 from cluster.plan.plan import Plan
-from cluster.plan.shortfall import Free, check_room
+from cluster.plan.shortfall import check_room
 from cluster.run.card.write import write_cards
 from cluster.run.descriptions import describe_job
 from cluster.run.earlier import check_earlier
 from cluster.run.end_tables import heldout_table, run_table
 from cluster.run.folder import lock_run, make_run
+from cluster.run.reserve import measure_free, reserve
 from cluster.run.session import Interrupted, Session, interrupts, ray_session
+from cluster.run.shared import check_shared
 from cluster.run.states import RunFailed
 from cluster.run.summary import list_exports
 from cluster.rundir import RunDir
@@ -69,26 +70,31 @@ def run_plan(plan: Plan, progress: Progress, started_at: float, beside: Beside =
     seeds = f"{len(inputs.train)} seeds to train on, {len(inputs.heldout)} held out"
     progress.say(f"{seeds}; {inputs.quarantined} bad seed lines quarantined" if inputs.quarantined else seeds)
     with contextlib.ExitStack() as stack, ray_session(progress.wait, describe_job(plan)) as session, interrupts():
-        check_room(plan.demand, _free(session))
+        if session.local:  # nobody else is on it: what is short now stays short
+            check_room(plan.demand, measure_free(local=True))
+        if plan.resumed:  # before anything is waited for: a driver that lives does not go away
+            stack.enter_context(lock_run(run_dir))
         from cluster.run.driver import Run
-        from cluster.run.wiring import (
-            PLACEMENT_S,
-            observing,
-            reserve,
-        )  # these import every part: seconds that a mistake should not cost
+        from cluster.run.wiring import observing  # these import every part: seconds that a mistake should not cost
 
-        with progress.wait("room on the cluster", f"given up after {PLACEMENT_S:.0f} s"):
-            group = asyncio.run(reserve(plan))
+        with progress.wait("room on the cluster", f"given up after {plan.placement_s:.0f} s (run.placement_s)") as note:
+            reserved = asyncio.run(reserve(plan, session.local, note))
+        asyncio.run(check_shared(run_dir))
         if not plan.resumed:
             make_run(plan)
-        stack.enter_context(lock_run(run_dir))
+            stack.enter_context(lock_run(run_dir))
         if plan.changes:
             write_file(run_dir.recipe, plan.recipe_yaml)  # so that the next part goes on with them
-        write_json(run_dir.plan, plan_json(plan))  # a resumed run's may differ from its first part's
+        # A resumed run's may differ from its first part's.
+        write_json(run_dir.plan, plan_json(plan) | {"nodes": reserved.places.as_json()})
         # Every process of a local Ray is below the driver: they have their own entries.
         observe_process(observing(plan), DRIVER, children=False)
         kept = Kept()
         install(Both(meter(), kept.of(DRIVER)))
+        for role, node in reserved.places.of.items():
+            log.info("placed", part=role, on_node=node.address, node_id=node.id)
+        if len(reserved.places.nodes) > 1:
+            progress.say(f"placed on {len(reserved.places.nodes)} nodes: {reserved.places.describe()}")
         progress.say(f"everything lies in {run_dir.path}")
         asks = f" (its token: {session.token})" if session.token and session.dashboard_url else ""
         progress.say(f"dashboard {session.dashboard_url or 'off'}{asks}, metrics {session.metrics_url or 'off'}")
@@ -97,7 +103,7 @@ def run_plan(plan: Plan, progress: Progress, started_at: float, beside: Beside =
         if (short := warn_of_stop(plan.grace_s, os.environ)) is not None:
             progress.say(short)
         with beside(session, run_dir) as stay:
-            status = _drive(Run(plan, group, progress, started_at, kept), progress, run_dir)
+            status = _drive(Run(plan, reserved, progress, started_at, kept), progress, run_dir)
             if status != INTERRUPTED:
                 stay()
         return status
@@ -120,18 +126,6 @@ def warn_of_stop(grace_s: float, environment: Mapping[str, str]) -> str | None:
         f"`ray job stop` would kill this job after {wait_s:.0f} s, perhaps before its learners' checkpoints (run.grace_s "
         f"{grace_s:g}); submit with --runtime-env deploy/runtime-env.yaml"
     )
-
-
-def _free(session: Session) -> Free:
-    """What Ray has to give."""
-    import psutil
-
-    free = ray.available_resources()
-    memory = free.get("memory", 0.0)  # Ray knows of a container's limit, psutil of what others use
-    if session.local:
-        memory = min(memory, psutil.virtual_memory().available)
-    where = "this machine" if session.local else "the cluster"
-    return Free(free.get("CPU", 0.0), free.get("GPU", 0.0), memory / 2**30, where)
 
 
 def _drive(run: "Run", progress: Progress, run_dir: RunDir) -> int:

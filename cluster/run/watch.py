@@ -24,6 +24,7 @@ from cluster.plan.plan import Plan
 from cluster.run.games import Games
 from cluster.run.lessons import Lessons
 from cluster.run.measurements import Measurements
+from cluster.run.node_watch import NodeWatch
 from cluster.run.poll import Poll
 from cluster.run.stall import dump_stall
 from cluster.run.states import RunFailed
@@ -80,6 +81,7 @@ class Watch:
     ) -> None:
         self._plan, self._history, self._measurements, self._shown = plan, history, measurements, shown
         self.poll, self._lessons, self._supervisor = poll, lessons, supervisor
+        self._nodes = NodeWatch(plan.run_dir, lambda text: shown.progress.say(text))
         self._horizon = Horizon(plan)
         self.remark = ""
         self._watchdog = Watchdog(plan.stall_s, ABANDONED_ROUNDS * plan.rules.game.in_flight)
@@ -137,6 +139,7 @@ class Watch:
             now = time.monotonic()
             if now >= next_counts:
                 next_counts = now + COUNTS_EVERY_S
+                await asyncio.to_thread(self._nodes.look)
                 await self.poll.ask_workers(parts)
             view = await self.ask_and_show(parts)
             # Not while a resumed run catches up: its workers serve the starting weights then.

@@ -1,16 +1,15 @@
-"""Puts the parts of one run on the cluster: a placement group, the actors, and a task for each learner group.
+"""Puts the parts of one run on the nodes that were reserved for it: the actors, and a task for each learner group.
 
 The only module that knows every part's constructor. It decides nothing about the game and holds no state of the run.
 """
 
-import asyncio
 import functools
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from actors.generation import GenerationWorker
 from actors.rollout import DEAL_WAIT_S
@@ -27,13 +26,12 @@ from cluster.replay.client import BatchClient, ReplayClient
 from cluster.run.descriptions import describe_parts
 from cluster.run.judge_engine import engine_builder
 from cluster.run.pools import Pools, RolloutWorker
+from cluster.run.reserve import Reservation, take_nodes
 from cluster.sandbox.rule_judge import RuleJudge
 from judge.worker import JudgeWorker
 from learners.fit import fit_group
-from protocol.errors import UserError
 from protocol.roles import PLAYERS, Player
 
-PLACEMENT_S = 60.0  # a cluster that cannot reserve the bundles by then has no room
 MANY = 2000  # concurrent calls of an async actor: every game in flight may hold one
 
 
@@ -41,7 +39,7 @@ MANY = 2000  # concurrent calls of an async actor: every game in flight may hold
 class Parts:
     """Handles of everything that runs."""
 
-    group: PlacementGroup
+    reserved: Reservation
     replay: Any
     publisher: Any
     judges: list[Any]
@@ -78,25 +76,6 @@ class Parts:
         """Generation and judge workers by role."""
         attackers, defenders = (self.generators_by_role(p) for p in PLAYERS)
         return self.judges_by_role | attackers | defenders
-
-
-async def reserve(plan: Plan) -> PlacementGroup:
-    """The bundles of everything but the learner ranks.
-
-    Raises:
-        UserError: the cluster does not give them within `PLACEMENT_S`.
-    """
-    group = placement_group([bundle.resources() for bundle in plan.placement.bundles], strategy="PACK")
-    try:
-        async with asyncio.timeout(PLACEMENT_S):
-            await group.ready()
-    except TimeoutError:
-        remove_placement_group(group)
-        raise UserError(
-            f"placement: {plan.demand.cpus:g} CPUs and {plan.demand.gpus:g} GPUs were not free within {PLACEMENT_S:.0f} s; "
-            "end other jobs or lower the recipe's workers and ranks"
-        ) from None
-    return group
 
 
 def observing(plan: Plan) -> Observing:
@@ -139,9 +118,9 @@ class _Builder:
         return ray.remote(part).options(**options).remote(*args)
 
 
-def build(plan: Plan, group: PlacementGroup) -> Parts:
+def build(plan: Plan, reserved: Reservation) -> Parts:
     """Starts every actor and the learner groups; returns at once, they come up side by side."""
-    b = _Builder(plan, group)
+    b = _Builder(plan, reserved.parts)
     replay = b.start(ReplayBuffer, REPLAY, str(plan.run_dir.path), plan.replay, plan.inputs.train, events=False)
     publisher = _start_publisher(b, plan)
     generators = {player: _start_engines(b, plan, player) for player in PLAYERS}
@@ -149,8 +128,8 @@ def build(plan: Plan, group: PlacementGroup) -> Parts:
     judges = _start_judges(b, plan)
     rollouts = [_start_rollout(b, plan, k) for k in range(len(plan.shares))]
     source = BatchClient(replay, plan.stall_s)
-    learners = {player: _start_learner(plan, player, source, publisher) for player in plan.learners}
-    return Parts(group, replay, publisher, judges, generators, rollouts, learners, registered)
+    learners = {player: _start_learner(plan, player, source, publisher, reserved) for player in plan.learners}
+    return Parts(reserved, replay, publisher, judges, generators, rollouts, learners, registered)
 
 
 def _start_rollout(b: _Builder, plan: Plan, k: int) -> Any:
@@ -207,15 +186,22 @@ def _start_judges(b: _Builder, plan: Plan) -> list[Any]:
     return [start(k) for k in range(judge.config.workers)]
 
 
-def _start_learner(plan: Plan, player: Player, source: BatchClient, publisher: Any) -> Any:
-    """The task that runs one learner group to its end."""
+def _start_learner(plan: Plan, player: Player, source: BatchClient, publisher: Any, reserved: Reservation) -> Any:
+    """The task that runs one learner group to its end.
+
+    It is on the driver's node: lost with another one, it would take a group along whose ranks live. Where its process dies, Ray
+    starts it again, and the group goes on from its checkpoint.
+    """
     transport = plan.transports[player]
     if transport == "host":
         sink = PublisherSink(publisher)
     else:
         sink = NativeSink(publisher, transport, plan.push, plan.generation.tensor_parallel)
     on_rank = functools.partial(observe_rank, observing(plan), player)
-    return ray.remote(fit_group).options(num_cpus=0, max_retries=0).remote(plan.learners[player], source, sink, on_rank)
+    spec, take = plan.learners[player], functools.partial(take_nodes, reserved.learners[player])
+    near = NodeAffinitySchedulingStrategy(reserved.home, soft=True)
+    options = {"num_cpus": 0, "max_retries": spec.config.restarts, "scheduling_strategy": near}
+    return ray.remote(fit_group).options(**options).remote(spec, source, sink, on_rank, take)
 
 
 def take_down(parts: Parts) -> None:
@@ -224,4 +210,4 @@ def take_down(parts: Parts) -> None:
         ray.cancel(ref, force=True, recursive=True)
     for handle in [*parts.rollouts, *parts.workers.values(), parts.publisher, parts.replay]:
         ray.kill(handle)
-    remove_placement_group(parts.group)
+    parts.reserved.give_back()

@@ -37,6 +37,8 @@ class RunConfig(Section):
     # Steps of one player in a row whose gradient was not finite, and so not applied, end it; null: never. One in a while is usual
     # with bfloat16; ten are a learner that never recovers.
     skipped_steps: Positive | None = 10
+    # Waiting for CPUs and GPUs that others use, or that an autoscaler brings up: a cloud's GPU node takes some minutes.
+    placement_s: Seconds = 600.0
     barren_steps: Positive | None = (
         5  # steps of one player in a row without a row to learn from, or a whole run without, end it; null: never
     )

@@ -1,12 +1,16 @@
 """What a run needs at the same time, and how it is told that it is not there."""
 
+from typing import Any
+
 import pytest
 
-from cluster.plan.demand import ENGINE_GIB, demand_of
+from cluster.plan.demand import ENGINE_GIB, Models, demand_of, weights_gib
 from cluster.plan.placement import place
 from cluster.plan.shortfall import Free, check_room
 from protocol.errors import UserError
 from protocol.recipe import Recipe, parse_recipe
+from protocol.roles import PLAYERS
+from tests.unit.cluster.plan.plans import parse_plan
 
 
 def memory_of(recipe: Recipe) -> float:
@@ -52,6 +56,48 @@ def test_an_lm_judges_engines_take_memory_and_a_rule_judge_takes_none() -> None:
     judge = {"kind": "lm", "workers": 2, "engine": engine}
     more = memory_of(parse_recipe({"judge": judge})) - memory_of(Recipe())
     assert more == pytest.approx(2 * (ENGINE_GIB + 0.25))
+
+
+GIB = 2**30
+BILLION = dict.fromkeys(PLAYERS, float(GIB))  # two to the thirtieth parameters each: a byte of each is a GiB
+
+
+@pytest.mark.parametrize(
+    ("values", "gib"),
+    [
+        # An engine each in float32; of the Defender's learner: compute 2, Adam 12, EMA 4; two versions in float32.
+        ({"learners": {"attacker": {"train": False}}}, 4 + 4 + 18 + 2 * 4),
+        ({"learners": {"attacker": {"train": False}, "defender": {"lora": {}}}}, 4 + 4 + 2 + 2 * 4),
+        (
+            {"generation": {"gpus_per_worker": 1.0}, "learners": {key: {"gpus_per_rank": 1.0} for key in PLAYERS}},
+            2 * 2 * 4,
+        ),
+        (
+            {
+                "generation": {"gpus_per_worker": 1.0, "workers": 3},
+                "learners": {key: {"gpus_per_rank": 1.0, "offload": "optimizer"} for key in PLAYERS},
+            },
+            2 * (2 * 4 + 12),
+        ),
+        ({"generation": {"workers": 3, "dtype": "bfloat16"}}, 2 * (3 * 2 + 18 + 2 * 4)),
+    ],
+)
+def test_weights_are_counted_in_memory(values: dict[str, Any], gib: float) -> None:
+    """R36: a model that does not fit was found by the kernel, after minutes of loading."""
+    assert weights_gib(parse_recipe(values), Models(BILLION, dict.fromkeys(PLAYERS, 4))) == pytest.approx(gib)
+
+
+def test_a_model_that_the_memory_does_not_hold_is_refused_by_its_folders_size() -> None:
+    weights = {f"/models/{player}": 15 * GIB for player in PLAYERS}
+    plan = parse_plan({}, weight_bytes=weights)
+    assert plan.demand.memory_gib > parse_plan({}).demand.memory_gib + 2 * 15
+    with pytest.raises(UserError, match="GiB of memory, this machine has 20"):
+        check_room(plan.demand, Free(64, 0, 20.0, "this machine"))
+
+
+def test_a_judges_weights_are_counted_as_they_are_stored() -> None:
+    judged = parse_recipe({"judge": {"kind": "lm", "workers": 2}})
+    assert weights_gib(judged, Models(judge_bytes=3 * GIB)) == pytest.approx(6)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from cluster.observe.view import RunStats
 from cluster.publish.stats import PlayerPushes, PublisherStats, WorkerState
 from cluster.run import watch as watch_module
 from cluster.run.games import Games
+from cluster.run.node_watch import NodeWatch
 from cluster.run.poll import Poll
 from cluster.run.pools import RolloutWorkerStats
 from cluster.run.states import RunFailed
@@ -219,6 +220,7 @@ async def test_held_out_scores_are_taken_while_games_are_played_and_not_while_a_
     parts: Any = SimpleNamespace(learners={"attacker": "a", "defender": "d"})
     await watch.ask_and_show(parts)
     assert due == []
+    monkeypatch.setattr(NodeWatch, "look", lambda _: None)
     monkeypatch.setattr(ray, "wait", lambda refs, num_returns=1, timeout=0.0: ([], []))
     await watch.until_learned(parts, ignored)
     assert due == [(10, {"attacker": 4, "defender": 3})], "the slower player's step, the versions that are served"

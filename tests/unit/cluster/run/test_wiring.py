@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from cluster.plan.placement import Placement, generation_role
+from cluster.plan.places import Places
 from cluster.run import wiring
 from cluster.run.pools import Pools, judge_pool
+from cluster.run.reserve import Reservation
 from judge.rubric import load_rubrics
 from protocol.errors import UserError
+from protocol.roles import PLAYERS, Player
 from tests.unit.cluster.plan.plans import parse_plan
 
 
@@ -21,6 +24,7 @@ class FakeRemote:
     def __init__(self) -> None:
         self.options: dict[str, dict[str, Any]] = {}
         self.given: dict[str, tuple[Any, ...]] = {}
+        self.tasks: list[dict[str, Any]] = []
 
     def __call__(self, _target: Any) -> "FakeRemote._Named":
         return FakeRemote._Named(self)
@@ -33,6 +37,7 @@ class FakeRemote:
             if "name" in options:
                 self._remote.options[options["name"]] = options
                 return FakeRemote._Named(self._remote, options["name"])
+            self._remote.tasks.append(options)
             return self
 
         def remote(self, *args: Any, **_kwargs: Any) -> "FakeRemote._Named":
@@ -57,8 +62,8 @@ def test_every_part_starts_in_its_own_bundle_in_whatever_order_the_bundles_are(m
     )
     shuffled = list(plan.placement.bundles)
     random.Random(2).shuffle(shuffled)
-    plan = replace(plan, placement=Placement(tuple(shuffled)))
-    wiring.build(plan, None)  # type: ignore[arg-type]
+    plan = replace(plan, placement=Placement(tuple(shuffled), plan.placement.learners))
+    wiring.build(plan, reserved())
     assert {name.removeprefix("a/") for name in remote.options} == {bundle.role for bundle in shuffled}
     for name, options in remote.options.items():
         bundle = shuffled[options["scheduling_strategy"]]
@@ -70,13 +75,32 @@ def test_every_part_starts_in_its_own_bundle_in_whatever_order_the_bundles_are(m
         assert (options["max_restarts"], options["max_task_retries"]) == (restarts, retries), name
 
 
+def reserved() -> Reservation:
+    """Room that nobody asked for."""
+    groups: dict[Player, Any] = dict.fromkeys(PLAYERS, "a placeholder")
+    nobody: Any = None
+    return Reservation(nobody, groups, Places(), "5e" * 28)
+
+
+def test_a_learner_groups_task_is_on_the_drivers_node_and_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R34: on another node it would be lost with it, and with it a group whose ranks may all live."""
+    remote = FakeRemote()
+    monkeypatch.setattr(wiring.ray, "remote", remote)
+    monkeypatch.setattr(wiring, "PlacementGroupSchedulingStrategy", lambda _group, index: index)
+    wiring.build(parse_plan({"learners": {"attacker": {"restarts": 2}, "defender": {"restarts": 5}}}), reserved())
+    assert [task["max_retries"] for task in remote.tasks] == [2, 5]
+    for task in remote.tasks:
+        where = task["scheduling_strategy"]
+        assert (where.node_id, where.soft) == ("5e" * 28, True)
+
+
 def test_each_players_engines_get_its_own_template_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     remote = FakeRemote()
     monkeypatch.setattr(wiring.ray, "remote", remote)
     monkeypatch.setattr(wiring, "PlacementGroupSchedulingStrategy", lambda _group, index: index)
     given: dict[str, dict[str, Any]] = {"attacker": {"enable_thinking": False}, "defender": {"short": True}}
     plan = parse_plan({"models": {player: {"template_arguments": own} for player, own in given.items()}})
-    wiring.build(plan, None)  # type: ignore[arg-type]
+    wiring.build(plan, reserved())
     for player, own in given.items():
         assert own in remote.given[f"a/{generation_role(player, 0)}"], player  # type: ignore[arg-type]
 
@@ -93,7 +117,7 @@ def test_an_outage_of_the_replay_buffer_is_waited_for_as_long_as_nothing_may_mov
     monkeypatch.setattr(wiring, "PlacementGroupSchedulingStrategy", lambda _group, index: index)
     for client in ("ReplayClient", "BatchClient"):
         monkeypatch.setattr(wiring, client, note(client))
-    wiring.build(parse_plan({"run": {"stall_s": 777.0}}), None)  # type: ignore[arg-type]
+    wiring.build(parse_plan({"run": {"stall_s": 777.0}}), reserved())
     assert remote.options and dict(patience) == {"ReplayClient": 777.0, "BatchClient": 777.0}
 
 
