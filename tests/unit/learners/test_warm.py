@@ -41,7 +41,7 @@ class WarmEngine(CountingEngine):
 
     def load(self, dir: Path) -> None:
         super().load(dir)
-        self.warm_done = checkpoints.read_meta(dir, 1, self.config).warm
+        self.warm_done = checkpoints.read_meta(dir, self.config).warm
 
 
 class Sink(Cluster):
