@@ -81,8 +81,8 @@ def fit_group(
         What `loop.learn` returns on rank 0.
 
     Raises:
-        UserError: the model folder is incomplete, the demonstrations cannot be used, or the newest checkpoint was written by
-            another number of ranks or with another reference, sampler or adapters.
+        UserError: the model folder is incomplete, the demonstrations cannot be used, or the newest checkpoint was written
+            with another reference, sampler or adapters.
         GroupFailed: its ranks failed more often than `config.restarts` allows.
         ray.train.TrainingFailedError: Ray Train itself failed.
     """
@@ -91,7 +91,7 @@ def fit_group(
     check_model_folder(spec.model_path, f"models.{spec.player}.path")
     found = checkpoints.find(spec.checkpoints)
     if found.newest is not None:
-        checkpoints.read_meta(found.newest, config.ranks, config)
+        checkpoints.read_meta(found.newest, config)
     elif found.damaged or checkpoints.were_set_aside(spec.checkpoints):
         why = str(found) or "its checkpoints were damaged and set aside (*.damaged), and none is left"
         raise UserError(

@@ -33,7 +33,7 @@ def agree_on_start(
     seen: list[Any] = [0]
     if rank == 0:
         checkpoints.remove_old(spec.checkpoints)  # only now: the older one may be the one that is whole
-        step = 0 if newest is None else checkpoints.read_meta(newest, spec.config.ranks, spec.config).step
+        step = 0 if newest is None else checkpoints.read_meta(newest, spec.config).step
         seen = [max(source.rewind(spec.player, step), sink.newest(spec.player))]
     torch.distributed.broadcast_object_list(seen, src=0)
     return newest, seen[0]

@@ -31,11 +31,15 @@ KEEP = 2  # the newest, and one more in case its disk turns out bad
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Where a checkpoint stands: steps of the run, the policy version they ended at, and steps of the warm start before them."""
+    """Where a checkpoint stands: steps of the run, the policy version they ended at, and steps of the warm start before them.
+
+    `ranks` wrote it: its files are one a rank, and those of another number are cut anew (`zero3.reshard`).
+    """
 
     step: int
     version: int
     warm: int = 0
+    ranks: int = 1
 
 
 def draft(root: Path, step: int, warm: int = 0) -> Path:
@@ -145,19 +149,14 @@ def write_meta(
     (folder / _META).write_text(json.dumps(meta | {"files": listed}))
 
 
-def read_meta(folder: Path, ranks: int, config: LearnerConfig) -> Saved:
+def read_meta(folder: Path, config: LearnerConfig) -> Saved:
     """Where a checkpoint stands.
 
     Raises:
-        UserError: another number of ranks wrote it (ZeRO-3 states are one shard a rank and load only as they were written), or a
-            learner with another reference or sampler, whose average is another or is not there, or with other adapters.
+        UserError: a learner with another reference or sampler wrote it, whose average is another or is not there, or with other
+            adapters.
     """
     meta = _read(folder)
-    if meta["world_size"] != ranks:
-        raise UserError(
-            f"{folder}: written by {meta['world_size']} ranks, this learner group has {ranks}; "
-            f"set this player's learners.*.ranks to {meta['world_size']} to resume, or start a new run"
-        )
     for key in _MODES:
         written, now = meta.get(key, "ema"), getattr(config, key)  # those of before there was a choice are "ema"
         if written != now:
@@ -172,7 +171,7 @@ def read_meta(folder: Path, ranks: int, config: LearnerConfig) -> Saved:
             f"{folder}: written by a learner with lora {written_with}, this one has {has}; "
             "set this player's learners.*.lora to the first to resume, or start a new run"
         )
-    return Saved(meta["step"], meta["version"], meta.get("warm", 0))
+    return Saved(meta["step"], meta["version"], meta.get("warm", 0), meta["world_size"])
 
 
 def commit(root: Path, step: int, warm: int = 0) -> Path:

@@ -31,6 +31,7 @@ from learners.loss.objective import make_objective
 from learners.storage import checkpoints, inventory
 from learners.zero3.gradients import Gradients
 from learners.zero3.lora import Adapters, name_for_peft
+from learners.zero3.reshard import load_average, load_policy
 from learners.zero3.schedule import lr_at
 from learners.zero3.setup import (
     load_partitioned,
@@ -295,13 +296,16 @@ class ZeroEngine:
         torch.distributed.barrier()
 
     def load(self, dir: Path) -> None:
-        """Continues exactly where `save` left off. Call it on a fresh engine.
+        """Continues where `save` left off: exactly, if as many ranks wrote `dir`, else up to the order of sums. On a fresh engine.
 
         Raises:
-            UserError: another number of ranks, or a learner with another reference, sampler or adapters, wrote `dir`.
+            UserError: a learner with another reference, sampler or adapters wrote `dir`, or one of another model.
         """
-        saved = checkpoints.read_meta(dir, self.world, self.config)
+        saved = checkpoints.read_meta(dir, self.config)
         self.steps_done, self.version, self.warm_done = saved.step, saved.version, saved.warm
+        if saved.ranks != self.world:
+            self._load_cut_anew(dir, saved.ranks)
+            return
         loaded, _ = self._policy.load_checkpoint(str(dir), tag=_POLICY_TAG, load_module_strict=self._adapters is None)
         if loaded is None:
             raise FileNotFoundError(f"{dir}: DeepSpeed found no checkpoint {_POLICY_TAG!r} in it")
@@ -311,4 +315,12 @@ class ZeroEngine:
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None and self.config.gpus_per_rank:
             torch.cuda.set_rng_state(state["cuda_rng"])
+        torch.distributed.barrier()
+
+    def _load_cut_anew(self, dir: Path, old_ranks: int) -> None:
+        """`load` of another number of ranks. The random states stay those that this engine began with: no rank of it had one."""
+        load_policy(self._policy, dir / _POLICY_TAG, old_ranks, self.rank, self.world)
+        if self._average is not None:
+            trained = {n: int(p.ds_numel) for n, p in self._policy.module.named_parameters() if p.requires_grad}
+            self._average.load(load_average(dir, trained, old_ranks, self.rank, self.world))
         torch.distributed.barrier()

@@ -140,8 +140,13 @@ def interrupt_at(program: Program, run: Path, step: Step) -> None:
     summary = summary_of(run)
     check_books(summary)
     assert summary["status"] == "interrupted"
-    for player, steps in summary["steps"].items():  # none that was reported is lost
-        kept = [int(f.name.removeprefix("step-")) for f in (run / "checkpoints" / player).glob("step-*[0-9]")]
+    check_kept(run, summary)
+
+
+def check_kept(run: Path, summary: dict[str, Any]) -> None:
+    """Of an interrupted run: a checkpoint of each learner holds every step that it reported."""
+    for player, steps in summary["steps"].items():
+        kept = [int(folder.name.removeprefix("step-")) for folder in (run / "checkpoints" / player).glob("step-*[0-9]")]
         assert max(kept, default=0) >= steps, (player, kept)
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cluster.sandbox import ensure_sandbox
-from tests.e2e.runs import ROOT, check_books, settings, summary_of
+from tests.e2e.runs import ROOT, check_books, check_kept, leases, settings, summary_of
 from tests.net import free_port
 
 BIN = Path(sys.executable).parent
@@ -98,3 +98,31 @@ def test_a_submitted_job_runs_on_the_cluster_and_leaves_it_running(head: str, tm
     assert summary["status"] == "finished"
     check_books(summary)
     assert version(head) == 200
+
+
+@pytest.mark.timeout(1200)
+def test_a_job_that_is_stopped_saves_what_its_learners_took(head: str, tmp_path: Path) -> None:
+    ensure_sandbox()
+    env = {**os.environ, "RAY_ADDRESS": head, **AUTH}
+    short = settings(tmp_path, "job", **{"run.steps": 200, "seeds.heldout": "null"})
+    every = [f"--set=learners.{player}.checkpoint_every=150" for player in ("attacker", "defender")]
+    entry = ["python", "-m", "cluster", "train", "deploy/recipes/sandbox.yaml", *short, *every]
+    options = ["--no-wait", "--submission-id=stopped", "--runtime-env=deploy/runtime-env.yaml", "--working-dir=."]
+
+    def ray_job(*args: str) -> str:
+        done = subprocess.run(
+            [BIN / "ray", "job", *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=400
+        )
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        return done.stdout
+
+    ray_job("submit", *options, "--", *entry)
+    run, deadline = tmp_path / "job", time.monotonic() + 400
+    while {("attacker", 3), ("defender", 3)} - set(dict(leases(run))):
+        assert time.monotonic() < deadline, ray_job("logs", "stopped")[-4000:]
+        time.sleep(0.5)
+    ray_job("stop", "stopped")
+    summary = summary_of(run)
+    assert summary["status"] == "interrupted", ray_job("logs", "stopped")[-4000:]
+    check_books(summary)
+    check_kept(run, summary)

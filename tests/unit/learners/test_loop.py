@@ -53,7 +53,7 @@ class CountingEngine:
         checkpoints.write_meta(dir, **at, ranks=1, config=self.config, files=files)
 
     def load(self, dir: Path) -> None:
-        saved = checkpoints.read_meta(dir, 1, self.config)
+        saved = checkpoints.read_meta(dir, self.config)
         self.steps_done, self.version = saved.step, saved.version
 
     def export(self, dir: Path, dtype: str) -> None:

@@ -1,6 +1,9 @@
 """How a person is told to get the dashboard's token, and that Ray finds py-spy."""
 
+import asyncio
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,26 @@ def test_stacks_are_shown_behind_a_token_only(
     monkeypatch.setenv("PATH", "/usr/bin")
     session._allow_profiling()
     assert os.environ.get("RAY_DASHBOARD_ENABLE_PROFILING") == allowed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_interrupted_may_still_wait_and_only_a_second_ctrl_c_hurries_it(number: signal.Signals) -> None:
+    told: list[bool] = []
+
+    async def drive() -> None:
+        try:
+            await asyncio.sleep(60.0)
+        except BaseException:
+            for again in (signal.SIGTERM, signal.SIGINT):  # as the learners' checkpoints are waited for
+                os.kill(os.getpid(), again)
+                await asyncio.sleep(0.02)
+                told.append(session.hurry.is_set())
+            raise
+
+    with session.interrupts():
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+        with pytest.raises(session.Interrupted, match=number.name):
+            asyncio.run(drive())
+        assert told == [False, True]
+    with session.interrupts():
+        assert not session.hurry.is_set(), "the next run begins without hurry"
