@@ -24,7 +24,8 @@ from judge.match.judge import can_compare
 from judge.match.tables import load_tables
 from judge.rubric import load_rubrics
 from learners.batch.demonstrations import read_examples
-from learners.storage.models import check_model_folder, list_weights
+from learners.storage.models import check_model_folder
+from learners.storage.weight_files import list_weights
 from protocol.errors import UserError
 from protocol.recipe import SANDBOX, Recipe
 from protocol.roles import PLAYERS, Player
