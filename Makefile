@@ -64,7 +64,7 @@ test-gpu: setup
 	@$(VENV)/python -m pytest tests/gpu -q -s -rs -p no:cacheprovider
 
 ## Runs over two to four Ray nodes, each a network namespace of this machine: parts on different nodes, nodes lost and cut off, room
-## waited for. Needs root and iproute2, says so and skips everything without them. About three quarters of an hour.
+## waited for. Needs root and iproute2, says so and skips everything without them.
 test-nodes: setup
 	@$(VENV)/python -m pytest tests/nodes -q -s -rs -p no:cacheprovider
 

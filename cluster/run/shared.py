@@ -111,7 +111,7 @@ async def _ask(node: Node, probe: Path, token: str) -> str:
     except TimeoutError:
         return f"it did not answer within {NODE_S:.0f} s"
     except ray.exceptions.RayError as error:
-        log.error("a node could not be asked for the run directory", node=node.address, exc_info=error)
+        log.error("a node could not be asked for the run directory", on_node=node.address, exc_info=error)
         return f"it could not be asked ({type(error).__name__})"
     if seen.problem:
         return seen.problem
