@@ -22,10 +22,13 @@ def died(text: str = TEXT) -> ActorDiedError:
 def test_a_part_that_is_lost_with_its_node_is_named_and_so_is_the_node() -> None:
     """Of a lost node it was said that "an actor died"."""
     assert describe_death("replay-0", died()) == (
-        "replay-0 on node 10.213.0.2 died and is not restarted: The actor died because its node has died. Node Id: 8ca1; see "
+        "replay-0 on node 10.213.0.2 died and is not restarted: ActorDiedError: The actor died because its node has died. Node Id: "
+        "8ca1; see "
         "logs/replay-0.log"
     )
-    assert describe_death("replay-0", died("it died")).startswith("replay-0 died and is not restarted: it died; see ")
+    assert describe_death("replay-0", died("it died")).startswith(
+        "replay-0 died and is not restarted: ActorDiedError: it died; see "
+    )
 
 
 async def test_the_first_dead_part_of_several_ends_the_run_by_its_name() -> None:

@@ -156,5 +156,5 @@ def test_a_mistake_that_shows_while_the_run_goes_on_is_its_note(
     monkeypatch.setattr(train, "_write_cards", lambda *_: None)
     monkeypatch.setattr(train, "run_table", lambda _: "")
     run: Any = Run()
-    assert train._drive(run, Progress(Console(file=StringIO())), RunDir(tmp_path)) == 1
+    assert train._drive(run, Progress(Console(file=StringIO())), RunDir(tmp_path)) == 2
     assert said == ["seeds.heldout: changed; put the same file back"]

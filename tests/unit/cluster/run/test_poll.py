@@ -176,7 +176,9 @@ async def test_a_dead_parts_message_is_in_no_line(tmp_path: Path) -> None:
     dead = handle(stats=ray.exceptions.ActorDiedError(task))
     with structlog.testing.capture_logs() as logs, pytest.raises(RunFailed) as told:
         await Poll(History(RunDir(tmp_path))).ask(parts(replay=dead))
-    assert str(told.value) == "an actor died and is not restarted: KeyError at /x/segments.py:7 read"
+    assert str(told.value) == (
+        "replay-0 died and is not restarted: KeyError at /x/segments.py:7 read; see logs/replay-0.log"
+    )
     (entry,) = logs
     assert entry["trail"][-2:] == ["/x/segments.py:7 read", "KeyError"]
     assert "exc_info" not in entry and "an attack" not in str(entry)

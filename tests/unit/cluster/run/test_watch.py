@@ -74,10 +74,6 @@ def raised_remotely() -> Exception:
             "the defender's learner group gave up: WorkerCrashedError: The worker died unexpectedly while executing this task. "
             "Check python-core-worker-*.log files for more information.",
         ),
-        (
-            replace(RESULT, delivered=False),
-            "the defender's last version did not reach its workers; what is exported is newer",
-        ),
         (RESULT, None),
         (None, None),
     ],
