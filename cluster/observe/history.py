@@ -1,4 +1,7 @@
-"""What every learner step reported, as `metrics.parquet`: one row a step and player.
+"""What every learner step reported, as `metrics.parquet`: one row a step and player, that of the last attempt.
+
+A learner that restarts from a checkpoint reports a step that is not above its last one: what it reported of that step and later is
+undone, and those rows go. Files of earlier versions, which repeat steps, are read in the same way.
 
 A held-out score that was measured while the run learned stands in the Defender's row of the step at which it began, in the columns
 `HELDOUT`, which are null everywhere else: three shares (0 to 1), the Defender's version that the score is named by, and whether
@@ -22,7 +25,7 @@ from cluster.measure.points import HeldoutPoint
 from cluster.publish.stats import StepReport
 from cluster.rundir import RunDir, resume_from
 from protocol.files import write_file
-from protocol.roles import PLAYERS
+from protocol.roles import PLAYERS, Player
 
 _log = structlog.get_logger(__name__)
 
@@ -45,16 +48,27 @@ class History:
 
     def __init__(self, run_dir: RunDir) -> None:
         self._path = run_dir.metrics
-        self._rows: list[dict[str, Any]] = _read_rows(self._path) if self._path.is_file() else []
+        self._rows: list[dict[str, Any]] = []
+        self._last: dict[Player, int] = {}  # each player's last step in `_rows`
         self.first_step_at: float | None = None
+        for row in _read_rows(self._path) if self._path.is_file() else []:
+            self._append(row)
 
     def add(self, reports: Iterable[StepReport]) -> None:
         """Notes reports; each metric becomes a column beside `player`, `step`, `version` and `time` (Unix seconds)."""
         for report in reports:
             at = {"player": report.player, "step": report.step, "version": report.version, "time": report.time_s}
-            self._rows.append(at | dict(report.metrics))
+            self._append(at | dict(report.metrics))
             if self.first_step_at is None:
                 self.first_step_at = report.time_s
+
+    def _append(self, row: dict[str, Any]) -> None:
+        """Adds a row, and drops the player's rows of its step and later: an earlier attempt took them, and they are undone."""
+        player, step = row["player"], row["step"]
+        if step <= self._last.get(player, -1):
+            self._rows = [r for r in self._rows if r["player"] != player or r["step"] < step]
+        self._last[player] = step
+        self._rows.append(row)
 
     def note_heldout(self, point: HeldoutPoint) -> None:
         """Writes a held-out score into the Defender's newest row at or before its step, if there is one."""

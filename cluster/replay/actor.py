@@ -43,7 +43,7 @@ from cluster.replay.store.segments import Segments
 from protocol.files import sync_path
 from protocol.roles import PLAYERS, Player
 from protocol.rows import to_batch
-from protocol.types import Deal, GameRecord, Seed
+from protocol.types import Deal, GameRecord, Group, Seed
 
 OVERDUE_TOLD = 20  # of the games that are overdue at once, so many are named in the log
 
@@ -130,11 +130,17 @@ class ReplayBuffer:
                 self._dealer.late += 1
             else:
                 fresh[record.game_id] = record
-        for player in PLAYERS:
-            self._store(player, list(fresh.values()))
+        stored = {p: self._store(p, list(fresh.values())) for p in PLAYERS}
         standing = self._roster.standing(self._tables)  # finishing games executes no step
         refused = {p: self._roster.refusal(p, standing) for p in PLAYERS}
-        events = [finish_event(record, self._alarm.can_rise) for record in fresh.values()]
+        events = [
+            finish_event(
+                record,
+                self._alarm.can_rise,
+                {row.row_id: _where(row.place) for p in PLAYERS for row in stored[p][record.game_id]},
+            )
+            for record in fresh.values()
+        ]
         self._journal.append(*events)
         for record, event in zip(fresh.values(), events, strict=True):
             self._dealer.finish(record.game_id)
@@ -142,10 +148,11 @@ class ReplayBuffer:
             self._note_alarm(
                 self._alarm.note_finished(record.game_id, record.verdicts, record.verdicts_failed, time.monotonic())
             )
-            rows = self._set_aside.pop(record.game_id, _NOTHING)
+            self._set_aside.pop(record.game_id, None)
             for player in PLAYERS:
+                rows = stored[player][record.game_id]
                 self._tables[player].append(
-                    record.game_id, rows[player], record.seed.category, refused[player], event["judge_failed"]
+                    record.game_id, rows, record.seed.category, refused[player], event["judge_failed"]
                 )
         for player in PLAYERS:
             self._note_evicted(player, "capacity", self._tables[player].trim())
@@ -311,20 +318,42 @@ class ReplayBuffer:
             self._changed.notify()
         return outcome.lease
 
-    def _store(self, player: Player, records: Sequence[GameRecord]) -> None:
-        """Writes the player's rows of games and sets them aside, save those already there (from before a crash)."""
-        groups = [g for r in records for g in r.groups if g.player == player]
-        stored = {row.row_id for r in records for row in self._set_aside.get(r.game_id, _NOTHING)[player]}
-        new = {g.row_id: g for g in groups if g.row_id not in stored}
-        self._tables[player].duplicates += len(groups) - len(new)
-        if not new:
-            return
-        batch = to_batch(list(new.values()))
-        places = self._segments[player].append(batch)
-        for facts, place in zip(read_facts(batch, self._losses[player]), places, strict=True):
-            aside = self._set_aside.setdefault(facts.game_id, {p: [] for p in PLAYERS})
-            aside[player].append(Row(facts.row_id, facts.version, place, facts.unlearnable))
+    def _store(self, player: Player, records: Sequence[GameRecord]) -> dict[int, list[Row[Place]]]:
+        """Writes the player's rows of games and sets them aside, save those that lie there already (from before a crash).
+
+        Returns:
+            The rows of each game: those of its record, whatever else an earlier play of it left on disk.
+        """
+        rows: dict[int, list[Row[Place]]] = {r.game_id: [] for r in records}
+        groups = list({g.row_id: g for r in records for g in r.groups if g.player == player}.values())
+        self._tables[player].duplicates += sum(len(self._set_aside.get(g, _NOTHING)[player]) for g in rows)
+        if not groups:
+            return rows
+        batch = to_batch(groups)
+        there = [self._find_stored(player, group, batch.slice(k, 1)) for k, group in enumerate(groups)]
+        new = [k for k, place in enumerate(there) if place is None]
+        places = iter(
+            self._segments[player].append(batch if len(new) == len(groups) else batch.take(pa.array(new)))
+            if new
+            else ()
+        )
+        for facts, known in zip(read_facts(batch, self._losses[player]), there, strict=True):
+            row = Row(facts.row_id, facts.version, known or next(places), facts.unlearnable)
+            rows[facts.game_id].append(row)
+            if known is None:
+                self._set_aside.setdefault(facts.game_id, {p: [] for p in PLAYERS})[player].append(row)
             self._tally.add_row(player, facts.category, facts.reward)
+        return rows
+
+    def _find_stored(self, player: Player, group: Group, row: pa.RecordBatch) -> Place | None:
+        """Where an equal row of the group's game lies, from a play that was not finished; None: nowhere."""
+        wanted = None
+        for other in self._set_aside.get(group.game_id, _NOTHING)[player]:
+            if other.row_id == group.row_id:
+                wanted = wanted or pa.Table.from_batches([row])
+                if self._segments[player].read([other.place]).equals(wanted):
+                    return other.place
+        return None
 
     def _note_evicted(self, player: Player, reason: str, game_ids: Sequence[int]) -> None:
         if game_ids:
@@ -356,3 +385,8 @@ class ReplayBuffer:
         for segments in self._segments.values():
             segments.sync()
         self._journal.sync()
+
+
+def _where(place: Place) -> tuple[int, int, int]:
+    """A place as the journal names it: the batch's length is found at its offset."""
+    return place.segment, place.offset, place.index

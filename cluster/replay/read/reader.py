@@ -5,10 +5,10 @@ found, and a live run is seen as it was at one moment. Rows that came later, or 
 became of a row follows from the same events and the same tables as after a restart (`recovery`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -61,6 +61,11 @@ class TracedTable(Table[Place]):
     def __init__(self, max_staleness: int, capacity: int) -> None:
         super().__init__(max_staleness, capacity)
         self._over: dict[str, Fate] = {}  # of rows that are learned or evicted
+        self.place_of: dict[str, Place] = {}  # of every appended row: an earlier play of its game may have left another
+
+    def append(self, game_id: int, rows: Sequence[Row[Place]], *args: Any, **kwargs: Any) -> bool:
+        self.place_of |= {row.row_id: row.place for row in rows}
+        return super().append(game_id, rows, *args, **kwargs)
 
     def acknowledge(self, step: int) -> None:
         self._over |= self._leased_fates("learned", before=step)
@@ -97,7 +102,7 @@ class StoredRun:
     def rows(self) -> Iterator[StoredRow]:
         """Every row once, player by player, in the order in which they were stored."""
         for player in PLAYERS:
-            fates = self.tables[player].fates()
+            fates, place_of = self.tables[player].fates(), self.tables[player].place_of
             seen: set[str] = set()
             for found in self.batches[player]:
                 batch = found.batch
@@ -105,7 +110,8 @@ class StoredRun:
                 states = pa.ListArray.from_arrays(items.offsets, items.values.field("state")).to_pylist()
                 columns = (batch.column(name).to_pylist() for name in ("row_id", "game_id", "category"))
                 for index, (row_id, game_id, category, ended) in enumerate(zip(*columns, states, strict=True)):
-                    if row_id not in seen:
+                    place = found.places[index]
+                    if row_id not in seen and place_of.get(row_id, place) == place:
                         seen.add(row_id)
                         fate = fates.get(row_id, Fate("unfinished"))
                         yield StoredRow(batch, index, row_id, game_id, player, category, tuple(ended), fate)

@@ -50,17 +50,19 @@ class JudgeCounts:
     disagreements: int = 0
 
 
-def finish_event(record: GameRecord, judged: bool) -> Event:
+def finish_event(record: GameRecord, judged: bool, places: Mapping[str, Sequence[int]]) -> Event:
     """The journal's `finish` event of a game.
 
     Args:
         judged: whether the run has a judge that is meant to answer, so that its failures count against a game.
+        places: of each row by its id: segment, the batch's offset in it, and the row's index in the batch.
     """
     return {
         "e": "finish",
         "id": record.game_id,
         "category": record.seed.category,
         "rows": _count([group.player for group in record.groups]),
+        "at": {row_id: list(place) for row_id, place in places.items()},
         "attack": _count(record.attack_states),
         "response": _count(record.response_states),
         "judge": {

@@ -4,7 +4,11 @@ With the segments it is the whole state of the replay buffer. Events (`e` names 
 
     finish   id, category, rows {player: n}, attack {state: n}, response {state: n},
              judge {verdicts, failed, comparisons, disagreements},
-             judge_failed         (a judge that is meant to answer failed on some of the game)
+             judge_failed,        (a judge that is meant to answer failed on some of the game)
+             at {row id: [segment, offset, index]}
+                                  (its rows and where they lie: a game that was dealt again may have others on disk, from a
+                                   play that was never finished. Events of earlier versions lack it: then all of the game's
+                                   rows on disk are its rows)
     abandon  id, why
     evict    p, why, games        (stale and capacity. What is not taken in the first place follows from the rows and their
                                    `finish` event)

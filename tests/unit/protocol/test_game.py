@@ -105,7 +105,7 @@ async def test_what_the_context_cut_short_is_excluded_and_counted_whatever_it_sa
     assert [(p.i, p.j) for p in two.preferences] == [(1, 2)]
     assert [a.messages[-1]["content"] for a in defender.asks] == ["two", "three"]
     assert not any("x" in r.responses for r in judge.requests)
-    event = finish_event(record, judged=True)
+    event = finish_event(record, judged=True, places={})
     assert event["attack"]["no_room"] == 1 and event["response"]["no_room"] == 4 and not event["judge_failed"]
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import structlog
@@ -27,7 +28,7 @@ from cluster.rundir import RunDir
 from cluster.supervise.watchdog import blocked_edge
 from protocol.meter import Silent, install
 from protocol.metrics import BY_NAME, PROBE_DRIFT
-from protocol.roles import PLAYERS
+from protocol.roles import PLAYERS, Player
 from tests.unit.cluster.plan.plans import parse_plan
 from tests.unit.cluster.run.moments import HITS, REPLAY
 from tests.unit.meters import RecordingMeter
@@ -77,6 +78,32 @@ def test_steps_without_a_measurement_are_nulls_in_the_history(tmp_path: Path) ->
     assert "defender step 1/1000 v0 reward - staleness - loss -;" in line(
         view_of(parse_plan({}), RunStats(publisher=empty))
     )
+
+
+def test_a_step_that_is_taken_again_has_one_row_that_of_the_last_attempt(tmp_path: Path) -> None:
+    def step(player: Player, n: int, loss: float) -> StepReport:
+        return StepReport(player, n, n, 1.0, {"loss": loss})
+
+    def kept() -> list[tuple[str, int, float]]:
+        rows = pq.read_table(tmp_path / "metrics.parquet").to_pylist()
+        return [(row["player"], row["step"], row["loss"]) for row in rows]
+
+    history = History(RunDir(tmp_path))
+    history.add([step(p, n, 0.5) for n in (1, 2, 3, 4) for p in PLAYERS])
+    history.add(
+        [step("defender", 3, 0.3)]
+    )  # it restarted from the checkpoint of step 2: what it did after that is undone
+    history.write()
+    theirs = [("attacker", n, 0.5) for n in (1, 2, 3, 4)]
+    assert sorted(kept()) == [*theirs, ("defender", 1, 0.5), ("defender", 2, 0.5), ("defender", 3, 0.3)]
+    resumed = History(RunDir(tmp_path))
+    resumed.add([step("defender", 3, 0.2), step("defender", 4, 0.1)])
+    resumed.write()
+    assert sorted(kept()) == [*theirs, *(("defender", n, x) for n, x in ((1, 0.5), (2, 0.5), (3, 0.2), (4, 0.1)))]
+
+    again = pq.read_table(tmp_path / "metrics.parquet").to_pylist()  # an earlier version of this file repeated steps
+    pq.write_table(pa.Table.from_pylist([again[0], *again]), tmp_path / "metrics.parquet")
+    assert len(History(RunDir(tmp_path)).reports()) == 8
 
 
 def score(occasion: str, step: int, version: int, success: float = 0.12, mixed: bool = False) -> HeldoutPoint:

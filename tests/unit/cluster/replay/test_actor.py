@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -360,3 +361,68 @@ async def test_a_torn_tail_after_a_power_cut_is_a_lower_limit(buffers: Buffers) 
         file.write(bytes(1000))
     rows = (await buffers.open().stats()).rows["attacker"]
     assert (rows.lost, rows.lost_at_least, rows.appended) == (1, True, 1)
+
+
+def cut_power(buffers: Buffers, player: str, nbytes: int) -> None:
+    """The journal reached the disk, the last rows of the player did not."""
+    os.truncate(buffers.folder / "replay" / f"{player}-000000.arrow", nbytes)
+
+
+def length(buffers: Buffers, player: str) -> int:
+    return (buffers.folder / "replay" / f"{player}-000000.arrow").stat().st_size
+
+
+@pytest.mark.parametrize("second", [((7.0, 5.0),), ((7.0, 5.0), (3.0, 1.0), (9.0, 8.0)), ()])
+async def test_a_game_that_is_dealt_again_is_learned_once_as_it_was_finished(
+    buffers: Buffers, second: tuple[tuple[float, float], ...]
+) -> None:
+    b = buffers.open(batch=2)
+    await played(b, 1)
+    before = length(buffers, "attacker")
+    await b.finish("w", [record(d.game_id) for d in await b.deal("w", 1, 0.0)])  # game 1 has two rows for the defender
+    cut_power(buffers, "attacker", before)
+    b = buffers.open(batch=2)
+    assert [d.game_id for d in await b.deal("w", 1, 0.0)] == [1]
+    await b.finish("w", [record(1, attack=(6.0, 4.0), responses=second)])  # the second play comes out otherwise
+
+    for _ in range(2):  # restarts
+        stats = await b.stats()
+        assert stats.games.finished == 2
+        assert (stats.rows["attacker"].appended, stats.rows["defender"].appended) == (2, 2 + len(second))
+        got = await b.lease("defender", 0, 0, 2, 0.1)
+        assert got is not None and games_of(got) == [0, 0, *[1] * len(second)]
+        rewards = [[item["reward"] for item in row] for row in got.column("items").to_pylist()[2:]]
+        assert rewards == [list(pair) for pair in second], "the row of an earlier play is learned"
+        b = buffers.open(batch=2)
+        assert [d.game_id for d in await b.deal("w", 2, 0.0)] == [2, 3], "a game that is over is dealt again"
+    assert (await b.stats()).rows["defender"].duplicates == 2, "what the first play left"
+
+
+async def test_two_power_cuts_and_rows_in_the_same_place_leave_the_last_play(buffers: Buffers) -> None:
+    b = buffers.open(batch=2)
+    await played(b, 1)
+    before = {p: length(buffers, p) for p in ("attacker", "defender")}
+    for play in (((8.0, 1.0),), ((2.0, 1.0),), ((8.0, 1.0), (6.0, 3.0))):
+        (deal,) = await b.deal("w", 1, 0.0)
+        assert deal.game_id == 1
+        await b.finish("w", [record(1, responses=play)])
+        if len(play) == 1:
+            for player, nbytes in before.items():
+                cut_power(buffers, player, nbytes)
+            b = buffers.open(batch=2)
+    b = buffers.open(batch=2)
+    rows = (await b.stats()).rows
+    assert (rows["attacker"].appended, rows["defender"].appended, rows["defender"].duplicates) == (2, 4, 0)
+    got = await b.lease("defender", 0, 0, 2, 0.1)
+    assert got is not None and games_of(got) == [0, 0, 1, 1]
+
+
+async def test_a_journal_that_names_no_rows_is_read_as_before(buffers: Buffers) -> None:
+    b = buffers.open(batch=2)
+    await played(b, 2)
+    before = await b.stats()
+    journal = buffers.folder / "replay" / "journal.jsonl"
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text("".join(json.dumps({k: v for k, v in e.items() if k != "at"}) + "\n" for e in events))
+    after = await buffers.open(batch=2).stats()
+    assert (after.rows, after.games, after.rewards) == (before.rows, before.games, before.rewards)
