@@ -92,7 +92,9 @@ def make_worlds(exprs: Collection[str]) -> dict[str, World]:
         "gone": tuple(s for _, s in full if id(s) not in chosen),
         "other": tuple(s for _, s in full if id(s) not in chosen or ("player", PLAYER) not in s.labels),
         "unnamed": tuple(
-            s for _, s in full if id(s) not in chosen or not literals & {v for k, v in s.labels if k != "player"}
+            s
+            for _, s in full
+            if id(s) not in chosen or not literals & {v for k, v in s.labels if k not in ("run", "player")}
         ),
         "alone": tuple(s for _, s in full if id(s) in chosen),
     }

@@ -1,7 +1,7 @@
 """PromQL over the catalogue (`protocol.metrics`): small pure functions, each of which gives the text of an expression.
 
-- Every selector names the run, as a text: in a pattern, the dot of `qwen2.5` is any character, and another run's series come in. One
-  whose series have a player, a pool or a side names the chosen player, too, as a pattern, for it may be all.
+- Every selector names the run, as a text: in a pattern, the dot of `qwen2.5` is any character, and another run's series come in.
+  One whose series have a player, a pool or a side names the chosen player, too, as a pattern, for it may be all.
 - A zero is shown where it is the truth. Ray has no series of a counter before its first increment (`Counter.inc(0)` raises), so
   what counts ends in `or vector(0)`; by player or pool it takes the zero from a gauge that every run has, so that it has the label.
 - Whatever is divided, is divided by something above 0: before the first event a share has no value, and the graph is empty.
