@@ -1,8 +1,11 @@
 """Asks a run's parts for their statistics. Where a part does not answer, its last answer stands.
 
-It shows nothing and judges nothing; the learners' reports, which come with the answers, go to the history.
+It shows nothing and judges nothing; the learners' reports, which come with the answers, go to the history. A part that hangs holds
+the look at the others up for no more than `answers.ANSWER_S`: they are asked together. Engines and judges, which hang most easily,
+hold nothing up: they are asked beside the driver's loop.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,16 +42,30 @@ class Poll:
         self._history = history
         self.stats = RunStats()
         self._rollouts: dict[int, RolloutWorkerStats] = {}
+        self._asking: asyncio.Task[None] | None = None
 
     async def ask(self, parts: Parts) -> list[StepReport]:
-        """Asks replay buffer and publisher, and gives the learners' new reports. Raises `RunFailed` if one of them is dead."""
-        replay = await answer_or(parts.replay.stats.remote(), self.stats.replay)
-        self.stats = replace(self.stats, replay=replay)
-        publisher = await answer_or(parts.publisher.stats.remote(), self.stats.publisher)
-        self.stats = replace(self.stats, publisher=publisher)
+        """Asks replay buffer, publisher and rollout workers; gives the learners' new reports. Raises `RunFailed` if one is dead."""
+        answers = await answers_of([h.stats.remote() for h in (parts.replay, parts.publisher, *parts.rollouts)])
+        replay, publisher, *rollouts = answers
+        self.stats = replace(
+            self.stats, replay=replay or self.stats.replay, publisher=publisher or self.stats.publisher
+        )
+        self.note_rollouts(rollouts)
+        if publisher is None:
+            return []  # it would not answer this either; what the learners report stays with it
         reports: list[StepReport] = await answer_or(parts.publisher.drain_metrics.remote(), [])
         self._history.add(reports)
         return reports
+
+    def begin_ask_workers(self, parts: Parts) -> None:
+        """Has `ask_workers` done beside the caller, unless it still is. Raises what the last one raised."""
+        if self._asking is not None:
+            if not self._asking.done():
+                return
+            asked, self._asking = self._asking, None
+            asked.result()
+        self._asking = asyncio.create_task(self.ask_workers(parts))
 
     async def ask_workers(self, parts: Parts) -> None:
         """Asks the generation and judge workers what they counted. Raises `RunFailed` if one is dead."""
@@ -57,6 +74,8 @@ class Poll:
         # Of those that answer, before the others are waited for: what they count is compared with this moment.
         asked_s = time.monotonic()
         answers: Sequence[Any] = await answers_of([h.stats.remote() for h in (*playing.values(), *judging.values())])
+        if asked_s < self.stats.busy.at_s:
+            return  # a later asking was answered first
         known = {role: a for role, a in zip([*playing, *judging], answers, strict=True) if a is not None}
         generators: list[GenerationStats] = [known[role] for role in playing if role in known]
         judges: list[JudgeStats] = [known[role] for role in judging if role in known]
@@ -66,10 +85,6 @@ class Poll:
             judges=add_judges(judges),
             busy=BusySeconds(asked_s, {role: a.busy_s for role, a in known.items()}),
         )
-
-    async def ask_rollouts(self, parts: Parts) -> None:
-        """Asks the rollout workers what they and their pools counted. Raises `RunFailed` if one is dead."""
-        self.note_rollouts(await answers_of([h.stats.remote() for h in parts.rollouts]))
 
     def note_rollouts(self, answers: Sequence[RolloutWorkerStats | None]) -> None:
         """What the rollout workers counted; one that did not answer keeps its last answer."""
@@ -97,6 +112,10 @@ class Poll:
 
     async def close(self, parts: Parts) -> list[StepReport]:
         """What the learners reported since the last ask, which a run that is cut short would lose. Writes the history."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)  # whatever it raised: the run ends already
+            self._asking = None
         reports: list[StepReport] = []
         try:
             reports = await answer_or(parts.publisher.drain_metrics.remote(), [])
