@@ -5,6 +5,7 @@ process group is its own: a Ctrl-C, which ends the run in its order, does not en
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from protocol.files import write_file
 CONFIG = Path(__file__).parents[2] / "deploy" / "prometheus" / "prometheus.yml"
 TARGETS = "prom_metrics_service_discovery.json"  # Ray's name of the list, in its session's folder
 ALERT_PAGES = ("/alerts", "/classic/alerts")  # Debian's build has only the second
+HOST = "127.0.0.1"
 READY_S = 30.0
+VERSION_S = 20.0  # a second on an idle machine, its program read from a slow disk included
 LEAVE_S = 10.0  # it writes its newest samples first
 ANSWER_S = 5.0
 EVERY_S = 2.0  # a run of the sandbox takes minutes: its graphs need more points than production's
@@ -43,7 +47,7 @@ class Prometheus:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{HOST}:{self.port}"
 
     def find_alerts_page(self) -> str:
         """The address of its page of alerts; of the program itself, if it has none that we know. It must be up."""
@@ -52,10 +56,10 @@ class Prometheus:
 
 
 def find_prometheus(port: int) -> Prometheus:
-    """Checks what can be checked before anything starts.
+    """Checks what can be checked before anything starts, and before there is a run's directory, whose name is taken then.
 
     Raises:
-        UserError: there is no such program, or something listens on the port.
+        UserError: there is no such program, it does not run here, or the port cannot be had.
     """
     program = shutil.which("prometheus")
     if program is None:
@@ -63,10 +67,32 @@ def find_prometheus(port: int) -> Prometheus:
             "watch: no prometheus on the PATH; install it (Debian: apt-get install --no-install-recommends prometheus), "
             "or run `train` without it"
         )
-    found = Prometheus(program, port)
-    if _status(found.url) is not None:
-        raise UserError(f"--port: something listens on 127.0.0.1:{port} already; give another one")
-    return found
+    _check_port(port)
+    _check_runs(program)
+    return Prometheus(program, port)
+
+
+def _check_port(port: int) -> None:
+    """Takes the port for a moment: whoever has it may speak no HTTP, or answer nobody."""
+    try:
+        HTTPServer((HOST, port), BaseHTTPRequestHandler).server_close()
+    except OSError as e:
+        if e.errno == errno.EADDRINUSE:
+            raise UserError(f"--port: something listens on {HOST}:{port} already; give another one") from None
+        raise UserError(f"--port: {HOST}:{port} cannot be had ({e.strerror}); give another one") from None
+
+
+def _check_runs(program: str) -> None:
+    """A program for another machine, or without its libraries, is told now."""
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, timeout=VERSION_S, check=False)
+        why = f"ends with status {done.returncode}" if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        why = f"does not answer within {VERSION_S:.0f} s"
+    except OSError as e:
+        why = f"cannot be started ({e.strerror})"
+    if why:
+        raise UserError(f"watch: `{program} --version` {why}; install it anew, or run `train` without it")
 
 
 def tell_ray(prometheus: Prometheus, grafana: str | None) -> None:
@@ -115,7 +141,7 @@ def run_prometheus(prometheus: Prometheus, session_dir: Path, folder: Path) -> I
         prometheus.program,
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{prometheus.port}",
+        f"--web.listen-address={HOST}:{prometheus.port}",
         "--log.level=warn",
     ]
     guard = shutil.which("setpriv")  # util-linux

@@ -42,7 +42,8 @@ class Process:
 
     Attributes:
         role: as its log is called.
-        started_s: Unix seconds; with the pid it names one process, of all that ever have that number.
+        started: ticks of the kernel's clock from the node's boot to its start; with the pid it names one process, of all that ever
+            have that number. No Unix time: that of a start moves with every step of the node's clock.
         node_id, node: Ray's id of its node, and the address.
         fd: in that process, where faulthandler writes.
         children: whether the processes that it started are parts of it (an engine's), and are dumped with it.
@@ -50,7 +51,7 @@ class Process:
 
     role: str
     pid: int
-    started_s: float
+    started: int
     node_id: str
     node: str
     fd: int
@@ -58,9 +59,18 @@ class Process:
 
     def is_there(self) -> bool:
         """Whether it still runs; on its own node."""
-        with contextlib.suppress(psutil.Error):
-            return abs(psutil.Process(self.pid).create_time() - self.started_s) < 1.0
-        return False
+        return read_start(self.pid) == self.started
+
+
+def read_start(pid: int) -> int | None:
+    """When a process of this node started, as `Process.started`; None if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        return int(
+            stat.rpartition(b")")[2].split()[19]
+        )  # field 22, counted behind the name, which may hold anything: proc(5)
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def register_process(folder: Path, role: str, node_id: str, node: str, children: bool = True) -> Process:
@@ -72,7 +82,7 @@ def register_process(folder: Path, role: str, node_id: str, node: str, children:
     fd = os.memfd_create(f"stacks of {role}")
     faulthandler.register(SIGNAL, file=fd, all_threads=True, chain=False)
     pid = os.getpid()
-    process = Process(role, pid, psutil.Process(pid).create_time(), node_id, node, fd, children)
+    process = Process(role, pid, read_start(pid) or 0, node_id, node, fd, children)
     folder.mkdir(exist_ok=True)
     write_json(folder / f"{role}.json", asdict(process))
     return process

@@ -1,8 +1,11 @@
 """Asks a run's parts for their statistics. Where a part does not answer, its last answer stands.
 
-It shows nothing and judges nothing; the learners' reports, which come with the answers, go to the history.
+It shows nothing and judges nothing; the learners' reports, which come with the answers, go to the history. A part that hangs holds
+the look at the others up for no more than `answers.ANSWER_S`: they are asked together. Engines and judges, which hang most easily,
+hold nothing up: they are asked beside the driver's loop.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,22 +62,26 @@ class Poll:
         self._before = PublisherStats()  # of the publishers that died
         self._rollouts: dict[int, RolloutWorkerStats] = {}
         self._tokens = RisingSum()
+        self._asking: asyncio.Task[None] | None = None
 
     async def ask(self, parts: Parts) -> list[StepReport]:
-        """Asks replay buffer and publisher, and gives the learners' new reports. Raises `RunFailed` if one of them is dead."""
-        replay = await answer_or(REPLAY, parts.replay.stats.remote(), self.stats.replay)
-        self.stats = replace(self.stats, replay=replay)
-        await self._ask_publisher(parts)
+        """Asks replay buffer, publisher and rollout workers; gives the learners' new reports. Raises `RunFailed` if one is dead."""
+        asked = {REPLAY: parts.replay, PUBLISHER: parts.publisher}
+        asked |= {rollout_role(k): handle for k, handle in enumerate(parts.rollouts)}
+        answers = await answers_of({role: handle.stats.remote() for role, handle in asked.items()})
+        replay, publisher, *rollouts = answers.values()
+        self.stats = replace(self.stats, replay=replay or self.stats.replay)
+        self.note_rollouts(rollouts)
+        if publisher is None:
+            return []  # it would not answer this either; what the learners report stays with it
+        self._note_publisher(parts, publisher)
         reports: list[StepReport] = await answer_or(PUBLISHER, parts.publisher.drain_metrics.remote(), [])
         self._history.add(reports)
         return reports
 
-    async def _ask_publisher(self, parts: Parts) -> None:
+    def _note_publisher(self, parts: Parts, publisher: PublisherStats) -> None:
         """A restarted one knows no worker: it is told them, and its counts go on."""
         last = self.stats.publisher
-        publisher: PublisherStats = await answer_or(PUBLISHER, parts.publisher.stats.remote(), PublisherStats())
-        if not publisher.answered:
-            return
         if last.answered and publisher.holder != last.holder:
             log.error("the publisher was restarted", part=PUBLISHER)
             self._before = last
@@ -84,6 +91,15 @@ class Poll:
             if parts.generators.get(player) and not mine.workers:
                 parts.register(player, mine.newest)
 
+    def begin_ask_workers(self, parts: Parts) -> None:
+        """Has `ask_workers` done beside the caller, unless it still is. Raises what the last one raised."""
+        if self._asking is not None:
+            if not self._asking.done():
+                return
+            asked, self._asking = self._asking, None
+            asked.result()
+        self._asking = asyncio.create_task(self.ask_workers(parts))
+
     async def ask_workers(self, parts: Parts) -> None:
         """Asks the generation and judge workers what they counted. Raises `RunFailed` if one is dead."""
         playing = {generation_role(p, k): h for p in PLAYERS for k, h in enumerate(parts.generators[p])}
@@ -91,6 +107,8 @@ class Poll:
         # Of those that answer, before the others are waited for: what they count is compared with this moment.
         asked_s = time.monotonic()
         answers = await answers_of({role: h.stats.remote() for role, h in (playing | judging).items()})
+        if asked_s < self.stats.busy.at_s:
+            return  # a later asking was answered first
         known: dict[str, Any] = {role: a for role, a in answers.items() if a is not None}
         judges: list[JudgeStats] = [known[role] for role in judging if role in known]
         self.stats = replace(
@@ -99,11 +117,6 @@ class Poll:
             judges=add_judges(judges),
             busy=BusySeconds(asked_s, {role: a.busy_s for role, a in known.items()}),
         )
-
-    async def ask_rollouts(self, parts: Parts) -> None:
-        """Asks the rollout workers what they and their pools counted. Raises `RunFailed` if one is dead."""
-        answers = await answers_of({rollout_role(k): h.stats.remote() for k, h in enumerate(parts.rollouts)})
-        self.note_rollouts(list(answers.values()))
 
     def note_rollouts(self, answers: Sequence[RolloutWorkerStats | None]) -> None:
         """What the rollout workers counted; one that did not answer keeps its last answer."""
@@ -131,6 +144,10 @@ class Poll:
 
     async def close(self, parts: Parts) -> list[StepReport]:
         """What the learners reported since the last ask, which a run that is cut short would lose. Writes the history."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)  # whatever it raised: the run ends already
+            self._asking = None
         reports: list[StepReport] = []
         try:
             reports = await answer_or(PUBLISHER, parts.publisher.drain_metrics.remote(), [])

@@ -93,7 +93,6 @@ class Watch:
             RunFailed: one of them is dead, or a player learned nothing for too many steps.
         """
         reports = await self.poll.ask(parts)
-        await self.poll.ask_rollouts(parts)
         fitness = self._supervisor.fitness()
         self.poll.note_fitness(fitness)
         probe = self._measurements.probe(self._step(parts))
@@ -140,7 +139,7 @@ class Watch:
             if now >= next_counts:
                 next_counts = now + COUNTS_EVERY_S
                 await asyncio.to_thread(self._nodes.look)
-                await self.poll.ask_workers(parts)
+                self.poll.begin_ask_workers(parts)
             view = await self.ask_and_show(parts)
             # Not while a resumed run catches up: its workers serve the starting weights then.
             self._measurements.measure_if_due(self._step(parts), name_versions(self.poll.stats.publisher))

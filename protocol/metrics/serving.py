@@ -86,7 +86,8 @@ GENERATED_TOKENS = counter("advgame_generated_tokens_total", "1", "Tokens of ans
 SURPRISAL = counter(
     "advgame_sampled_surprisal_nats_total",
     "nats",
-    "Sum of -log p of the sampled tokens; over the tokens it is the policy's entropy a token, estimated from its samples.",
+    "Sum of -log p of the sampled tokens, p before temperature and top-p. Over the tokens it estimates the policy's entropy a "
+    "token where sampling.temperature and sampling.top_p are 1; below 1 it is smaller than that.",
     "generation",
     ("player",),
 )

@@ -6,7 +6,7 @@ Pure. Each alert has a section in `docs/runbook.md`, and three situations in its
 import yaml
 
 from cluster.observe.alerts import learning, run, serving
-from cluster.observe.alerts.alert import Alert
+from cluster.observe.alerts.alert import RUNBOOK, Alert
 
 GROUPS: dict[str, tuple[Alert, ...]] = {
     "advgame-run": run.ALERTS,
@@ -18,13 +18,17 @@ RULES = "deploy/prometheus/rules/advgame.rules.yml"
 _HEAD = "# Made from the catalogue of metrics by `python -m cluster.observe.alerts`; do not edit.\n"
 
 
-def render_rules() -> str:
-    """The rule file's text, as Prometheus reads it."""
-    groups = [{"name": name, "rules": [_rule(alert) for alert in alerts]} for name, alerts in GROUPS.items()]
+def render_rules(runbook: str = RUNBOOK) -> str:
+    """The rule file's text, as Prometheus reads it.
+
+    Args:
+        runbook: the address of the runbook, for `runbook_url`.
+    """
+    groups = [{"name": name, "rules": [_rule(alert, runbook) for alert in alerts]} for name, alerts in GROUPS.items()]
     return _HEAD + yaml.dump({"groups": groups}, Dumper=_Dumper, sort_keys=False, width=1000)
 
 
-def _rule(alert: Alert) -> dict[str, object]:
+def _rule(alert: Alert, runbook: str) -> dict[str, object]:
     return {
         "alert": alert.name,
         "expr": alert.expr,
@@ -33,7 +37,7 @@ def _rule(alert: Alert) -> dict[str, object]:
         "annotations": {
             "summary": alert.summary,
             "description": alert.description,
-            "runbook_url": alert.anchor,
+            "runbook_url": alert.section(runbook),
         },
     }
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["critical", "warning"]  # somebody is to look now; today
-RUNBOOK = "docs/runbook.md"
+RUNBOOK = "docs/runbook.md"  # in the checkout; where else people read it, only they know
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,6 @@ class Alert:
     summary: str
     description: str
 
-    @property
-    def anchor(self) -> str:
-        """Of its section in the runbook."""
-        return f"{RUNBOOK}#{self.name.lower()}"
+    def section(self, runbook: str = RUNBOOK) -> str:
+        """The address of its section, where the runbook has that address."""
+        return f"{runbook}#{self.name.lower()}"

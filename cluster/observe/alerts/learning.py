@@ -72,8 +72,8 @@ ENTROPY = Alert(
     expr=f"{_ENTROPY} < on ({BY_PLAYER}) 0.25 * max_over_time({_ENTROPY}[12h:10m])",
     wait="10m",
     summary=f"The {PLAYER} of {RUN} says the same again and again",
-    description=f"The {PLAYER}'s samples in {RUN} have {NUMBER} nats a token, less than a quarter of what they once had: it has "
-    "collapsed to few texts, and games teach little.",
+    description=f"The {PLAYER}'s samples in {RUN} have {NUMBER} nats of surprisal a token, less than a quarter of what "
+    "they once had: it has collapsed to few texts, and games teach little.",
 )
 LENGTH = Alert(
     name="AdvgameLengthShift",

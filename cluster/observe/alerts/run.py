@@ -10,6 +10,10 @@ from cluster.observe.alerts.templates import BYTES, CAUSE, COUNT, NODE, ROLE, RU
 from protocol import metrics as m
 
 DRIVER = "~driver-.+"
+# A run's first minutes (a model copied, engines compiled, the first checkpoints) and a handful of samples give a line that points
+# anywhere: the trend counts once the same process has told of its disk for this long, and as long as it does.
+TREND = "30m"
+_FILLS = f"predict_linear({select(m.DISK_FREE)}[1h], 4 * 3600) < 0"
 KEPT = "30m"  # for how long a run that died without a word is told of
 ENDING = select(m.PHASE, role=DRIVER, phase="ending")
 PLAYING = f"(max by (run) ({select(m.PHASE, role=DRIVER, phase='playing')}) == 1)"
@@ -64,7 +68,9 @@ DISK = Alert(
     expr=f"""\
 min by (run) ({select(m.DISK_FREE)}) < 5 * 2 ^ 30
 or
-min by (run) ({select(m.DISK_FREE)}) and on (run) min by (run) (predict_linear({select(m.DISK_FREE)}[1h], 4 * 3600)) < 0""",
+min by (run) ({select(m.DISK_FREE)})
+and on (run)
+({_FILLS} and {select(m.DISK_FREE)} and {select(m.DISK_FREE)} offset {TREND})""",
     wait="10m",
     summary=f"The disk of {RUN} is full soon",
     description=f"The disk that holds the replay segments and checkpoints of {RUN} has {BYTES} left: less than 5 GiB, or less "

@@ -150,10 +150,11 @@ POLICIES = Row(
     "What became of the policies",
     (
         Panel(
-            "Entropy a token",
-            "Mean of -log p of the tokens that were sampled: an estimate of the policy's entropy.",
+            "Surprisal a token",
+            "Mean of -log p of the tokens that were sampled, p before temperature and top-p: an estimate of the policy's entropy "
+            "where sampling.temperature and sampling.top_p are 1, and smaller below.",
             "A slow fall is learning. Towards 0 the policy writes one text only: entropy collapse. Rising: it becomes "
-            "random.",
+            "random. Compare runs of one temperature only.",
             per("nats"),
             (Query(q.divide(q.raw_rate(m.SURPRISAL, BY), q.raw_rate(m.GENERATED_TOKENS, BY)), "{{player}}"),),
             low=0,

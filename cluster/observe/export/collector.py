@@ -17,6 +17,10 @@ from protocol.metrics.metric import PREFIX
 
 # About the exporter itself, which no run has: not in the catalogue.
 UNREAD: Final = ("advgame_exporter_unread_total", "Times that a file of the run directory could not be read, by why.")
+LEFT_OUT: Final = (
+    "advgame_exporter_left_out_entries",
+    "Entries of a file as it is now that were left out, for this version's catalogue does not take them.",
+)
 NEWEST: Final = ("advgame_exporter_newest_timestamp_seconds", "When the newest of the values were taken, Unix time.")
 
 
@@ -48,6 +52,11 @@ def families(run: str, found: Found) -> Iterator[Metric]:
     for (file, reason), n in found.unread.items():
         unread.add_metric((run, file, reason), n)
     yield unread
+    if found.left_out:
+        left_out = GaugeMetricFamily(*LEFT_OUT, labels=("run", "file"))
+        for file, n in found.left_out.items():
+            left_out.add_metric((run, file), n)
+        yield left_out
     if found.time_s is not None:
         newest = GaugeMetricFamily(*NEWEST, labels=("run",))
         newest.add_metric((run,), found.time_s)

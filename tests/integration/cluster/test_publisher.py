@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from actors.errors import PushLate, WorkerBroken
-from cluster.calls import NAMESPACE, NamedActor
+from cluster.calls import NAMESPACE, NamedActor, ask_blocking
 from cluster.publish.actor import WeightPublisher
 from cluster.publish.client import PublisherSink, VersionClient
 from cluster.publish.native import NativeSink
@@ -383,7 +383,8 @@ def test_a_publisher_that_dies_is_restarted_and_gets_everything_again(actors: Ac
         ray.get(publisher.die.remote(), timeout=60)
     offer(handover, 2)  # while it is away
     handover.drain(60.0)
-    ray.get(publisher.register.remote("attacker", handles, 1), timeout=60)  # as the driver does
+    # As the driver does, which asks again where a restart is not over yet.
+    ask_blocking(publisher, "register", "attacker", handles, 1, part="publisher", limit_s=60.0)
     assert sink.wait_delivered("attacker", 2, 60.0)
     assert [v for v, _, _ in ray.get([h.seen.remote() for h in handles], timeout=60)] == [2, 2]
     assert [pid for _, _, pid in ray.get([h.seen.remote() for h in handles], timeout=60)] == pids
@@ -396,7 +397,7 @@ def test_a_publisher_that_dies_is_restarted_and_gets_everything_again(actors: Ac
         ray.get(publisher.die.remote(), timeout=60)
     late = ray.remote(FakeWorker).options(num_cpus=0, max_concurrency=10)
     starting = actors.keep(late.remote(VersionClient(publisher), str(tmp_path / "trouble-9"))).start.remote()
-    ray.get(publisher.register.remote("attacker", handles, 2), timeout=60)
+    ask_blocking(publisher, "register", "attacker", handles, 2, part="publisher", limit_s=60.0)
     assert ray.get(starting, timeout=60) == 2, "it waited for the version that the learner left again"
     handover.close()
 

@@ -1,9 +1,13 @@
 """What a group's end says: one line with role, rank and node, and each rank's traceback apart."""
 
 import pickle
+import traceback
 
+import pytest
+import structlog
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
+from learners import fit
 from learners.failure import GroupFailed, RankError, rank_error, read_failures
 
 ATTACK = "an attack"
@@ -67,3 +71,20 @@ def test_of_a_remote_error_the_cause_is_told_not_the_head_of_its_traceback() -> 
     text = 'Traceback (most recent call last):\n  File "/x/actor.py", line 7, in lease\n    raise E(t)\nValueError: an attack'
     remote = RayTaskError("lease", text, ValueError("an attack"), "p", 1, "ip")
     assert rank_error(remote, "n").error == "ValueError at /x/actor.py:7 lease"
+
+
+def test_neither_a_ranks_log_nor_what_leaves_it_quotes_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Train logs the traceback of what a rank raises, its causes with it."""
+
+    def learn(*_: object) -> None:
+        raise KeyError(ATTACK)
+
+    monkeypatch.setattr(fit, "learn", learn)
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "10.0.0.7")
+    arguments = {"on_rank": None, "spec": None, "source": None, "sink": None}
+    with structlog.testing.capture_logs() as logs, pytest.raises(RankError) as raised_:
+        fit._rank_main(arguments)
+    told = "".join(traceback.format_exception(raised_.value))
+    (entry,) = logs
+    assert entry["exception"].endswith("\nKeyError") and "KeyError (node 10.0.0.7)" in told
+    assert ATTACK not in f"{entry}{told}"

@@ -1,6 +1,7 @@
 """What a user can get wrong on the command line: one line on standard error, exit status 2, nothing written."""
 
 import json
+import socket
 import sys
 from pathlib import Path
 
@@ -132,6 +133,21 @@ def test_watch_needs_prometheus_and_no_cluster(
     assert "watch: no prometheus on the PATH; install it" in run(capsys, monkeypatch, "watch", SANDBOX)
     monkeypatch.setenv("RAY_ADDRESS", "nowhere:6379")
     assert "watch: RAY_ADDRESS is set" in run(capsys, monkeypatch, "watch", SANDBOX)
+
+
+def test_watch_whose_port_is_taken_leaves_no_run_behind(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program = tmp_path / "prometheus"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        error = run(capsys, monkeypatch, "watch", SANDBOX, f"--port={port}", f"--set=run.dir={tmp_path}")
+    assert "--port: something listens on" in error
+    assert [p.name for p in tmp_path.iterdir()] == ["prometheus"], "nothing was written"
 
 
 def test_watch_needs_series(

@@ -99,7 +99,7 @@ def _expect(name: str, firing: Firing | None) -> list[dict[str, Any]]:
             "exp_annotations": {
                 "summary": _fill(alert.summary, labels, firing["shown"]),
                 "description": _fill(alert.description, labels, firing["shown"]),
-                "runbook_url": alert.anchor,
+                "runbook_url": alert.section(),
             },
         }
     ]

@@ -170,7 +170,27 @@ SITUATIONS: dict[str, list[Situation]] = {
     "AdvgameReplayDiskLow": [
         Situation("fires", {of(m.DISK_FREE): "4000000000x40"}, {"15m": {"shown": "3.725Gi"}}),
         Situation(  # 10 GB a minute
-            "fires", {of(m.DISK_FREE): "1000000000000-10000000000x60"}, {"20m": {"shown": "745.1Gi"}}, every="1m"
+            "fires",
+            {of(m.DISK_FREE): "1000000000000-10000000000x60"},
+            {"20m": None, "45m": {"shown": "512.2Gi"}},
+            every="1m",
+        ),
+        # A run begins: 30 GB are written in its first minutes, and no more.
+        Situation(
+            "quiet",
+            {of(m.DISK_FREE): "100000000000-10000000000x3 70000000000x60"},
+            {"5m": None, "15m": None, "25m": None, "45m": None},
+            every="1m",
+        ),
+        # A part of it that ended filled the disk; the one that goes on writes little, and has a series of its own.
+        Situation(
+            "quiet",
+            {
+                of(m.DISK_FREE, instance="node-1:1"): "1000000000000-10000000000x25",
+                of(m.DISK_FREE, instance="node-1:2"): "_x26 750000000000-1000000x80",
+            },
+            {"20m": None, "45m": None, "65m": None},
+            every="1m",
         ),
         Situation("quiet", {of(m.DISK_FREE): "1000000000000-100000000x60"}, {"5m": None, "45m": None}, every="1m"),
         Situation("quiet", {of(m.DISK_FREE): "10000000000x60"}, {"45m": None}, every="1m"),

@@ -1,10 +1,13 @@
 """The alert rules: what is committed is what the catalogue gives; each fires, does not fire, and resolves, by the real promtool."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 
 from cluster.cli.app import app
 from cluster.observe.alerts import ALERTS, RULES, render_rules
@@ -54,6 +57,32 @@ def test_its_texts_say_which_run_and_how_much(alert: Alert) -> None:
     assert "$labels.run" in alert.summary and "$labels.run" in alert.description
     assert "$value" in alert.description
     assert len(re.findall(r"ray_advgame_\w+", alert.expr)) >= 1
+
+
+def write_rules(*args: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "cluster.observe.alerts", *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_runbooks_address_is_the_operators_and_without_one_it_is_the_path_in_the_checkout(tmp_path: Path) -> None:
+    def links(text: str) -> list[str]:
+        groups = yaml.safe_load(text)["groups"]
+        return [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]]
+
+    for link in links(render_rules()):
+        path, _, section = link.partition("#")
+        assert re.search(rf"^## {section}$", (ROOT / path).read_text(), re.M | re.I), link
+    wiki = "https://wiki.example/advgame/runbook"
+    done = write_rules("--runbook", wiki, "--to", str(tmp_path / "rules.yml"))
+    assert done.returncode == 0, done.stderr
+    assert links((tmp_path / "rules.yml").read_text()) == [f"{wiki}#{alert.name.lower()}" for alert in ALERTS]
+
+
+@pytest.mark.parametrize("args", [("--runbook", "https://wiki.example"), ("--to", "/nowhere/at/all/rules.yml")])
+def test_rules_that_can_go_nowhere_are_told_in_a_line(args: tuple[str, ...]) -> None:
+    done = write_rules(*args)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "; " in done.stderr.splitlines()[-1]
+    assert (ROOT / RULES).read_text() == render_rules()
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=named)

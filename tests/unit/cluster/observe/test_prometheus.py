@@ -2,9 +2,11 @@
 
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +64,36 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=f"--port: something listens on 127.0.0.1:{taken_port} already"):
         find_prometheus(taken_port)
+
+
+def test_a_port_whose_owner_speaks_no_http_is_told_as_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program(tmp_path, "raise SystemExit(0)")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port, began = silent.getsockname()[1], time.monotonic()
+        with pytest.raises(
+            UserError, match=f"^--port: something listens on 127.0.0.1:{port} already; give another one$"
+        ):
+            find_prometheus(port)
+        assert time.monotonic() - began < 4.0
+    assert find_prometheus(port).port == port, "the port was taken for a moment only"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("#!/bin/sh\nexit 3\n", "ends with status 3"), ("#!/nowhere/python\n", r"cannot be started \(No such file")],
+)
+def test_a_program_that_does_not_run_here_is_told_before_anything_starts(
+    content: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "prometheus"
+    path.write_text(content)
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        UserError, match=rf"^watch: `{path} --version` {why}.*; install it anew, or run `train` without it$"
+    ):
+        find_prometheus(free_port())
 
 
 def test_ray_is_told_of_it_and_of_a_grafana_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

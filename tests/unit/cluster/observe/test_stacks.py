@@ -1,11 +1,14 @@
 """Stacks from outside: of a process that holds its GIL, of one that is gone, and with or without py-spy."""
 
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.observe import stacks
@@ -74,9 +77,33 @@ def test_a_tool_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
 def test_another_process_with_the_same_number_is_not_touched(hung: Process) -> None:
     from dataclasses import replace
 
-    earlier = replace(hung, started_s=hung.started_s - 60)
+    earlier = replace(hung, started=hung.started - 6000)
     assert dump_here([earlier], 5.0) == {"judge-0": f"process {hung.pid} is gone\n"}
     assert hung.is_there(), "no signal was sent, which would end a process that expects none"
+
+
+def test_a_step_of_the_nodes_clock_makes_no_process_another_one(hung: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts a process's start from boot; its Unix time is told anew after a step, and is another one."""
+    now = psutil.Process(hung.pid).create_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: now + 3600)
+    assert hung.is_there()
+
+
+def test_a_start_is_read_behind_whatever_a_process_calls_itself(tmp_path: Path) -> None:
+    program = tmp_path / "a) S 1 (b"
+    shutil.copy("/bin/sleep", program)
+    process = subprocess.Popen([str(program), "60"])
+    try:
+        mine, its = stacks.read_start(os.getpid()), stacks.read_start(process.pid)
+        assert mine is not None and its is not None
+        took_s = (its - mine) / os.sysconf("SC_CLK_TCK")
+        assert took_s == pytest.approx(
+            psutil.Process(process.pid).create_time() - psutil.Process().create_time(), abs=0.5
+        )
+    finally:
+        process.kill()
+        process.wait(10)
+    assert stacks.read_start(process.pid) is None
 
 
 def test_an_entry_that_cannot_be_read_leaves_the_others(hung: Process, tmp_path: Path) -> None:

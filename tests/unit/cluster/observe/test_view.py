@@ -252,7 +252,7 @@ def test_a_heldout_score_that_a_version_lacks_is_not_shown_as_its_own(tmp_path: 
     Newest(plan, kept).write()
     served = {
         sample.labels: sample.value
-        for sample in read_moment(plan.run_dir)[1].samples()
+        for sample in read_moment(plan.run_dir).kept.samples()
         if sample.metric is BY_NAME["advgame_heldout_ratio"]
     }
     assert served == {(("score", "attack_success"),): 0.5, (("score", "benign_compliance"),): 0.75}

@@ -88,7 +88,6 @@ async def test_the_last_answer_stands_while_a_part_is_away(tmp_path: Path) -> No
     assert poll.stats == RunStats() and not poll.stats.replay.answered
     assert [report.step for report in await poll.ask(parts())] == [1]
     await poll.ask_workers(parts())
-    await poll.ask_rollouts(parts())
     before = poll.stats
     assert before.tokens == 15
     assert before.judges == JudgeStats(3, 12, 1, busy_s=7.5) and before.pool == PoolStats(cache_hits=8)
@@ -106,11 +105,10 @@ async def test_the_last_answer_stands_while_a_part_is_away(tmp_path: Path) -> No
     assert poll.stats.busy.at_s >= before.busy.at_s
 
     away = handle(stats=AWAY, drain_metrics=AWAY)
-    await poll.ask(parts(replay=away, publisher=away))
     again = handle(stats=RolloutWorkerStats(pool=PoolStats(cache_hits=3)))
-    await poll.ask_rollouts(parts(rollouts=[away, away]))
+    assert await poll.ask(parts(replay=away, publisher=away, rollouts=[away, away])) == []
     assert (poll.stats.replay, poll.stats.publisher, poll.stats.pool) == (before.replay, before.publisher, before.pool)
-    await poll.ask_rollouts(parts(rollouts=[away, again]))
+    await poll.ask(parts(rollouts=[away, again]))
     assert poll.stats.pool == PoolStats(cache_hits=10) and poll.missed() == {"judge-0": 2, "judge-1": 1}
 
 
@@ -142,6 +140,59 @@ async def test_a_restarted_publisher_is_told_its_workers_and_no_count_falls(tmp_
     assert found.pushes.phases == {"load": PhaseTimes(3.0, 2.0)} and len(told) == 1
     await see("three", PlayerPushes())
     assert poll.stats.publisher.players["attacker"].versions_pushed == 7 and told[1:] == [("attacker", 8)]
+
+
+async def test_a_worker_that_hangs_holds_no_look_up_and_one_that_is_dead_ends_the_run_at_the_next(
+    tmp_path: Path,
+) -> None:
+    poll, asked = Poll(History(RunDir(tmp_path))), list[str]()
+
+    async def hang() -> None:
+        asked.append("judge-0")
+        await asyncio.Event().wait()
+
+    hung = SimpleNamespace(stats=Remote(hang))
+    for _ in range(3):
+        async with asyncio.timeout(1.0):
+            poll.begin_ask_workers(parts(judges=[hung]))
+            assert len(await poll.ask(parts())) == 1
+    assert asked == ["judge-0"], "it is asked again once it has answered, or its time is over"
+    await poll.ask_workers(parts())
+    newest = poll.stats
+    await poll.close(parts())
+    assert poll.stats == newest
+
+    poll.begin_ask_workers(parts(judges=[handle(stats=DEAD)]))
+    assert poll._asking is not None
+    await asyncio.wait([poll._asking])
+    with pytest.raises(RunFailed, match="judge-0.* died and is not restarted: "):
+        poll.begin_ask_workers(parts())
+
+
+async def test_an_older_answer_does_not_take_the_place_of_a_newer_one(tmp_path: Path) -> None:
+    poll, asked, go = Poll(History(RunDir(tmp_path))), asyncio.Event(), asyncio.Event()
+
+    async def late() -> JudgeStats:
+        asked.set()
+        await go.wait()
+        return JudgeStats(busy_s=1.0)
+
+    poll.begin_ask_workers(parts(judges=[SimpleNamespace(stats=Remote(late))]))
+    await asked.wait()
+    await poll.ask_workers(parts(judges=[handle(stats=JudgeStats(busy_s=9.0))]))
+    go.set()
+    assert poll._asking is not None
+    await poll._asking
+    assert poll.stats.busy.of["judge-0"] == 9.0
+
+
+async def test_parts_that_hang_are_waited_for_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "ANSWER_S", 0.5)
+    hung: Any = SimpleNamespace(stats=Remote(asyncio.Event().wait), drain_metrics=Remote(asyncio.Event().wait))
+    async with asyncio.timeout(1.4):
+        assert (
+            await Poll(History(RunDir(tmp_path))).ask(parts(replay=hung, publisher=hung, rollouts=[hung, hung])) == []
+        )
 
 
 def test_what_supervision_finds_is_among_the_statistics(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from cluster.run.stall import NodeDump, report
 
 
 def process(role: str, node: str) -> Process:
-    return Process(role, 7, 1.0, f"{node}-id-long", node, 3)
+    return Process(role, 7, 1, f"{node}-id-long", node, 3)
 
 
 PROCESSES = [process("driver-0", "a"), process("judge-0", "b"), process("replay-0", "a")]

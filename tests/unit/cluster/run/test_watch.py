@@ -195,7 +195,7 @@ async def test_held_out_scores_are_taken_while_games_are_played_and_not_while_a_
         return []
 
     poll: Any = SimpleNamespace(
-        stats=RunStats(publisher=published), ask=nothing, ask_rollouts=nothing, ask_workers=nothing, note_fitness=print
+        stats=RunStats(publisher=published), ask=nothing, begin_ask_workers=lambda parts: None, note_fitness=print
     )
     shown: list[tuple[int, bool]] = []
     sinks: Any = SimpleNamespace(show=lambda view, reports, samples, last: shown.append((len(samples()), last)))

@@ -1,5 +1,6 @@
 """`python -m cluster metrics RUN`: what Prometheus gets of a run directory, in whatever state its files are."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -120,9 +123,9 @@ def test_a_missing_or_half_written_file_is_said_once_counted_and_left_out(tmp_pa
     [
         "[]",
         "{}",
-        '{"time": 1, "samples": [{}]}',
-        '{"time": 1, "samples": [{"metric": "advgame_step", "role": "x", "labels": {"nobody": "x"}, "value": 1}]}',
-        '{"time": 1, "samples": [{"metric": "advgame_step", "role": "x", "labels": 7, "value": 1}]}',
+        '{"time": 1}',
+        '{"time": 1, "samples": 7}',
+        '{"time": "now", "samples": []}',
     ],
 )
 def test_a_moment_of_another_shape_breaks_no_scrape(text: str, tmp_path: Path) -> None:
@@ -130,6 +133,50 @@ def test_a_moment_of_another_shape_breaks_no_scrape(text: str, tmp_path: Path) -
     plan.run_dir.moment.write_text(text)
     assert served(tmp_path / "a", said)["ray_advgame_step", "attacker", "learner-attacker-0", "a"] == 4
     assert len(said) == 1 and said[0].startswith("moment.json cannot be read")
+
+
+GOOD: dict[str, object] = {"metric": "advgame_step", "role": "x", "labels": {"player": "attacker"}, "value": 1}
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        {},
+        7,
+        GOOD | {"labels": {"nobody": "x"}},
+        GOOD | {"labels": {"player": "judge"}},
+        GOOD | {"labels": {"player": 7}},
+        GOOD | {"labels": 7},
+        GOOD | {"role": None},
+        GOOD | {"value": "much"},
+        GOOD | {"metric": ["advgame_step"]},
+    ],
+)
+def test_of_a_moment_one_sample_that_the_catalogue_does_not_take_is_left_out_and_no_other(
+    sample: object, tmp_path: Path
+) -> None:
+    plan, said = write_run(tmp_path / "a"), list[str]()
+    whole = json.loads(plan.run_dir.moment.read_text())
+    with serve_metrics(tmp_path / "a", 0, said.append) as address:
+        before = series_of(scrape(address))
+        assert {key: n for key, n in before.items() if "left_out" in key[0]} == {
+            ("advgame_exporter_left_out_entries", file, "a"): 0 for file in ("metrics.parquet", "moment.json")
+        }
+        left_out = "advgame_exporter_left_out_entries", "moment.json", "a"
+        for n in (1, 2):
+            plan.run_dir.moment.write_text(json.dumps(whole | {"samples": [*[sample] * n, *whole["samples"]]}))
+            assert series_of(scrape(address)) == before | {left_out: n}
+    assert len(said) == 1 and said[0].startswith("moment.json: ") and "entries are left out" in said[0]
+
+
+def test_of_the_steps_one_row_of_nobody_is_left_out_and_no_other(tmp_path: Path) -> None:
+    plan, said = write_run(tmp_path / "a"), list[str]()
+    rows = pq.read_table(plan.run_dir.metrics).to_pylist()
+    pq.write_table(pa.Table.from_pylist([rows[0] | {"player": "umpire"}, *rows]), plan.run_dir.metrics)
+    got = served(tmp_path / "a", said)
+    assert got["advgame_exporter_left_out_entries", "metrics.parquet", "a"] == 1
+    assert got["ray_advgame_step", "attacker", "learner-attacker-0", "a"] == 4
+    assert said == ["metrics.parquet: 1 entries are left out, for this version's catalogue does not take them"]
 
 
 def test_series_that_this_catalogue_does_not_know_are_left_out(tmp_path: Path) -> None:
