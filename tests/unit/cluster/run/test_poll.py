@@ -165,7 +165,7 @@ async def test_a_worker_that_hangs_holds_no_look_up_and_one_that_is_dead_ends_th
     poll.begin_ask_workers(parts(judges=[handle(stats=DEAD)]))
     assert poll._asking is not None
     await asyncio.wait([poll._asking])
-    with pytest.raises(RunFailed, match="judge-0.* died and is not restarted: "):
+    with pytest.raises(RunFailed, match=r"judge-0.* died and is not restarted: "):
         poll.begin_ask_workers(parts())
 
 
