@@ -51,8 +51,9 @@ def test_a_moment_comes_back_as_it_was_and_what_is_no_number_is_left_out(tmp_pat
     newest.note(STATS)
     kept.of("driver-0").set(m.REMAINING, float("inf"))
     newest.write()
-    time_s, again = read_moment(plan.run_dir)
-    assert time_s is not None and time_s > 1e9
+    read = read_moment(plan.run_dir)
+    again = read.kept
+    assert read.time_s is not None and read.time_s > 1e9 and read.left_out == 0
     assert again.samples() == [s for s in kept.samples() if s.metric is not m.REMAINING]
     waited = {s.labels: s.value for s in again.samples() if s.metric is m.WAITING}
     assert waited[(("side", "defender"), ("cause", "games"))] == 5.0, "told twice, counted once"
