@@ -100,6 +100,7 @@ def test_a_submitted_job_runs_on_the_cluster_and_leaves_it_running(head: str, tm
     assert version(head) == 200
 
 
+@pytest.mark.slow  # two to four minutes: CI has no time left
 @pytest.mark.timeout(1200)
 def test_a_job_that_is_stopped_saves_what_its_learners_took(head: str, tmp_path: Path) -> None:
     ensure_sandbox()

@@ -53,7 +53,8 @@ def test_a_node_without_the_shared_folder_has_an_empty_one_of_its_own(network: N
 
 
 TEST = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background has it ignored
 from tests.nodes.network import Network
 with Network() as network:
     k = network.add()
